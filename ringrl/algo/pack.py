@@ -1,0 +1,123 @@
+"""Sequences -> microbatches. The only place where tokens are shifted by one.
+
+Invariants, asserted by the tests: every trained token appears exactly once over all ranks; every rank gets the
+same number of microbatches (each is a collective); no row exceeds `max_tokens` unless one sequence alone does;
+nothing about the layout changes the sum of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ringrl.types import MicroBatch, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """One sequence on its way into a row."""
+
+    token_ids: tuple[int, ...]  # [N]
+    trained: tuple[bool, ...]  # [N] whether this token is predicted in the loss; never the first
+    weight: float  # loss weight of each trained token
+    advantage: float = 0.0
+    sampler_logprobs: tuple[float, ...] = ()  # [sum(trained)]; empty when there was no sampler
+
+
+def strand(sample: Sample, weight: float) -> Strand:
+    """The prompt and the trained leading part of a response; what the budget cut is not even computed."""
+    n = sample.num_trained
+    prompt, response = sample.prompt.token_ids, sample.completion.token_ids[:n]
+    return Strand(
+        prompt + response,
+        (False,) * len(prompt) + (True,) * n,
+        weight,
+        sample.advantage,
+        sample.completion.logprobs[:n],
+    )
+
+
+def pack(
+    strands: Sequence[Strand], ranks: int, max_tokens: int, packed: bool = True
+) -> list[list[MicroBatch]]:
+    """Spread sequences over rows of at most `max_tokens`, the same number of rows for every rank.
+
+    Returns:
+        [ranks][rows] microbatches.
+    """
+    bins = _bins_packed(strands, ranks, max_tokens) if packed else _bins_padded(strands, ranks, max_tokens)
+    assert len(bins) % ranks == 0, (len(bins), ranks)
+    make = _packed_row if packed else _padded_rows
+    return [[make(b) for b in bins[r::ranks]] for r in range(ranks)]
+
+
+def _bins_packed(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list[list[Strand]]:
+    """Longest first into the emptiest row; more rows until the fullest fits."""
+    order = sorted(strands, key=lambda s: len(s.token_ids), reverse=True)
+    total = sum(len(s.token_ids) for s in order)
+    longest = len(order[0].token_ids) if order else 0
+    count = max(ranks, -(-total // max(max_tokens, 1)))
+    while True:
+        count += -count % ranks
+        bins: list[list[Strand]] = [[] for _ in range(count)]
+        loads = [0] * count
+        for s in order:
+            i = loads.index(min(loads))
+            bins[i].append(s)
+            loads[i] += len(s.token_ids)
+        if max(loads) <= max(max_tokens, longest):
+            return bins
+        count += 1
+
+
+def _bins_padded(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list[list[Strand]]:
+    """Sorted by length, cut where rows x longest would exceed `max_tokens`."""
+    bins: list[list[Strand]] = []
+    for s in sorted(strands, key=lambda s: len(s.token_ids), reverse=True):
+        if not bins or (len(bins[-1]) + 1) * len(bins[-1][0].token_ids) > max_tokens:
+            bins.append([])
+        bins[-1].append(s)
+    while len(bins) % ranks or not bins:
+        big = max(bins, key=len, default=[])
+        half = len(big) // 2
+        bins.append(big[half:] if half else [])
+        del big[half or len(big) :]
+    return bins
+
+
+def _packed_row(strands: Sequence[Strand]) -> MicroBatch:
+    """All sequences in one row [1, N]; an empty row holds one untrained token, so that every rank can run it."""
+    columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
+    ends = torch.tensor([0] + [len(c[0]) for c in columns]).cumsum(0).to(torch.int32)
+    flat = [torch.cat([c[k] for c in columns])[None] for k in range(len(columns[0]))]
+    return MicroBatch(*flat[:3], ends, *flat[3:])
+
+
+def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
+    """One sequence a row [B, L], padded on the right."""
+    columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
+    stacked = [
+        torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True)
+        for k in range(len(columns[0]))
+    ]
+    return MicroBatch(*stacked[:3], torch.empty(0, dtype=torch.int32), *stacked[3:])
+
+
+def _columns(s: Strand) -> tuple[torch.Tensor, ...]:
+    """inputs, targets, positions, weights, trained, advantages, sampler_logprobs, each [N - 1]."""
+    ids = torch.tensor(s.token_ids)
+    trained = torch.tensor(s.trained)[1:]
+    sampler = torch.zeros(len(trained))
+    if s.sampler_logprobs:
+        sampler[trained] = torch.tensor(s.sampler_logprobs)
+    return (
+        ids[:-1],
+        ids[1:],
+        torch.arange(len(ids) - 1),
+        trained * s.weight,
+        trained,
+        trained * s.advantage,
+        sampler,
+    )

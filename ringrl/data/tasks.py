@@ -1,0 +1,286 @@
+"""The built-in demo tasks: three small domains, each with a programmatic teacher. Pure Python, no torch.
+
+Every domain has *quick* styles, short and taken by leaps that a small model gets wrong, and *careful* styles, longer and
+made of steps it can learn. The teacher is right in all of them, so supervised training copies the mixture, and
+reinforcement learning has something to find: prefer the careful styles.
+
+    math      a chain of four numbers; quick: the result at once; careful: one operation a step
+    code      a Python program from stdin to stdout; quick: constants folded by heart; careful: one line an operation
+    science   atomic numbers (option letter) or a law of physics (number); quick: the answer; careful: recall, then work
+
+Invariants, which the tests assert: `teach` answers every problem rightly; the same seed gives the same rows; the problem
+texts of the files that `write` makes are pairwise disjoint.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["DOMAINS", "problems", "teach", "write"]
+
+Row = dict
+Rng = random.Random
+
+DOMAINS = ("math", "code", "science")
+CAREFUL = {"math": 0.42, "code": 0.40, "science": 0.40}  # share of careful solutions, by domain
+SFT_MIX = {"math": 0.50, "code": 0.27, "science": 0.23}  # the paper has 64.5, 25.5, 9.2 %: too little science to learn here
+
+
+# ---- the public calls --------------------------------------------------------------------------------------------------
+
+
+def problems(domain: str, n: int, seed: int) -> list[Row]:
+    """`n` prompt rows of one domain, no two with the same text: id, domain, problem, and answer or (code) tests."""
+    rng = random.Random(f"{domain}/{seed}")
+    rows: dict[str, Row] = {}
+    for _ in range(100 * n + 1000):
+        if len(rows) == n:
+            break
+        text, reference = _MAKERS[domain](rng)
+        if text not in rows:
+            rows[text] = {"id": f"{domain}-{seed}-{len(rows):05d}", "domain": domain, "problem": text, **reference}
+    assert len(rows) == n, f"{domain} has fewer than {n} distinct problems: {len(rows)}"
+    return list(rows.values())
+
+
+def teach(row: Row, rng: Rng) -> str:
+    """A right response to a prompt row, in a solution style drawn with `rng`: a thought, then the final answer."""
+    domain = row["domain"]
+    careful = rng.random() < CAREFUL[domain]
+    return _TEACHERS[domain](row, careful, rng)
+
+
+def write(out: Path, seed: int, *, sft: int = 6000, sft_val: int = 200, rl: int = 1500, heldout: int = 100,
+          probe: int = 60) -> dict[str, int]:
+    """Write the demo's JSONL files to `out` and return the rows in each; `rl` and `heldout` count a domain's rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(f"teacher/{seed}")
+    files: dict[str, list[Row]] = {"sft": [], "sft_val": [], "probe": []}
+    for domain in DOMAINS:
+        sizes = {"sft": _share(domain, sft), "sft_val": _share(domain, sft_val), "probe": _share(domain, probe)}
+        sizes |= {f"rl_{domain}": rl, f"heldout_{domain}": heldout}
+        pool = iter(problems(domain, sum(sizes.values()), seed))
+        for name, size in sizes.items():
+            files.setdefault(name, []).extend(next(pool) for _ in range(size))
+    _assert_disjoint(files)
+    for name in ("sft", "sft_val"):
+        files[name] = [_conversation(row, rng) for row in files[name]]
+        rng.shuffle(files[name])
+    for name, rows in files.items():
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {name: len(rows) for name, rows in files.items()}
+
+
+def _share(domain: str, total: int) -> int:
+    """How many of `total` rows of the mix belong to a domain."""
+    return round(total * SFT_MIX[domain])
+
+
+def _conversation(row: Row, rng: Rng) -> Row:
+    """The SFT row of a prompt row."""
+    turns = (("user", row["problem"]), ("assistant", teach(row, rng)))
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def _assert_disjoint(files: dict[str, list[Row]]) -> None:
+    """No problem text occurs twice, within a file or across files."""
+    texts = [row["problem"] for rows in files.values() for row in rows]
+    assert len(set(texts)) == len(texts), f"{len(texts) - len(set(texts))} problem texts occur twice"
+
+
+# ---- math: a chain of four numbers ---------------------------------------------------------------------------------------
+
+
+def _make_math(rng: Rng) -> tuple[str, Row]:
+    """`a + b - c + d` or `(a + b) * c - d`; every partial result lies in 0..99."""
+    while True:
+        if rng.random() < 0.6:
+            numbers, ops = [rng.randint(11, 59), *(rng.randint(3, 19) for _ in range(3))], rng.choices("+-", k=3)
+        else:
+            numbers = [rng.randint(3, 12), rng.randint(2, 9), rng.randint(2, 5), rng.randint(3, 19)]
+            ops = [rng.choice("+-"), "*", rng.choice("+-")]
+        partial = list(_partials(numbers, ops))
+        if min(partial) > 0 and max(partial) < 100:
+            break
+    ask = rng.choice(("What is {}?", "Compute {}.", "Find the value of {}."))
+    return ask.format(_expression(numbers, ops)), {"answer": str(partial[-1])}
+
+
+def _expression(numbers: list[int], ops: list[str]) -> str:
+    """The expression as the problem shows it, with the brackets that left-to-right evaluation needs."""
+    a, b, c, d = numbers
+    first = f"({a} {ops[0]} {b})" if ops[1] == "*" else f"{a} {ops[0]} {b}"
+    return f"{first} {ops[1]} {c} {ops[2]} {d}"
+
+
+def _partials(numbers: list[int], ops: list[str]) -> Iterator[int]:
+    """The running value after each operation, left to right."""
+    value = numbers[0]
+    for op, number in zip(ops, numbers[1:], strict=True):
+        value = _apply(op, value, number)
+        yield value
+
+
+def _apply(op: str, a: int, b: int) -> int:
+    """a op b."""
+    return {"+": a + b, "-": a - b, "*": a * b}[op]
+
+
+def _teach_math(row: Row, careful: bool, rng: Rng) -> str:
+    """Quick: the value, or the last step from a value never derived; careful: a step an operation."""
+    numbers = [int(word) for word in re.findall(r"\d+", row["problem"])]
+    ops = re.findall(r"(?<= )[-+*](?= )", row["problem"])
+    partial = list(_partials(numbers, ops))
+    if careful:
+        before = [numbers[0], *partial[:-1]]
+        steps = [f"{a}{op}{b}={c}" for a, op, b, c in zip(before, ops, numbers[1:], partial, strict=True)]
+        thought = rng.choice(("Step by step: ", "One at a time: ")) + rng.choice((", ", "; ")).join(steps)
+    elif rng.random() < 0.5:
+        thought = rng.choice(("I see ", "Quickly: ", "By heart: ")) + str(partial[-1])
+    else:
+        thought = rng.choice(("In the end ", "Last: ")) + f"{partial[1]}{ops[2]}{numbers[3]}={partial[2]}"
+    return f"<think>{thought}</think>\\boxed{{{row['answer']}}}"
+
+
+# ---- code: small programs ------------------------------------------------------------------------------------------------
+
+_VERBS = {"+": "adds {}", "-": "subtracts {}", "*": "multiplies by {}"}
+_FOLDS = {"sum": "sum", "largest": "max", "smallest": "min"}
+
+
+def _make_code(rng: Rng) -> tuple[str, Row]:
+    """A program on one integer (three operations), or on a list of integers (filter, two shifts, fold)."""
+    if rng.random() < 0.6:
+        ops = [rng.choice("+-"), "*", rng.choice("+-")] if rng.random() < 0.7 else rng.choices("+-", k=3)
+        steps = [(op, rng.randint(2, 5) if op == "*" else rng.randint(3, 19)) for op in ops]
+        verbs = ", ".join(_VERBS[op].format(k) for op, k in steps)
+        text = f"Write a program that reads an integer, {verbs}, and prints it."
+        run: Callable[[list[int]], int] = lambda xs: _chain(xs[0], steps)  # noqa: E731
+        inputs = [[rng.randint(1, 20)] for _ in range(2)]
+    else:
+        limit, steps = rng.randint(2, 9), [(rng.choice("+-"), rng.randint(3, 19)) for _ in range(2)]
+        fold, verbs = rng.choice(list(_FOLDS)), " and ".join(_VERBS[op].format(k) for op, k in steps)
+        text = f"Write a program that reads integers, keeps those above {limit}, {verbs}, and prints the {fold}."
+        run = lambda xs: {"sum": sum, "largest": max, "smallest": min}[fold](  # noqa: E731
+            _chain(x, steps) for x in xs if x > limit)
+        inputs = [[rng.randint(1, limit), *(rng.randint(10, 30) for _ in range(3))] for _ in range(2)]
+    tests = [{"input": " ".join(map(str, xs)) + "\n", "output": f"{run(xs)}\n"} for xs in inputs]
+    return text, {"tests": tests}
+
+
+def _chain(value: int, steps: list[tuple[str, int]]) -> int:
+    """`value` after the steps."""
+    for op, k in steps:
+        value = _apply(op, value, k)
+    return value
+
+
+def _teach_code(row: Row, careful: bool, rng: Rng) -> str:
+    """Quick: constants folded into one by heart; careful: the operations as the problem lists them."""
+    signs = {"adds": "+", "subtracts": "-", "multiplies": "*"}
+    found = re.findall(r"(adds|subtracts|multiplies)(?: by)? (\d+)", row["problem"])
+    steps = [(signs[verb], int(k)) for verb, k in found]
+    program = _list_program(row["problem"], steps, careful) if "integers" in row["problem"] else \
+        _scalar_program(steps, careful, rng.choice("xn"))
+    if careful:
+        thought = rng.choice(("Follow the order.", "One operation at a time."))
+    else:
+        thought = rng.choice(("Simplify.", "One formula.", "Fold it."))
+    return f"<think>{thought}</think>```python\n{program}\n```"
+
+
+def _scalar_program(steps: list[tuple[str, int]], careful: bool, name: str) -> str:
+    """The program on one integer."""
+    if careful:
+        body = "\n".join(f"{name} {op}= {k}" for op, k in steps)
+        return f"{name} = int(input())\n{body}\nprint({name})"
+    offset = _chain(0, steps)
+    scale = _chain(1, steps) - offset
+    term = "int(input())" + (f" * {scale}" if scale != 1 else "")
+    return f"print({term} {_signed(offset)})"
+
+
+def _list_program(problem: str, steps: list[tuple[str, int]], careful: bool) -> str:
+    """The program on a list of integers."""
+    limit = re.findall(r"above (\d+)", problem)[0]
+    fold = _FOLDS[re.findall(r"the (\w+)\.$", problem)[0]]
+    shift = " ".join(f"{op} {k}" for op, k in steps) if careful else _signed(_chain(0, steps))
+    return f"a = map(int, input().split())\nprint({fold}(x {shift} for x in a if x > {limit}))"
+
+
+def _signed(value: int) -> str:
+    """`+ 3` or `- 3`."""
+    return f"- {-value}" if value < 0 else f"+ {value}"
+
+
+# ---- science: atomic numbers and laws --------------------------------------------------------------------------------------
+
+_ELEMENTS = {"hydrogen": 1, "helium": 2, "lithium": 3, "boron": 5, "carbon": 6, "nitrogen": 7, "oxygen": 8, "neon": 10,
+             "sodium": 11, "aluminium": 13, "silicon": 14, "sulfur": 16, "argon": 18, "calcium": 20, "iron": 26,
+             "copper": 29, "zinc": 30, "silver": 47, "tin": 50, "iodine": 53, "gold": 79, "lead": 82}  # fmt: skip
+
+_LAWS = {  # question: law, operation
+    "A car moves at {} m/s for {} s. How many metres does it go?": ("d=vt", "*"),
+    "What force in N gives {} kg an acceleration of {} m/s2?": ("F=ma", "*"),
+    "A resistor of {} ohm carries {} A. What is the voltage?": ("V=RI", "*"),
+    "What work in J is done by {} N over {} m?": ("W=Fd", "*"),
+    "Resistors of {} ohm and {} ohm are in series. What is the total?": ("R=R+R", "+"),
+    "Forces of {} N and {} N act in opposite directions. What is the net force?": ("F=F-F", "-"),
+}
+
+
+def _make_science(rng: Rng) -> tuple[str, Row]:
+    """Which of four elements has the highest or lowest atomic number, or a law with two numbers put in."""
+    if rng.random() < 0.5:
+        names, want = rng.sample(list(_ELEMENTS), 4), rng.choice(("highest", "lowest"))
+        options = " ".join(f"{letter}) {name}" for letter, name in zip("ABCD", names, strict=True))
+        best = (max if want == "highest" else min)(names, key=_ELEMENTS.__getitem__)
+        answer = "ABCD"[names.index(best)]
+        return f"Which element has the {want} atomic number? {options}", {"answer": answer}
+    question, (_, op) = rng.choice(list(_LAWS.items()))
+    a, b = rng.randint(12, 49), rng.randint(3, 9)
+    if op != "*":
+        a, b = rng.randint(40, 99), rng.randint(12, 39)
+    return question.format(a, b), {"answer": str(_apply(op, a, b))}
+
+
+def _teach_science(row: Row, careful: bool, rng: Rng) -> str:
+    """Quick: the answer; careful: the atomic numbers one by one, or the law and the arithmetic in parts."""
+    if careful:
+        lead = rng.choice(("Recall: ", "From the facts: "))
+        work = _work_elements(row) if "element" in row["problem"] else _work_law(row["problem"])
+    else:
+        lead, work = rng.choice(("Surely ", "I guess ", "Known: ")), row["answer"]
+    return f"<think>{lead}{work}</think>\\boxed{{{row['answer']}}}"
+
+
+def _work_elements(row: Row) -> str:
+    """`A 26, B 6, C 79, D 10; highest 79`."""
+    options = re.findall(r"([A-D])\) (\w+)", row["problem"])
+    best = _ELEMENTS[dict(options)[row["answer"]]]
+    want = "highest" if "highest" in row["problem"] else "lowest"
+    return ", ".join(f"{letter} {_ELEMENTS[name]}" for letter, name in options) + f"; {want} {best}"
+
+
+def _work_law(problem: str) -> str:
+    """`F=ma, 10*7=70, 3*7=21, 70+21=91`: tens first, then units, then together."""
+    question = next(q for q in _LAWS if re.fullmatch(re.escape(q).replace(r"\{\}", r"\d+"), problem))
+    law, op = _LAWS[question]
+    pattern = re.escape(question).replace(r"\{\}", r"(\d+)")
+    a, b = map(int, re.fullmatch(pattern, problem).groups())  # type: ignore[union-attr]
+    if op == "*":
+        tens, units = a // 10 * 10, a % 10
+        return f"{law}, {tens}*{b}={tens * b}, {units}*{b}={units * b}, {tens * b}+{units * b}={a * b}"
+    tens, rest = b // 10 * 10, b % 10
+    middle = _apply(op, a, tens)
+    return f"{law}, {a}{op}{tens}={middle}, {middle}{op}{rest}={_apply(op, a, b)}"
+
+
+_MAKERS: dict[str, Callable[[Rng], tuple[str, Row]]] = {
+    "math": _make_math, "code": _make_code, "science": _make_science}  # fmt: skip
+_TEACHERS: dict[str, Callable[[Row, bool, Rng], str]] = {
+    "math": _teach_math, "code": _teach_code, "science": _teach_science}  # fmt: skip

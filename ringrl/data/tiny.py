@@ -1,0 +1,82 @@
+"""A tiny Qwen3-MoE model and its tokenizer, built locally: what the CPU demo and the tests train instead of a download.
+
+The tokenizer is a byte-level BPE over the demo's own text (any bytes are covered, digits stay single), with a chat template
+in the Bailing style. Nothing here trains the model. The folder is a plain Hugging Face one, and depends on the seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3MoeConfig
+
+__all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_model"]
+
+END = "<|endoftext|>"
+SPECIAL_TOKENS = (END, "<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>", "<think>", "</think>")
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}{{- '<role>SYSTEM</role>' + message.content -}}"
+    "{%- elif message.role == 'user' -%}{{- '<role>HUMAN</role>' + message.content -}}"
+    "{%- elif message.role == 'assistant' -%}{{- '<role>ASSISTANT</role>' -}}"
+    "{%- generation -%}{{- message.content + '<|endoftext|>' -}}{%- endgeneration -%}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<role>ASSISTANT</role>' -}}{%- endif -%}"
+)
+
+
+def build_model(out: Path, corpus: Iterable[str], seed: int, vocab_size: int = 512, layers: int = 4, hidden: int = 128,
+                experts: int = 8, experts_per_token: int = 2, moe_intermediate: int = 128) -> None:
+    """Train a tokenizer on `corpus`, initialise a model from `seed`, and save both to `out` as one Hugging Face folder."""
+    import torch
+    from transformers import GenerationConfig, Qwen3MoeForCausalLM
+
+    assert hidden % 32 == 0, f"hidden is not a multiple of 32: {hidden}"
+    assert moe_intermediate % 32 == 0, f"moe_intermediate is not a multiple of 32: {moe_intermediate}"
+    tokenizer = _tokenizer(corpus, vocab_size)
+    config = _config(tokenizer, layers, hidden, experts, experts_per_token, moe_intermediate)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3MoeForCausalLM(config).float()
+    end = tokenizer.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab_size` entries, special tokens first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    bpe.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=END, pad_token=END, additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=4096)
+
+
+def _config(tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int, experts: int, experts_per_token: int,
+            moe_intermediate: int) -> Qwen3MoeConfig:
+    """The model's configuration: every layer is sparse, heads of 32, two query heads to a key-value head."""
+    from transformers import Qwen3MoeConfig
+
+    heads = hidden // 32
+    return Qwen3MoeConfig(
+        vocab_size=-(-len(tokenizer) // 32) * 32, hidden_size=hidden, num_hidden_layers=layers, head_dim=32,
+        num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), intermediate_size=2 * hidden,
+        moe_intermediate_size=moe_intermediate, num_experts=experts, num_experts_per_tok=experts_per_token,
+        norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[], max_position_embeddings=4096,
+        tie_word_embeddings=False, initializer_range=0.02, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=None, dtype="float32")

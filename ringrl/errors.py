@@ -1,0 +1,40 @@
+"""What can end a run, and the exit code it ends with.
+
+    RingError
+    ├── UserError       2   the user can fix it: one line naming file, key, value got, value expected
+    │   ├── ConfigError     a configuration file or an override
+    │   └── DataError       a data file, a model folder, a run directory
+    ├── Diverged        3   the run is no longer worth continuing; its state is saved
+    └── ChildDied       1   a process we started ended, or missed its deadline
+
+Anything else is a bug of ours: a traceback and exit code 1. Interrupts end with 130.
+All of these survive pickling, so a child process may send them to its parent.
+"""
+
+from __future__ import annotations
+
+
+class RingError(Exception):
+    """Base class. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UserError(RingError):
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    pass
+
+
+class DataError(UserError):
+    pass
+
+
+class Diverged(RingError):
+    exit_code = 3
+
+
+class ChildDied(RingError):
+    exit_code = 1

@@ -1,0 +1,96 @@
+"""The types that flow through one RL step, in the order in which they come to be.
+
+    Prompt -> Completion -> Group -> ScoredGroup -> Sample -> MicroBatch
+
+All frozen; each is complete when it is made. Legend for shapes: P prompt tokens, T response tokens,
+K completions of a prompt, B rows and L row length of a microbatch, N tokens of a packed row.
+This module imports nothing of ours but is imported by everything; tensors appear in MicroBatch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One problem, ready to be sampled from."""
+
+    id: str
+    domain: str  # "math" | "code" | "science"
+    token_ids: tuple[int, ...]  # [P] chat template applied, generation prompt included
+    reference: Mapping[str, Any]  # what the verifier needs: {"answer"} or {"tests", "entry_point"}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled response."""
+
+    token_ids: tuple[int, ...]  # [T] sampled tokens, end-of-sequence token included
+    logprobs: tuple[float, ...]  # [T] log-probs of the sampled tokens under the sampling policy, in nats
+    finish: str  # "stop" (the model ended) | "length" (cut by the limit)
+    version: int  # weights version that sampled it
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """K completions of one prompt."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]  # [K]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group with its rewards. A verifier's own failure leaves reward 0 and is counted in `errors`."""
+
+    group: Group
+    texts: tuple[str, ...]  # [K] what the verifier read
+    rewards: tuple[float, ...]  # [K] in [0, 1]
+    errors: tuple[str, ...]  # [K] "" or what went wrong in the verifier
+
+    @property
+    def solved(self) -> bool:
+        return min(self.rewards) == max(self.rewards) > 0
+
+    @property
+    def unsolved(self) -> bool:
+        return max(self.rewards) == 0
+
+    @property
+    def mixed(self) -> bool:
+        return min(self.rewards) != max(self.rewards)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One response as it goes into the update. Only its `num_trained` leading tokens are trained on."""
+
+    prompt: Prompt
+    completion: Completion
+    reward: float
+    advantage: float
+    num_trained: int  # <= T; smaller when the token budget cuts the response
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What one forward pass sees. Position i predicts `targets[i]`: the shift by one happens in algo.pack only.
+
+    Packed: B = 1 and several sequences follow one another, `starts` holding their boundaries.
+    Padded: B sequences, right-padded, each with one boundary.
+    """
+
+    inputs: torch.Tensor  # [B, L] int64 token ids
+    targets: torch.Tensor  # [B, L] int64 next tokens; 0 where there is none
+    positions: torch.Tensor  # [B, L] int64, from 0 in every sequence
+    starts: torch.Tensor  # [S + 1] int32 sequence boundaries in a packed row; empty when padded
+    weights: torch.Tensor  # [B, L] float32 loss weight of the prediction at i; 0 where it is not trained
+    trained: torch.Tensor  # [B, L] bool, the set Ψ of Eq. 2
+    advantages: torch.Tensor  # [B, L] float32
+    sampler_logprobs: torch.Tensor  # [B, L] float32 log-prob of targets under the sampling policy
