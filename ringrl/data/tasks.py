@@ -27,7 +27,11 @@ Rng = random.Random
 
 DOMAINS = ("math", "code", "science")
 CAREFUL = {"math": 0.42, "code": 0.40, "science": 0.40}  # share of careful solutions, by domain
-SFT_MIX = {"math": 0.50, "code": 0.27, "science": 0.23}  # the paper has 64.5, 25.5, 9.2 %: too little science to learn here
+SFT_MIX = {
+    "math": 0.50,
+    "code": 0.27,
+    "science": 0.23,
+}  # the paper has 64.5, 25.5, 9.2 %: too little science to learn here
 
 
 # ---- the public calls --------------------------------------------------------------------------------------------------
@@ -42,7 +46,12 @@ def problems(domain: str, n: int, seed: int) -> list[Row]:
             break
         text, reference = _MAKERS[domain](rng)
         if text not in rows:
-            rows[text] = {"id": f"{domain}-{seed}-{len(rows):05d}", "domain": domain, "problem": text, **reference}
+            rows[text] = {
+                "id": f"{domain}-{seed}-{len(rows):05d}",
+                "domain": domain,
+                "problem": text,
+                **reference,
+            }
     assert len(rows) == n, f"{domain} has fewer than {n} distinct problems: {len(rows)}"
     return list(rows.values())
 
@@ -54,14 +63,26 @@ def teach(row: Row, rng: Rng) -> str:
     return _TEACHERS[domain](row, careful, rng)
 
 
-def write(out: Path, seed: int, *, sft: int = 6000, sft_val: int = 200, rl: int = 1500, heldout: int = 100,
-          probe: int = 60) -> dict[str, int]:
+def write(
+    out: Path,
+    seed: int,
+    *,
+    sft: int = 6000,
+    sft_val: int = 200,
+    rl: int = 1500,
+    heldout: int = 100,
+    probe: int = 60,
+) -> dict[str, int]:
     """Write the demo's JSONL files to `out` and return the rows in each; `rl` and `heldout` count a domain's rows."""
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"teacher/{seed}")
     files: dict[str, list[Row]] = {"sft": [], "sft_val": [], "probe": []}
     for domain in DOMAINS:
-        sizes = {"sft": _share(domain, sft), "sft_val": _share(domain, sft_val), "probe": _share(domain, probe)}
+        sizes = {
+            "sft": _share(domain, sft),
+            "sft_val": _share(domain, sft_val),
+            "probe": _share(domain, probe),
+        }
         sizes |= {f"rl_{domain}": rl, f"heldout_{domain}": heldout}
         pool = iter(problems(domain, sum(sizes.values()), seed))
         for name, size in sizes.items():
@@ -96,17 +117,15 @@ def _assert_disjoint(files: dict[str, list[Row]]) -> None:
 
 
 def _make_math(rng: Rng) -> tuple[str, Row]:
-    """`a + b - c + d` or `(a + b) * c - d`; every partial result lies in 0..99."""
-    while True:
-        if rng.random() < 0.6:
-            numbers, ops = [rng.randint(11, 59), *(rng.randint(3, 19) for _ in range(3))], rng.choices("+-", k=3)
-        else:
-            numbers = [rng.randint(3, 12), rng.randint(2, 9), rng.randint(2, 5), rng.randint(3, 19)]
-            ops = [rng.choice("+-"), "*", rng.choice("+-")]
+    """`a + b - c + d` or `(a + b) * c - d` of digits; every partial result lies in 1..99."""
+    partial: list[int] = []
+    while not partial or min(partial) < 1:
+        numbers = [rng.randint(2, 9) for _ in range(4)]
+        ops = rng.choices("+-", k=3)
+        if rng.random() < 0.5:
+            numbers[2], ops[1] = rng.randint(2, 5), "*"
         partial = list(_partials(numbers, ops))
-        if min(partial) > 0 and max(partial) < 100:
-            break
-    ask = rng.choice(("What is {}?", "Compute {}.", "Find the value of {}."))
+    ask = rng.choice(("What is {}?", "Compute {}.", "Find {}."))
     return ask.format(_expression(numbers, ops)), {"answer": str(partial[-1])}
 
 
@@ -164,9 +183,12 @@ def _make_code(rng: Rng) -> tuple[str, Row]:
     else:
         limit, steps = rng.randint(2, 9), [(rng.choice("+-"), rng.randint(3, 19)) for _ in range(2)]
         fold, verbs = rng.choice(list(_FOLDS)), " and ".join(_VERBS[op].format(k) for op, k in steps)
-        text = f"Write a program that reads integers, keeps those above {limit}, {verbs}, and prints the {fold}."
+        text = (
+            f"Write a program that reads integers, keeps those above {limit}, {verbs}, and prints the {fold}."
+        )
         run = lambda xs: {"sum": sum, "largest": max, "smallest": min}[fold](  # noqa: E731
-            _chain(x, steps) for x in xs if x > limit)
+            _chain(x, steps) for x in xs if x > limit
+        )
         inputs = [[rng.randint(1, limit), *(rng.randint(10, 30) for _ in range(3))] for _ in range(2)]
     tests = [{"input": " ".join(map(str, xs)) + "\n", "output": f"{run(xs)}\n"} for xs in inputs]
     return text, {"tests": tests}
@@ -184,8 +206,11 @@ def _teach_code(row: Row, careful: bool, rng: Rng) -> str:
     signs = {"adds": "+", "subtracts": "-", "multiplies": "*"}
     found = re.findall(r"(adds|subtracts|multiplies)(?: by)? (\d+)", row["problem"])
     steps = [(signs[verb], int(k)) for verb, k in found]
-    program = _list_program(row["problem"], steps, careful) if "integers" in row["problem"] else \
-        _scalar_program(steps, careful, rng.choice("xn"))
+    program = (
+        _list_program(row["problem"], steps, careful)
+        if "integers" in row["problem"]
+        else _scalar_program(steps, careful, rng.choice("xn"))
+    )
     if careful:
         thought = rng.choice(("Follow the order.", "One operation at a time."))
     else:
@@ -219,65 +244,61 @@ def _signed(value: int) -> str:
 
 # ---- science: atomic numbers and laws --------------------------------------------------------------------------------------
 
-_ELEMENTS = {"hydrogen": 1, "helium": 2, "lithium": 3, "boron": 5, "carbon": 6, "nitrogen": 7, "oxygen": 8, "neon": 10,
-             "sodium": 11, "aluminium": 13, "silicon": 14, "sulfur": 16, "argon": 18, "calcium": 20, "iron": 26,
-             "copper": 29, "zinc": 30, "silver": 47, "tin": 50, "iodine": 53, "gold": 79, "lead": 82}  # fmt: skip
+_ELEMENTS = {
+    "hydrogen": 1, "helium": 2, "carbon": 6, "nitrogen": 7, "oxygen": 8, "neon": 10, "sodium": 11,
+    "sulfur": 16, "argon": 18, "iron": 26, "copper": 29, "silver": 47, "gold": 79, "lead": 82,
+}  # fmt: skip
 
-_LAWS = {  # question: law, operation
-    "A car moves at {} m/s for {} s. How many metres does it go?": ("d=vt", "*"),
-    "What force in N gives {} kg an acceleration of {} m/s2?": ("F=ma", "*"),
-    "A resistor of {} ohm carries {} A. What is the voltage?": ("V=RI", "*"),
-    "What work in J is done by {} N over {} m?": ("W=Fd", "*"),
-    "Resistors of {} ohm and {} ohm are in series. What is the total?": ("R=R+R", "+"),
-    "Forces of {} N and {} N act in opposite directions. What is the net force?": ("F=F-F", "-"),
+# question: the law, the first operation (on the first two numbers), the second (on its result and the third)
+_LAWS = {
+    "A car moves at {} m/s for {} s, then {} m more. How far does it go?": ("d=vt+d", "*", "+"),
+    "A ball speeds up by {} m/s2 for {} s from {} m/s. What is its speed?": ("v=at+v", "*", "+"),
+    "Resistors of {} ohm and {} ohm in series carry {} A. What is the voltage?": ("V=(R+R)I", "+", "*"),
+    "A mass of {} kg gains {} m/s2 against a drag of {} N. What is the force?": ("F=ma+D", "*", "+"),
+    "A charge moves at {} A for {} s and {} C leak away. What charge is left?": ("Q=It-L", "*", "-"),
 }
 
 
 def _make_science(rng: Rng) -> tuple[str, Row]:
-    """Which of four elements has the highest or lowest atomic number, or a law with two numbers put in."""
-    if rng.random() < 0.5:
-        names, want = rng.sample(list(_ELEMENTS), 4), rng.choice(("highest", "lowest"))
-        options = " ".join(f"{letter}) {name}" for letter, name in zip("ABCD", names, strict=True))
+    """Which of three elements has the highest or lowest atomic number, or a law with three numbers put in."""
+    if rng.random() < 0.4:
+        names, want = rng.sample(list(_ELEMENTS), 3), rng.choice(("highest", "lowest"))
+        options = " ".join(f"{letter}) {name}" for letter, name in zip("ABC", names, strict=True))
         best = (max if want == "highest" else min)(names, key=_ELEMENTS.__getitem__)
-        answer = "ABCD"[names.index(best)]
-        return f"Which element has the {want} atomic number? {options}", {"answer": answer}
-    question, (_, op) = rng.choice(list(_LAWS.items()))
-    a, b = rng.randint(12, 49), rng.randint(3, 9)
-    if op != "*":
-        a, b = rng.randint(40, 99), rng.randint(12, 39)
-    return question.format(a, b), {"answer": str(_apply(op, a, b))}
+        return f"Which has the {want} atomic number? {options}", {"answer": "ABC"[names.index(best)]}
+    question, (_, *ops) = rng.choice(list(_LAWS.items()))
+    a, b, c = (rng.randint(2, 9) for _ in range(3))
+    value = _apply(ops[1], _apply(ops[0], a, b), c)
+    return (question.format(a, b, c), {"answer": str(value)}) if value > 0 else _make_science(rng)
 
 
 def _teach_science(row: Row, careful: bool, rng: Rng) -> str:
-    """Quick: the answer; careful: the atomic numbers one by one, or the law and the arithmetic in parts."""
+    """Quick: the answer; careful: the atomic numbers one by one, or the law and the arithmetic in steps."""
     if careful:
         lead = rng.choice(("Recall: ", "From the facts: "))
-        work = _work_elements(row) if "element" in row["problem"] else _work_law(row["problem"])
+        work = _work_elements(row) if "atomic" in row["problem"] else _work_law(row["problem"])
     else:
         lead, work = rng.choice(("Surely ", "I guess ", "Known: ")), row["answer"]
     return f"<think>{lead}{work}</think>\\boxed{{{row['answer']}}}"
 
 
 def _work_elements(row: Row) -> str:
-    """`A 26, B 6, C 79, D 10; highest 79`."""
-    options = re.findall(r"([A-D])\) (\w+)", row["problem"])
+    """`A 26, B 6, C 79; highest 79`."""
+    options = re.findall(r"([A-C])\) (\w+)", row["problem"])
     best = _ELEMENTS[dict(options)[row["answer"]]]
     want = "highest" if "highest" in row["problem"] else "lowest"
     return ", ".join(f"{letter} {_ELEMENTS[name]}" for letter, name in options) + f"; {want} {best}"
 
 
 def _work_law(problem: str) -> str:
-    """`F=ma, 10*7=70, 3*7=21, 70+21=91`: tens first, then units, then together."""
-    question = next(q for q in _LAWS if re.fullmatch(re.escape(q).replace(r"\{\}", r"\d+"), problem))
-    law, op = _LAWS[question]
-    pattern = re.escape(question).replace(r"\{\}", r"(\d+)")
-    a, b = map(int, re.fullmatch(pattern, problem).groups())  # type: ignore[union-attr]
-    if op == "*":
-        tens, units = a // 10 * 10, a % 10
-        return f"{law}, {tens}*{b}={tens * b}, {units}*{b}={units * b}, {tens * b}+{units * b}={a * b}"
-    tens, rest = b // 10 * 10, b % 10
-    middle = _apply(op, a, tens)
-    return f"{law}, {a}{op}{tens}={middle}, {middle}{op}{rest}={_apply(op, a, b)}"
+    """`d=vt+d, 7*5=35, 35+4=39`."""
+    patterns = {re.escape(question).replace(r"\{\}", r"(\d+)"): _LAWS[question] for question in _LAWS}
+    match, (law, first, second) = next(
+        (found, facts) for pattern, facts in patterns.items() if (found := re.fullmatch(pattern, problem))
+    )
+    a, b, c = map(int, match.groups())
+    middle = _apply(first, a, b)
+    return f"{law}, {a}{first}{b}={middle}, {middle}{second}{c}={_apply(second, middle, c)}"
 
 
 _MAKERS: dict[str, Callable[[Rng], tuple[str, Row]]] = {

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_model"]
 
 END = "<|endoftext|>"
-SPECIAL_TOKENS = (END, "<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>", "<think>", "</think>")
+SPECIAL_TOKENS = (
+    END,
+    "<role>SYSTEM</role>",
+    "<role>HUMAN</role>",
+    "<role>ASSISTANT</role>",
+    "<think>",
+    "</think>",
+)
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -30,8 +37,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_model(out: Path, corpus: Iterable[str], seed: int, vocab_size: int = 512, layers: int = 4, hidden: int = 128,
-                experts: int = 8, experts_per_token: int = 2, moe_intermediate: int = 128) -> None:
+def build_model(
+    out: Path,
+    corpus: Iterable[str],
+    seed: int,
+    vocab_size: int = 512,
+    layers: int = 4,
+    hidden: int = 128,
+    experts: int = 8,
+    experts_per_token: int = 2,
+    moe_intermediate: int = 128,
+) -> None:
     """Train a tokenizer on `corpus`, initialise a model from `seed`, and save both to `out` as one Hugging Face folder."""
     import torch
     from transformers import GenerationConfig, Qwen3MoeForCausalLM
@@ -56,27 +72,58 @@ def _tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFas
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     bpe.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token=END, pad_token=END, additional_special_tokens=list(SPECIAL_TOKENS[1:]),
-        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=4096)
+        tokenizer_object=bpe,
+        eos_token=END,
+        pad_token=END,
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int, experts: int, experts_per_token: int,
-            moe_intermediate: int) -> Qwen3MoeConfig:
+def _config(
+    tokenizer: PreTrainedTokenizerFast,
+    layers: int,
+    hidden: int,
+    experts: int,
+    experts_per_token: int,
+    moe_intermediate: int,
+) -> Qwen3MoeConfig:
     """The model's configuration: every layer is sparse, heads of 32, two query heads to a key-value head."""
     from transformers import Qwen3MoeConfig
 
     heads = hidden // 32
     return Qwen3MoeConfig(
-        vocab_size=-(-len(tokenizer) // 32) * 32, hidden_size=hidden, num_hidden_layers=layers, head_dim=32,
-        num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), intermediate_size=2 * hidden,
-        moe_intermediate_size=moe_intermediate, num_experts=experts, num_experts_per_tok=experts_per_token,
-        norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[], max_position_embeddings=4096,
-        tie_word_embeddings=False, initializer_range=0.02, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None, dtype="float32")
+        vocab_size=-(-len(tokenizer) // 32) * 32,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        head_dim=32,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        intermediate_size=2 * hidden,
+        moe_intermediate_size=moe_intermediate,
+        num_experts=experts,
+        num_experts_per_tok=experts_per_token,
+        norm_topk_prob=True,
+        decoder_sparse_step=1,
+        mlp_only_layers=[],
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        initializer_range=0.02,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        dtype="float32",
+    )

@@ -1,0 +1,1 @@
+"""What transformers lacks: attention over packed rows on the CPU, and (to come) the Ling model family."""

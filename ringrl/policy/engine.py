@@ -1,0 +1,179 @@
+"""The trained policy: accelerate and DeepSpeed around a PolicyModule, one code path from one CPU process up.
+
+Invariants: a step's gradient is the sum over its trained tokens of weight x term, over all microbatches and
+ranks; DeepSpeed's own divisions (by ranks, by accumulation steps) are undone here and nowhere else.
+The seam for expert parallelism is `_initialize`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DummyOptim
+from transformers import PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
+
+from ringrl.config import Optimizer, Trainer
+from ringrl.errors import DataError
+from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
+from ringrl.policy.ranks import Ranks
+from ringrl.types import MicroBatch
+
+TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
+
+
+class Policy:
+    """A model being trained.
+
+    `inspect(rows)` is a forward pass without gradient; `update(rows, terms, lr)` is one optimizer step.
+    """
+
+    def __init__(self, model: str, trainer: Trainer, optimizer: Optimizer, temperature: float, ranks: Ranks) -> None:
+        self.ranks, self.trainer = ranks, trainer
+        module = PolicyModule(load_lm(model, trainer.dtype, trainer.attention), temperature)
+        if trainer.recompute:
+            module.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        self.engine = _initialize(module, trainer, optimizer, ranks)
+        self.device = self.engine.device
+
+    @property
+    def module(self) -> PolicyModule:
+        return self.engine.module
+
+    @torch.no_grad()
+    def inspect(self, rows: list[MicroBatch]) -> list[TokenStats]:
+        """Statistics of every microbatch under the current weights, without a graph."""
+        self.engine.eval()
+        return [self.engine(to_device(mb, self.device)) for mb in rows]
+
+    def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float) -> float:
+        """One optimizer step on the sum of weight x terms over all rows of all ranks.
+
+        Returns:
+            The global gradient norm before clipping.
+        """
+        self.engine.train()
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        for i, row in enumerate(rows):
+            mb = to_device(row, self.device)
+            stats = self.engine(mb)
+            loss = (mb.weights[mb.trained] * terms(mb, stats, i)).sum() + stats.zero
+            self.engine.set_gradient_accumulation_boundary(i == len(rows) - 1)
+            # DeepSpeed averages over ranks; the weights already are the whole denominator.
+            self.engine.backward(loss * self.ranks.size, scale_wrt_gas=False)
+            self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def hf_weights(self) -> dict[str, torch.Tensor]:
+        """All weights under the names of the Hugging Face checkpoint. A collective under ZeRO-3."""
+        return hf_weights(self.module, gather=self.trainer.zero == 3)
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, state: dict[str, Any]) -> None:
+        """Write a plain Hugging Face folder with `trainer/` in it, all or nothing. A collective.
+
+        `folder` appears only when everything is in it.
+        """
+        part = folder.with_name(f".{folder.name}.part")
+        if self.ranks.main:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self.ranks.barrier()
+        weights = self.module.lm.state_dict() if self.trainer.zero < 3 else _gathered(self.module.lm)
+        if self.ranks.main:
+            self.module.lm.save_pretrained(part, state_dict=weights)
+            tokenizer.save_pretrained(part)
+        self.engine.save_checkpoint(str(part / "trainer"), tag="engine")
+        torch.save(_rng_state(), part / "trainer" / f"rng_{self.ranks.rank}.pt")
+        self.ranks.barrier()
+        if self.ranks.main:
+            (part / "trainer" / "state.json").write_text(json.dumps({**state, "ranks": self.ranks.size}))
+            os.replace(part, folder)
+        self.ranks.barrier()
+
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """Continue from a folder that `save` wrote. A collective.
+
+        Raises:
+            DataError: it was written with another number of ranks.
+        """
+        state = json.loads((folder / "trainer" / "state.json").read_text())
+        if state["ranks"] != self.ranks.size:
+            raise DataError(f"{folder}: trainer.ranks: got {self.ranks.size}, the run was saved with {state['ranks']}")
+        self.engine.load_checkpoint(str(folder / "trainer"), tag="engine")
+        _set_rng_state(torch.load(folder / "trainer" / f"rng_{self.ranks.rank}.pt", weights_only=False))
+        return state
+
+
+def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ranks: Ranks) -> Any:
+    cpu = not torch.cuda.is_available()
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimizer.clip_norm,
+        "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "zero_optimization": {"stage": trainer.zero, "stage3_gather_16bit_weights_on_model_save": False},
+        "zero_allow_untested_optimizer": True,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": optimizer.lr,
+                "betas": list(optimizer.betas),
+                "weight_decay": optimizer.weight_decay,
+                "torch_adam": cpu,  # the other one compiles a C++ extension
+            },
+        },
+        "steps_per_print": 10**9,
+    }
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+    params = DummyOptim(list(module.parameters()), lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+    engine, _ = accelerator.prepare(module, params)
+    return engine
+
+
+def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
+    return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
+
+
+def hf_weights(module: PolicyModule, gather: bool = False) -> dict[str, torch.Tensor]:
+    """State of the language model under checkpoint names: fused experts become one tensor per expert."""
+    lm = module.lm
+    state = _gathered(lm) if gather else lm.state_dict()
+    tied = set(getattr(lm, "_tied_weights_keys", None) or ()) if lm.config.tie_word_embeddings else set()
+    return revert_weight_conversion(lm, {k: v.detach() for k, v in state.items() if k not in tied})
+
+
+def _gathered(lm: torch.nn.Module) -> dict[str, torch.Tensor]:
+    import deepspeed
+
+    state = {}
+    for name, p in lm.named_parameters():
+        with deepspeed.zero.GatheredParameters([p]):
+            state[name] = p.detach().cpu().clone()
+    return state
+
+
+def _rng_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def checkpoints(run: Path) -> Iterator[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    yield from sorted((run / "checkpoints").glob("step_*"))

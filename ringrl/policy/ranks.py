@@ -1,0 +1,63 @@
+"""The training processes as one: who we are, and the few collectives that the loops need."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """Process group of the trainer, gloo on the CPU and NCCL on GPUs; every wait has the given deadline.
+
+    Reads the usual RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT through torch, so that `ringrl`, torchrun and
+    `accelerate launch` all start it.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
+        import deepspeed
+        import deepspeed.ops
+        from accelerate.state import PartialState
+
+        cpu = not torch.cuda.is_available()
+        if cpu:  # DeepSpeed would compile a C++ extension here that training never uses
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        backend = "gloo" if cpu else "nccl"
+        deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=deadline_s))
+        PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.main = self.rank == 0
+
+    def scatter(self, items: Sequence[T] | None) -> T:
+        """One item for every rank, given on rank 0."""
+        received: list[Any] = [None]
+        dist.scatter_object_list(received, list(items) if items is not None else None, src=0)
+        return received[0]
+
+    def broadcast(self, item: T | None) -> T:
+        """Rank 0's item on every rank."""
+        box: list[Any] = [item]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks, in place."""
+        dist.all_reduce(tensor)
+        return tensor
+
+    def max(self, tensor: torch.Tensor) -> torch.Tensor:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def close(self) -> None:
+        dist.destroy_process_group()

@@ -1,0 +1,135 @@
+"""Runs untrusted Python programs, one short-lived process each, under limits of time, memory and output. Linux only.
+
+This is NOT a security boundary. A program runs as the same user, sees the file system and the network, and could
+forge the proof of a passed check by searching its own process. It keeps honest and merely broken programs from
+hurting a training run. Namespaces, system call filters and another user id are a later step; `_host.prepare` is the
+one function that would do them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Literal
+
+from ringrl.rewards import _host
+
+Outcome = Literal["ok", "wrong", "runtime", "timeout", "memory", "output", "syntax"]
+GRACE_S = 10.0  # beyond the program's own wall clock, until the host itself is taken for dead
+
+
+class SandboxError(RuntimeError):
+    """The sandbox failed, not the program: its host died or does not answer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use. CPU time decides on a busy machine; wall clock catches what only waits."""
+
+    wall_s: float = 12.0
+    cpu_s: int = 6
+    memory_bytes: int = 1 << 30  # address space
+    output_bytes: int = 4 << 20  # per file written, standard output and error included
+    open_files: int = 64
+    processes: int = 16384  # counts all tasks of the user (ignored for root): only stops a fork bomb
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What was seen of one program from outside."""
+
+    outcome: Outcome
+    stdout: str
+    stderr: str  # its last 4000 bytes
+
+
+def _outcome(reply: dict, nonce: str, limits: Limits, checked: bool) -> Outcome:
+    """The verdict on a program: exit status and output decide; a checked one must also have shown the nonce."""
+    status, report = reply["status"], reply["report"]
+    if reply["output_full"]:
+        return "output"
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if reply["timed_out"] or killed == signal.SIGXCPU or (killed and reply["cpu_s"] >= limits.cpu_s):
+        return "timeout"
+    if status == 0 and report == (nonce if checked else ""):
+        return "ok"
+    if killed == signal.SIGKILL:  # not by us: the kernel was out of memory
+        return "memory"
+    return report if report in ("syntax", "memory", "wrong") else "runtime"
+
+
+class Sandbox:
+    """One warm host process that forks a process per program. Thread-safe, one program at a time.
+
+    The host starts with the first program and again after it was lost. `close` (or leaving the `with` block) ends
+    it and removes its temporary directory.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0  # the process that started the host: a forked copy must not talk to it
+
+    def run(self, code: str, *, stdin: str = "", checks: str = "", limits: Limits = Limits()) -> Execution:
+        """Runs `code` as a script with `stdin`, or, with `checks`, as a module followed by the checks.
+
+        With checks, the outcome is `ok` only if their last line was reached: exiting early is `runtime`.
+
+        Raises:
+            SandboxError: the host died or did not answer. The next call starts a new one.
+        """
+        nonce = secrets.token_hex(16)
+        request = {"code": code, "stdin": stdin, "checks": checks, "nonce": nonce, **asdict(limits)}
+        with self._lock:
+            if self._owner != os.getpid():
+                self._start()
+            try:
+                _host.send(self._conn, request, GRACE_S)
+                reply = _host.receive(self._conn, limits.wall_s + GRACE_S)
+            except (EOFError, OSError) as error:
+                self._stop()
+                raise SandboxError(f"{type(error).__name__}: {error}") from error
+            except BaseException:  # an interrupt in between would leave the answer to the next caller
+                self._stop()
+                raise
+        return Execution(_outcome(reply, nonce, limits, bool(checks)), reply["stdout"], reply["stderr"])
+
+    def close(self) -> None:
+        """Ends the host and whatever it still runs; harmless if there is none."""
+        with self._lock:
+            if self._owner == os.getpid():
+                self._stop()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        self._root = tempfile.mkdtemp(prefix="ringrl-sandbox-")
+        self._conn, theirs = socket.socketpair()
+        flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
+        command = [sys.executable, *flags, _host.__file__, str(os.getpid()), self._root]
+        with theirs:
+            self._process = subprocess.Popen(
+                command, stdin=theirs, env={"PYTHONHASHSEED": "0"}, start_new_session=True
+            )
+        self._owner = os.getpid()
+
+    def _stop(self) -> None:
+        self._owner = 0
+        self._conn.close()
+        _host.kill_tree(self._process.pid)
+        self._process.wait(timeout=GRACE_S)
+        shutil.rmtree(self._root, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
+
+Started as `python -m ringrl.rollout.vllm_worker` with its specification as one JSON line on standard input.
+It listens on a port that the system gives, writes the address to a file, and answers messages:
+
+    ("generate", requests, sampling, seed) -> ("group", index, [(token_ids, logprobs, finish), ...]) ..., ("done",)
+    ("join", host, port, rank, size)       -> ("done",)       joins the weight transfer group
+    ("update", specs, version)             -> ("done",)       receives all weights, in place
+    ("close",)                             -> exit
+A failure is answered with ("failed", traceback) and ends the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+from vllm.config import WeightTransferConfig
+from vllm.distributed.weight_transfer import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+from vllm.platforms import current_platform
+
+from ringrl.children import die_with_parent, write_atomic
+from ringrl.rollout.transfer import TensorSpec, TransferGroup
+
+BACKEND = "ringrl"
+
+
+@dataclass
+class Join(WeightTransferInitInfo):
+    host: str
+    port: int
+    rank: int  # of the worker's first engine process
+    size: int
+    deadline_s: float
+
+
+@dataclass
+class Incoming(WeightTransferUpdateInfo):
+    tensors: list[list[Any]]  # TensorSpec fields
+
+
+class BroadcastEngine(WeightTransferEngine[Join, Incoming]):
+    """vLLM's weight-transfer life cycle over our TransferGroup, on CPU and GPU alike."""
+
+    init_info_cls = Join
+    update_info_cls = Incoming
+
+    def init_transfer_engine(self, init_info: Join) -> None:
+        rank = init_info.rank + self.parallel_config.rank
+        self.group = TransferGroup(
+            init_info.host, init_info.port, rank, init_info.size, self.device, init_info.deadline_s
+        )
+
+    def start_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive_weights(self, update_info: Incoming) -> None:
+        tensors = [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in update_info.tensors]
+        for name, tensor in self.group.receive(tensors):
+            self.model.load_weights([(name, tensor)])
+
+    def finish_weight_update(self) -> None:
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        pass
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class: what must run where the model is."""
+
+    def seed_sampling(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+
+def repack_experts_after_reload() -> None:
+    """vLLM 0.28 to 0.32 on the CPU packs expert weights on the first load only; after an update in place the
+    kernel would read unpacked ones and produce garbage in silence. Pack again on every reload."""
+    method = UnquantizedFusedMoEMethod
+    if not current_platform.is_cpu() or getattr(method, "_repacks", False):
+        return
+    original = method._setup_kernel
+
+    def setup_kernel(self: Any, layer: Any, w13: Any, w2: Any) -> None:
+        reload = self.moe_kernel is not None
+        original(self, layer=layer, w13=w13, w2=w2)
+        if reload:
+            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+    method._setup_kernel = setup_kernel
+    method._repacks = True
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, BroadcastEngine)
+repack_experts_after_reload()
+
+
+class Worker:
+    """The engine and the messages it understands."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        kv = {"kv_cache_memory_bytes": spec["kv_cache_mib"] << 20} if spec["kv_cache_mib"] else {}
+        cpu = current_platform.is_cpu()
+        self.llm = vllm.LLM(
+            model=spec["model"],
+            dtype=spec["dtype"],
+            max_model_len=spec["max_total_tokens"],
+            max_num_seqs=spec["concurrent"],
+            tensor_parallel_size=spec["tensor_parallel"],
+            enforce_eager=cpu,
+            logprobs_mode="processed_logprobs",  # those of the distribution that was sampled from
+            worker_extension_cls="ringrl.rollout.vllm_worker.WorkerExtension",
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            seed=0,
+            disable_log_stats=True,
+            **kv,
+        )
+
+    def generate(self, conn: Connection, requests: list[Any], sampling: dict[str, Any], seed: int) -> None:
+        """requests: [(index, token_ids)]. Sends a ("group", ...) for each as soon as it is finished."""
+        engine = self.llm.llm_engine
+        self.llm.collective_rpc("seed_sampling", args=(seed,))
+        total = sampling.pop("max_total_tokens")
+        for index, token_ids in requests:
+            params = vllm.SamplingParams(
+                **sampling,
+                max_tokens=total - len(token_ids),
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+            )
+            engine.add_request(str(index), {"prompt_token_ids": token_ids}, params)
+        while engine.has_unfinished_requests():
+            for out in engine.step():
+                if out.finished:
+                    conn.send(("group", int(out.request_id), [_completion(o) for o in out.outputs]))
+
+    def join(self, host: str, port: int, rank: int, size: int) -> None:
+        info = {"host": host, "port": port, "rank": rank, "size": size, "deadline_s": self.spec["deadline_s"]}
+        self.llm.init_weight_transfer_engine({"init_info": info})
+
+    def update(self, tensors: list[list[Any]], version: int) -> None:
+        self.llm.start_weight_update()
+        self.llm.update_weights({"update_info": {"tensors": tensors}})
+        self.llm.finish_weight_update(str(version))
+        self.llm.reset_prefix_cache()
+
+    def serve(self, conn: Connection) -> None:
+        while True:
+            kind, *args = conn.recv()
+            if kind == "close":
+                return
+            if kind == "generate":
+                self.generate(conn, *args)
+            else:
+                {"join": self.join, "update": self.update}[kind](*args)
+            conn.send(("done",))
+
+
+def _completion(o: Any) -> tuple[list[int], list[float], str]:
+    # one log-prob a position was asked for, so the flat list is aligned with the tokens
+    logprobs = list(o.logprobs.logprobs)
+    assert len(logprobs) == len(o.token_ids), (len(logprobs), len(o.token_ids))
+    return list(o.token_ids), logprobs, o.finish_reason
+
+
+def main() -> None:
+    die_with_parent()
+    spec = json.loads(sys.stdin.readline())
+    worker = Worker(spec)
+    listener = Listener((spec["host"], 0), authkey=bytes.fromhex(spec["authkey"]))
+    host, port = listener.address
+    write_atomic(Path(spec["address_file"]), f"{host}:{port}")
+    conn = listener.accept()
+    try:
+        worker.serve(conn)
+    except EOFError:
+        return  # the controller is gone
+    except Exception:  # whatever it was, the controller shows it and stops the run
+        conn.send(("failed", traceback.format_exc()))
+        raise
+
+
+if __name__ == "__main__":
+    main()
