@@ -223,7 +223,9 @@ class RLConfig(Knobs):
                 raise ValueError(_ranks_message(self.trainer.ranks, f"{at}: prompts x samples / updates",
                                                 s.prompts * s.samples // self.updates))  # fmt: skip
             if s.prompts % self.updates:
-                raise ValueError(f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}")
+                raise ValueError(
+                    f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}"
+                )
             if s.steps % self.updates:
                 raise ValueError(f"{at}.steps: got {s.steps}, expected a multiple of updates={self.updates}")
             if self.loss.method == "grpo":
@@ -236,7 +238,9 @@ class RLConfig(Knobs):
                     f"x {s.max_total_tokens - 1} tokens can produce"
                 )
             if self.step_phi(s) % self.parts(s):
-                raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+                raise ValueError(
+                    f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}"
+                )
         return self
 
     def step_phi(self, stage: Stage) -> int:
@@ -259,6 +263,7 @@ class RLConfig(Knobs):
 class Bench(Knobs):
     name: str  # a named benchmark, or any name when `data` is given
     data: str = ""  # JSONL file or hub dataset; empty = the named benchmark's own source
+    columns: dict[str, str] = {}  # of `data`, as in Source
     samples: int = Field(0, ge=0)  # 0 = the configuration's `samples`
 
 

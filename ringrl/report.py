@@ -33,10 +33,12 @@ CSS_NAMES = {INK: "ink", AXIS: "axis", GRID: "grid", CARD: "card"}
 CSS_NAMES |= {color: f"c{i}" for i, color in enumerate(PALETTE)}
 PLOT_STYLE: Any = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "text.color": INK,
-    "axes.labelcolor": INK, "xtick.color": AXIS, "ytick.color": AXIS, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "axes.edgecolor": AXIS, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.labelcolor": INK, "xtick.color": AXIS, "ytick.color": AXIS, "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "axes.edgecolor": AXIS,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": GRID, "axes.axisbelow": True, "lines.linewidth": 1.5,
-    "axes.formatter.limits": (-3, 5), "axes.formatter.useoffset": False, "legend.frameon": False, "legend.fontsize": 8.5,
+    "axes.formatter.limits": (-3, 5), "axes.formatter.useoffset": False, "legend.frameon": False,
+    "legend.fontsize": 8.5,
 }  # fmt: skip
 CSS = """
 :root { color-scheme: light dark; --page:#f5f6f8; --card:#ffffff; --ink:#23272e; --soft:#5c6470;
@@ -117,10 +119,31 @@ RL_PANELS = (
           ("clip_frac", "tokens clipped"), ("masked_frac", "tokens masked")),
           "Responses that met the length limit; tokens whose ratio was clipped or masked. Low is good.",
           ticks="percent"),
-    Panel("Distance", "KL (nats per token)", (("kl", "to the reference"), ("mismatch_kl", "sampler to trainer")),
+    Panel("Distance", "KL (nats per token)", (("kl", "reference"), ("mismatch_kl", "sampler to trainer")),
           "The second is the two engines' disagreement about the same weights: it should stay near zero."),
     Panel("Router losses", "loss (no unit)", (("balance_loss", "balance"), ("z_loss", "z")),
           "Balance: lower is more even use of the experts. z: size of the router's logits."),
+)  # fmt: skip
+SFT_FACTS = (
+    ("steps", "step", "count"), ("SFT tokens", "tokens_total", "count"), ("epochs", "epoch", "number"),
+    ("training loss, last", "loss", "number"), ("validation loss, last", "val_loss", "number"),
+    ("validation entropy, last", "val_entropy", "number"),
+)  # fmt: skip
+SELECTION_FACTS = (
+    ("chosen", "chosen", "text"), ("rule", "rule", "text"), ("best by score alone", "by_score", "text"),
+    ("RL to SFT tokens", "rl_sft_token_ratio", "number"),
+)  # fmt: skip
+SELECTION_COLUMNS = (
+    ("checkpoint", "name", "text"), ("step", "step", "count"), ("epoch", "epoch", "number"),
+    ("SFT tokens", "sft_tokens", "count"), ("entropy", "entropy", "number"), ("in band", "in_band", "text"),
+    ("score, %", "score", "share"), ("pass@k, %", "pass_k", "share"), ("k", "k", "count"),
+    ("mean length, tokens", "length_mean", "count"), ("cut, %", "truncated_frac", "share"),
+)  # fmt: skip
+EVAL_COLUMNS = (
+    ("benchmark", "name", "text"), ("avg@k, %", "avg", "share"), ("pass@k, %", "pass_k", "share"),
+    ("k", "k", "count"), ("problems", "n", "count"), ("mean length, tokens", "length_mean", "count"),
+    ("cut, %", "truncated_frac", "share"), ("grader errors", "errors", "count"),
+    ("solved always", "always", "count"), ("sometimes", "some", "count"), ("never", "never", "count"),
 )  # fmt: skip
 
 
@@ -176,7 +199,7 @@ def _has(rows: Iterable[Row], *keys: str) -> bool:
 
 
 def _svg(name: str, draw: Callable[..., None], rows: Sequence[Row] = (), axes: int = 1) -> Html:
-    """One figure of `axes` plots above each other, stages as in `rows`: inline SVG in the colours of the page."""
+    """One figure of `axes` plots above each other, stages as in `rows`: SVG in the colours of the page."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -217,7 +240,7 @@ def _finish(ax: Any, rows: Sequence[Row], below: bool = True, names: bool = True
     for i, (name, step) in enumerate(starts.items() if len(starts) > 1 else ()):
         if i:
             ax.axvline(step, color=AXIS, linestyle=":", linewidth=1.2)
-        if names:
+        if names and ax.get_xlim()[0] <= step <= ax.get_xlim()[1]:
             ax.text(step, 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color=INK)
     if len(ax.get_legend_handles_labels()[1]) > 1:
         place = (
@@ -231,15 +254,20 @@ def _line(ax: Any, x: Sequence[float], y: Sequence[float], color: str, label: st
     ax.plot(x, y, **({"color": color, "label": label} | few | more))
 
 
+def _bars(ax: Any, x: str, rows: Sequence[Row], y: str, se: str, color: str, label: str) -> None:
+    """A curve with its standard errors; a point without one has no bar."""
+    errors = [max(0.0, error) for error in _column(rows, se)]
+    style: Row = {"color": color, "marker": "o", "markersize": 3.5, "elinewidth": 1, "capsize": 2}
+    ax.errorbar(_column(rows, x), _column(rows, y), errors, label=label, **style)
+
+
 def _draw_panel(ax: Any, panel: Panel, rows: Sequence[Row], x: str) -> None:
     steps = _column(rows, x)
     curves = [(key, name) for key, name in panel.curves if _has(rows, key)]
     if panel.stacked:
         heights = [[max(0.0, value) for value in _column(rows, key)] for key, _ in curves]
-        names = [name for _, name in curves]
-        ax.stackplot(
-            steps, *heights, labels=names, colors=PALETTE[2:3] + PALETTE[:2] + PALETTE[3:], alpha=0.8
-        )
+        colors = (PALETTE[2], PALETTE[0], PALETTE[1], *PALETTE[3:])
+        ax.stackplot(steps, *heights, labels=[name for _, name in curves], colors=colors, alpha=0.8)
     else:
         for (key, name), color in zip(curves, PALETTE, strict=False):
             _line(ax, steps, _column(rows, key), color, name)
@@ -253,21 +281,9 @@ def _draw_held_out(ax: Any, evals: Sequence[Row], pass_k: bool = True) -> None:
     domains = list(dict.fromkeys(str(row["domain"]) for row in evals if "domain" in row))
     for i, domain in enumerate(domains):
         rows, color = [row for row in evals if str(row.get("domain")) == domain], PALETTE[i % len(PALETTE)]
-        steps, k = _column(rows, "step"), rows[0].get("k", "k")
-        errors = [max(0.0, se) for se in _column(rows, "se")]  # no standard error: no bar
-        ax.errorbar(
-            steps,
-            _column(rows, "avg"),
-            errors,
-            color=color,
-            marker="o",
-            markersize=3.5,
-            elinewidth=1,
-            capsize=2,
-            label=f"{domain} avg@{k}",
-        )
+        _bars(ax, "step", rows, "avg", "se", color, f"{domain} avg@{rows[0].get('k', 'k')}")
         if pass_k and _has(rows, "pass_k"):
-            ax.plot(steps, _column(rows, "pass_k"), color=color, linestyle="--", linewidth=1)
+            ax.plot(_column(rows, "step"), _column(rows, "pass_k"), color=color, linestyle="--", linewidth=1)
     ax.set(xlabel="optimizer step", ylabel="held-out score")
     _ticks(ax.yaxis, "percent")
 
@@ -294,38 +310,23 @@ def _band(selection: Row) -> list[float]:
 def _draw_selection(top: Any, bottom: Any, selection: Row) -> None:
     """Entropy with the band, score with its standard error, against SFT tokens; the choice marked in both."""
     rows = sorted(_dicts(selection.get("rows")), key=lambda row: _number(row.get("sft_tokens")))
-    x, chosen = (
-        _column(rows, "sft_tokens"),
-        [row for row in rows if row.get("name") == selection.get("chosen")],
-    )
+    chosen = [row for row in rows if row.get("name") == selection.get("chosen")]
+    ring: Row = {
+        "marker": "o",
+        "markersize": 10,
+        "fillstyle": "none",
+        "markeredgewidth": 1.8,
+        "linestyle": "",
+    }
     if band := _band(selection):
         top.axhspan(*band, color=PALETTE[2], alpha=0.16, linewidth=0, label="band")
-    _line(top, x, _column(rows, "entropy"), PALETTE[0], "entropy", marker="o", markersize=3.5)
-    errors = [max(0.0, se) for se in _column(rows, "score_se")]
-    bottom.errorbar(
-        x,
-        _column(rows, "score"),
-        errors,
-        color=PALETTE[1],
-        marker="o",
-        markersize=3.5,
-        elinewidth=1,
-        capsize=2,
-        label="score",
-    )
+    _bars(top, "sft_tokens", rows, "entropy", "entropy_se", PALETTE[0], "entropy")
+    _bars(bottom, "sft_tokens", rows, "score", "score_se", PALETTE[1], "score")
     for ax, key in ((top, "entropy"), (bottom, "score")):
         for row in chosen:
             ax.axvline(_number(row.get("sft_tokens")), color=AXIS, linestyle=":", linewidth=1.2)
             ax.plot(
-                _column([row], "sft_tokens"),
-                _column([row], key),
-                color=PALETTE[4],
-                marker="o",
-                markersize=10,
-                fillstyle="none",
-                markeredgewidth=1.8,
-                linestyle="",
-                label="chosen",
+                _column([row], "sft_tokens"), _column([row], key), color=PALETTE[4], label="chosen", **ring
             )
     top.set(ylabel="entropy (nats per token)")
     bottom.set(xlabel="SFT tokens", ylabel="score")
@@ -353,12 +354,26 @@ def _count(value: Any) -> str:
     return _show(value, "{:,.0f}")
 
 
-def _score(row: Row, key: str = "avg", se: str = "se") -> str:
-    """A share in percent with its standard error."""
-    error = _number(row.get(se))
+def _share(row: Row, key: str) -> str:
+    """A share in percent, with its standard error where the row has one (`se` belongs to `avg`)."""
+    error = _number(row.get("se" if key == "avg" else f"{key}_se"))
     return _show(_number(row.get(key)) * 100, "{:.1f}") + (
         "" if math.isnan(error) else f" ± {error * 100:.1f}"
     )
+
+
+def _fact(row: Row, key: str, kind: str) -> str:
+    """One value of a row as text: a share, a count, a number, or as it stands."""
+    value = row.get(key)
+    if kind == "share":
+        return _share(row, key)
+    if kind == "text":
+        return {"None": "–", "True": "yes", "False": "no"}.get(str(value), str(value))
+    return _count(value) if kind == "count" else _show(value)
+
+
+def _facts(row: Row, spec: Iterable[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    return [(name, _fact(row, key, kind)) for name, key, kind in spec]
 
 
 def _duration(seconds: Any) -> str:
@@ -383,12 +398,18 @@ def _delta(now: Row, before: Row) -> Html:
     return Html(f' <span class="{sign}{faint}">{change * 100:+.1f}</span>')
 
 
-def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]], marked: int = -1) -> Html:
+def _table(columns: Sequence[tuple[str, str, str]], rows: Iterable[Row], marked: int = -1) -> Html:
+    return _grid(
+        [name for name, _, _ in columns], [[v for _, v in _facts(row, columns)] for row in rows], marked
+    )
+
+
+def _grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1) -> Html:
     head = "".join(f"<th>{_esc(cell)}</th>" for cell in header)
     body = ""
     for i, row in enumerate(rows):
-        cells = "".join(f"<td>{_esc(cell)}</td>" for cell in row)
-        body += f'<tr class="marked">{cells}</tr>' if i == marked else f"<tr>{cells}</tr>"
+        opening = '<tr class="marked">' if i == marked else "<tr>"
+        body += opening + "".join(f"<td>{_esc(cell)}</td>" for cell in row) + "</tr>"
     return Html(f'<div class="sheet"><table><tr>{head}</tr>{body}</table></div>')
 
 
@@ -426,16 +447,8 @@ def _unread(skipped: int) -> str:
 def _sft_section(run: Path) -> str:
     metrics, skipped = _records(run / "metrics.jsonl", "step")
     evals, skipped_evals = _records(run / "evals.jsonl", "step")
-    last, last_eval = (metrics or [{}])[-1], (evals or [{}])[-1]
-    tiles = _tiles(
-        ("steps", _count(last.get("step"))),
-        ("SFT tokens", _count(last.get("tokens_total"))),
-        ("epochs", _show(last.get("epoch"))),
-        ("training loss, last", _show(last.get("loss"))),
-        ("validation loss, last", _show(last_eval.get("val_loss"))),
-        ("validation entropy, last", _show(last_eval.get("val_entropy"))),
-        ("time in steps", _duration(_total(metrics, "time_step_s"))),
-    )
+    last = (evals or [{}])[-1] | (metrics or [{}])[-1]
+    tiles = _tiles(*_facts(last, SFT_FACTS), ("time in steps", _duration(_total(metrics, "time_step_s"))))
     figures = [
         *_panels(SFT_PANELS[:1], metrics, "tokens_total"),
         *_panels(SFT_EVAL_PANELS, evals, "tokens_total"),
@@ -446,58 +459,24 @@ def _sft_section(run: Path) -> str:
 
 def _selection_section(run: Path) -> str:
     selection = _parsed(_text(run / "selection.json"))
-    rows, chosen = _dicts(selection.get("rows")), selection.get("chosen", "–")
+    rows = _dicts(selection.get("rows"))
     band = " to ".join(_show(edge) for edge in _band(selection))
-    tiles = _tiles(
-        ("chosen", chosen),
-        ("rule", selection.get("rule", "–")),
-        ("band, nats per token", band),
-        ("best by score alone", selection.get("by_score", "–")),
-        ("RL to SFT tokens", _show(selection.get("rl_sft_token_ratio"))),
-    )
-    header = (
-        "checkpoint",
-        "step",
-        "epoch",
-        "SFT tokens",
-        "entropy",
-        "in band",
-        "score, %",
-        "pass@k, %",
-        "k",
-        "mean length",
-        "cut, %",
-    )
-    cells = [
-        (
-            row.get("name", "–"),
-            _count(row.get("step")),
-            _show(row.get("epoch")),
-            _count(row.get("sft_tokens")),
-            _show(row.get("entropy")),
-            "yes" if row.get("in_band") else "no",
-            _score(row, "score", "score_se"),
-            _score(row, "pass_k", ""),
-            row.get("k", "–"),
-            _count(row.get("length_mean")),
-            _score(row, "truncated_frac", ""),
-        )
-        for row in rows
-    ]
+    tiles = _tiles(*_facts(selection, SELECTION_FACTS), ("band, nats per token", band))
     svg = _svg("selection", lambda top, bottom: _draw_selection(top, bottom, selection), axes=2)
     caption = "Shaded: the band asked for. Circle: the checkpoint RL starts from. Bars: one standard error."
     picture = _plot("Entropy and score along SFT", svg, caption, wide=True)
-    marked = next((i for i, row in enumerate(rows) if row.get("name") == chosen), -1)
+    marked = next((i for i, row in enumerate(rows) if row.get("name") == selection.get("chosen")), -1)
+    table = _table(SELECTION_COLUMNS, rows, marked)
     reason = f"<p>{_esc(selection.get('reason', ''))}</p>"
-    return tiles + reason + (_plots([picture]) + _table(header, cells, marked) if rows else "")
+    return tiles + reason + (_plots([picture]) + table if rows else "")
 
 
 def _rl_section(run: Path) -> str:
     metrics, skipped = _records(run / "metrics.jsonl", "step")
     evals, skipped_evals = _records(run / "evals.jsonl", "step", "domain")
-    equal = sum(row.get("phi", 0) == row.get("tokens_trained") for row in metrics)
+    equal = sum(_number(row.get("phi")) == _number(row.get("tokens_trained")) for row in metrics)
     seconds = _total(metrics, "time_rollout_s", "time_reward_s", "time_train_s", "time_sync_s")
-    phi = ", ".join(dict.fromkeys(_count(row["phi"]) for row in metrics if "phi" in row))
+    phi = ", ".join(dict.fromkeys(_count(row["phi"]) for row in metrics if _number(row.get("phi")) > 0))
     tiles = _tiles(
         ("steps", _count((metrics or [{}])[-1].get("step"))),
         ("budget Φ, tokens per step", phi),
@@ -510,11 +489,13 @@ def _rl_section(run: Path) -> str:
     figures = _panels(RL_PANELS[:1], metrics, "step")
     if evals:
         svg = _svg("held out", lambda ax: _draw_held_out(ax, evals), metrics)
-        caption = "Solid: avg@k, bars one standard error. Dashed: pass@k. A change within the bars is not yet a gain."
+        caption = (
+            "Solid: avg@k, bars one standard error. Dashed: pass@k. Within the bars nothing is gained yet."
+        )
         figures.append(_plot("Held-out score", svg, caption))
     if _has(metrics, "tokens_trained"):
         svg = _svg("tokens", lambda ax: _draw_tokens(ax, metrics), metrics)
-        caption = "Under C3PO the trained line lies flat on Φ, however much is sampled."
+        caption = "Under C3PO the trained line should lie flat on Φ, however much is sampled."
         figures.append(_plot("Tokens per step", svg, caption))
     figures += _panels(RL_PANELS[1:], metrics, "step")
     return tiles + _unread(skipped + skipped_evals) + _plots(figures) + _rollouts(run)
@@ -528,41 +509,13 @@ def _eval_section(run: Path) -> str:
         ("sampling", sampling),
         ("chat template, sha256", str(results.get("template_sha256", ""))[:12]),
     )
-    header = (
-        "benchmark",
-        "avg@k, %",
-        "pass@k, %",
-        "k",
-        "problems",
-        "mean length, tokens",
-        "cut, %",
-        "grader errors",
-        "solved always",
-        "sometimes",
-        "never",
-    )
-    cells = []
+    rows = []
     for name, row in ((name, _dict(value)) for name, value in _dict(results.get("benchmarks")).items()):
         rates = [(_number(p.get("passed")), _number(p.get("total"))) for p in _dicts(row.get("problems"))]
-        solved = (
-            sum(a == b for a, b in rates),
-            sum(0 < a < b for a, b in rates),
-            sum(a == 0 for a, b in rates),
-        )
-        cells.append(
-            (
-                name,
-                _score(row),
-                _score(row, "pass_k", ""),
-                row.get("k", "–"),
-                _count(row.get("n")),
-                _count(row.get("length_mean")),
-                _score(row, "truncated_frac", ""),
-                _count(row.get("errors")),
-                *solved,
-            )
-        )
-    return tiles + _table(header, cells)
+        always, never = sum(a == b for a, b in rates), sum(a == 0 for a, b in rates)
+        some = sum(0 < a < b for a, b in rates)
+        rows.append(row | {"name": name, "always": always, "some": some, "never": never})
+    return tiles + _table(EVAL_COLUMNS, rows)
 
 
 def _rollouts(run: Path, shown: int = 4) -> str:
@@ -576,25 +529,16 @@ def _rollouts(run: Path, shown: int = 4) -> str:
             answer = str(row.get("text", ""))
             cut = f"{answer[:3000]}\n\n[… {len(answer) - 4500:,} characters left out …]\n\n{answer[-1500:]}"
             head = [row.get("prompt_id", "–"), row.get("domain", "–"), f"reward {_show(row.get('reward'))}"]
-            head += [
-                f"advantage {_show(row.get('advantage'), '{:+.3f}')}",
-                f"{_count(row.get('length'))} tokens",
-            ]
+            head += [f"advantage {_show(row.get('advantage'))}", f"{_count(row.get('length'))} tokens"]
             head += [f"finish: {row.get('finish', '–')}", f"weights {row.get('version', '–')}"]
             text += _folded(" · ".join(map(str, head)), answer if len(answer) <= 5000 else cut)
-    return (
-        f"<details><summary>Sample of responses, first and last step</summary>{text}</details>"
-        if text
-        else ""
-    )
+    summary = "<summary>Sample of responses, first and last step</summary>"
+    return f"<details>{summary}{text}</details>" if text else ""
 
 
 def _folded(title: str, text: str) -> str:
-    return (
-        f'<details class="card"><summary>{_esc(title)}</summary><pre>{_esc(text)}</pre></details>'
-        if text
-        else ""
-    )
+    summary = f"<summary>{_esc(title)}</summary>"
+    return f'<details class="card">{summary}<pre>{_esc(text)}</pre></details>' if text else ""
 
 
 def _origin(run: Path) -> str:
@@ -631,7 +575,7 @@ def _summary(run: Path) -> str:
     for i, (row, now) in enumerate(zip(rows, scores, strict=True)):
         before = scores[i - 1] if i else {}
         pairs = [(_dict(now.get(domain)), _dict(before.get(domain))) for domain in domains]
-        changes = [Html(_esc(_score(new)) + _delta(new, old)) for new, old in pairs]
+        changes = [Html(_esc(_share(new, "avg")) + _delta(new, old)) for new, old in pairs]
         cells.append([row.get("stage", "–"), row.get("model", "–"), *changes])
     seconds = _dict(summary.get("seconds"))
     tiles = _tiles(
@@ -640,10 +584,10 @@ def _summary(run: Path) -> str:
         *((f"time, {name}", _duration(value)) for name, value in seconds.items()),
     )
     note = (
-        "Score ± one standard error, then the change since the row above in points; a faint change is within two "
+        "Score ± one standard error, then the change since the row above in points; faint: within two "
         "standard errors of the difference, the samples taken as independent."
     )
-    return tiles + (_table(header, cells) + f'<p class="soft">{note}</p>' if rows else "")
+    return tiles + (_grid(header, cells) + f'<p class="soft">{note}</p>' if rows else "")
 
 
 def _parts(run: Path) -> list[Path]:
@@ -682,7 +626,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def write_picture(run_dir: Path, path: Path) -> Path:
-    """Save the three columns that tell a pipeline's story; the suffix of `path` (.png, .svg) says the format."""
+    """Save the three columns that tell a pipeline's story; the suffix of `path` is the format: .png, .svg."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -692,9 +636,9 @@ def write_picture(run_dir: Path, path: Path) -> Path:
     evals, _ = _records(rl / "evals.jsonl", "step", "domain")
     panels = {panel.title: panel for panel in RL_PANELS}
     titles = (
-        "Where SFT stops: entropy band, then score",
+        "The SFT checkpoint for RL",
         "RL: reward and held-out score",
-        "C3PO: the same Φ tokens every step",
+        "C3PO: tokens against Φ, and gradients",
     )
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with matplotlib.rc_context({**PLOT_STYLE, "svg.hashsalt": "picture"}):

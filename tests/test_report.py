@@ -86,14 +86,14 @@ def make_selection(run: Path) -> None:
             "chosen_path": rows[3]["path"],
             "by_score": "step_000060",
             "rl_sft_token_ratio": 0.35,
-            "reason": "3 of 6 checkpoints have an entropy inside 0.4 to 0.7; step_000040 scores best of these.",
+            "reason": "3 of 6 checkpoints have an entropy in 0.4 to 0.7; step_000040 scores best of these.",
         },
     )
 
 
 def rl_row(i: int) -> dict[str, Any]:
     stage, wave = ("math" if i <= 25 else "code + science"), math.sin(2.3 * i)
-    mixed = 8 + round(3 * wave)
+    mixed = 6 + round(2 * wave)
     return {
         "step": i,
         "stage": stage,
@@ -219,13 +219,9 @@ def make_pipeline(run: Path) -> None:
     )
 
 
-MAKERS = {
-    "sft": make_sft,
-    "selection": make_selection,
-    "rl": make_rl,
-    "eval": make_eval,
-    "pipeline": make_pipeline,
-}
+def few(i: int) -> dict[str, Any]:
+    """A row of metrics with little to draw."""
+    return {key: rl_row(i)[key] for key in ("step", "stage", "phi", "tokens_trained", "reward_errors")}
 
 
 class _Balanced(HTMLParser):
@@ -247,73 +243,62 @@ class _Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_run_of_every_kind_gives_one_self_contained_page(tmp_path: Path, kind: str) -> None:
-    MAKERS[kind](tmp_path)
+@pytest.mark.parametrize("maker", [make_sft, make_selection, make_rl, make_eval, make_pipeline])
+def test_a_run_of_every_kind_gives_one_self_contained_page(tmp_path: Path, maker: Any) -> None:
+    maker(tmp_path)
     path = write_report(tmp_path)
     text = path.read_text()
     assert path == tmp_path / "report.html"
     assert not list(tmp_path.glob(".*tmp"))
-    assert not {"script", "link", "img", "iframe"} & _Balanced(text).tags
-    assert not re.search(r'(src|href)="(?!#)', text)
-    assert "url(http" not in text
-    assert "@import" not in text
+    assert not {"script", "link", "img", "iframe", "metadata"} & _Balanced(text).tags
+    assert not re.search(r'(src|href)="(?!#)|url\(http|@import', text)
     assert NASTY not in text
     assert not re.search(r">[^<]*\bnan\b", text)
-    assert write_report(tmp_path).read_text() == text
+    if maker is make_pipeline:
+        check_pipeline(text)
 
 
-def test_sections_of_a_pipeline(tmp_path: Path) -> None:
-    make_pipeline(tmp_path)
-    text = write_report(tmp_path).read_text()
+def check_pipeline(text: str) -> None:
     for part in ("sft", "select", "rl", "eval_final"):
         assert f'<h2 id="{part}">' in text
     assert text.count("<figure") == 7 + 1 + 12
-    assert '41.0 ± 3.0 <span class="good">+36.0</span>' in text
-    assert '40.0 ± 3.0 <span class="bad faint">-2.0</span>' in text
-    assert "50 of 50" in text
-    assert "1 h 10 min" in text
-    assert "1 min 32 s" in text
-    assert (
-        "Responses of step 000001" in text
-    )
-    assert (
-        "Responses of step 000050" in text
-    )
-    assert (
-        "step 000025" not in text
-    )
     assert text.count("code + science</text>") == 12
-    assert "seed: 7" in text
-    assert "characters left out" in text
+    for words in (
+        '41.0 ± 3.0 <span class="good">+36.0</span>',
+        '40.0 ± 3.0 <span class="bad faint">-2.0</span>',
+        *("50 of 50", "1 h 10 min", "1 min 32 s", "seed: 7", "characters left out"),
+        *("Responses of step 000001", "Responses of step 000050"),
+    ):
+        assert words in text
+    assert "step 000025" not in text
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    make_rl(tmp_path)
+    assert write_report(tmp_path).read_bytes() == write_report(tmp_path).read_bytes()
 
 
 def test_a_budget_not_met_is_counted(tmp_path: Path) -> None:
-    make_rl(tmp_path, steps=5)
-    _lines(tmp_path / "metrics.jsonl", [rl_row(1), rl_row(2) | {"tokens_trained": PHI - 1}])
+    _lines(tmp_path / "metrics.jsonl", [few(1), few(2) | {"tokens_trained": PHI - 1}])
     assert "1 of 2" in write_report(tmp_path).read_text()
 
 
 def test_the_last_record_of_a_step_counts(tmp_path: Path) -> None:
-    _lines(
-        tmp_path / "metrics.jsonl",
-        [rl_row(1) | {"reward_errors": 7}, rl_row(1) | {"reward_errors": 2}, rl_row(2)],
-    )
+    _lines(tmp_path / "metrics.jsonl", [few(1) | {"reward_errors": 7}, few(1) | {"reward_errors": 2}, few(2)])
     text = write_report(tmp_path).read_text()
     assert "grader errors<b>2</b>" in text
     assert "2 of 2" in text
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_files_cut_anywhere_still_give_a_page(tmp_path: Path, kind: str) -> None:
-    MAKERS[kind](tmp_path)
+def test_files_cut_anywhere_still_give_a_page(tmp_path: Path) -> None:
+    make_pipeline(tmp_path)
     for path in [p for p in tmp_path.rglob("*") if p.is_file()]:
         path.write_bytes(path.read_bytes()[: max(1, path.stat().st_size * 2 // 3)])
     _Balanced(write_report(tmp_path).read_text())
 
 
 def test_a_cut_line_is_left_out_and_told(tmp_path: Path) -> None:
-    make_rl(tmp_path, steps=6)
+    _lines(tmp_path / "metrics.jsonl", [few(i) for i in range(1, 7)])
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text()[:-40])
     text = write_report(tmp_path).read_text()
@@ -337,21 +322,22 @@ def test_values_that_are_not_finite_numbers(tmp_path: Path) -> None:
         rl_row(i) | dict.fromkeys(("reward_mean", "grad_norm", "phi", "groups_mixed", "time_train_s"), value)
         for i, value in enumerate((math.nan, math.inf, None, "x", -1, 10**400), 1)
     ]
+    odd[-1]["stage"] = "$_{$"
     _lines(tmp_path / "metrics.jsonl", odd)
     _lines(
         tmp_path / "evals.jsonl",
-        [{"step": 0, "domain": "$_{", "k": 2, "avg": None, "se": -1, "stage": NASTY}],
+        [{"step": 0, "domain": "$_{$", "k": 2, "avg": None, "se": -1, "stage": NASTY}],
     )
     _Balanced(write_report(tmp_path).read_text())
     write_picture(tmp_path, tmp_path / "picture.svg")
 
 
-@pytest.mark.parametrize("maker", [make_pipeline, make_rl, make_selection, lambda run: None])
+@pytest.mark.parametrize("maker", [make_pipeline, make_rl, lambda run: None])
 def test_picture(tmp_path: Path, maker: Any) -> None:
     maker(tmp_path)
     assert write_picture(tmp_path, tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     first = write_picture(tmp_path, tmp_path / "p.svg").read_text()
-    assert "every step" in first
+    assert "SFT checkpoint" in first
     assert not list(tmp_path.glob(".*tmp"))
 
 

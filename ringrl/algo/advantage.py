@@ -19,11 +19,16 @@ def group_advantages(rewards: Sequence[float]) -> list[float]:
 
 
 def group_relative(scored: Sequence[ScoredGroup]) -> list[Sample]:
-    """Every response with its advantage, computed on full groups, prompt by prompt, before anything is dropped."""
-    return [
-        Sample(g.group.prompt, completion, reward, advantage, len(completion.token_ids))
-        for g in scored
-        for completion, reward, advantage in zip(
-            g.group.completions, g.rewards, group_advantages(g.rewards), strict=True
-        )
-    ]
+    """Every response with its advantage, computed on full groups, prompt by prompt, before anything is dropped.
+
+    A response whose verifier failed has no reward: it is left out, and the advantages are those of the others.
+    """
+    samples = []
+    for g in scored:
+        valid = [i for i, error in enumerate(g.errors) if not error]
+        advantages = group_advantages([g.rewards[i] for i in valid]) if valid else []
+        for i, advantage in zip(valid, advantages, strict=True):
+            completion = g.group.completions[i]
+            n = len(completion.token_ids)
+            samples.append(Sample(g.group.prompt, completion, g.rewards[i], advantage, n))
+    return samples

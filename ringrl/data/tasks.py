@@ -1,15 +1,15 @@
 """The built-in demo tasks: three small domains, each with a programmatic teacher. Pure Python, no torch.
 
-Every domain has *quick* styles, short and taken by leaps that a small model gets wrong, and *careful* styles, longer and
-made of steps it can learn. The teacher is right in all of them, so supervised training copies the mixture, and
-reinforcement learning has something to find: prefer the careful styles.
+Every domain has *quick* styles, short and taken by leaps that a small model gets wrong, and *careful* styles,
+longer and made of steps it can learn. The teacher is right in all of them, so supervised training copies the
+mixture, and reinforcement learning has something to find: prefer the careful styles.
 
-    math      a chain of four numbers; quick: the result at once; careful: one operation a step
-    code      a Python program from stdin to stdout; quick: constants folded by heart; careful: one line an operation
-    science   atomic numbers (option letter) or a law of physics (number); quick: the answer; careful: recall, then work
+    math      four digits and three operations; quick: the result at once; careful: one operation a step
+    code      Python, stdin to stdout; quick: constants folded by heart; careful: the operations as listed
+    science   atomic numbers (a letter) or a law (a number); quick: the answer; careful: recall, then work
 
-Invariants, which the tests assert: `teach` answers every problem rightly; the same seed gives the same rows; the problem
-texts of the files that `write` makes are pairwise disjoint.
+Invariants, which the tests assert: `teach` answers every problem rightly; the same seed gives the same rows;
+the problem texts of the files that `write` makes are pairwise disjoint.
 """
 
 from __future__ import annotations
@@ -26,38 +26,29 @@ Row = dict
 Rng = random.Random
 
 DOMAINS = ("math", "code", "science")
-CAREFUL = {"math": 0.42, "code": 0.40, "science": 0.40}  # share of careful solutions, by domain
-SFT_MIX = {
-    "math": 0.50,
-    "code": 0.27,
-    "science": 0.23,
-}  # the paper has 64.5, 25.5, 9.2 %: too little science to learn here
+CAREFUL = {"math": 0.50, "code": 0.42, "science": 0.42}  # share of careful solutions, by domain
+SFT_MIX = {"math": 0.50, "code": 0.27, "science": 0.23}  # paper: 64.5, 25.5, 9.2 %, too little science here
 
 
-# ---- the public calls --------------------------------------------------------------------------------------------------
+# ---- the public calls --------------------------------------------------------------------------------------
 
 
 def problems(domain: str, n: int, seed: int) -> list[Row]:
-    """`n` prompt rows of one domain, no two with the same text: id, domain, problem, and answer or (code) tests."""
+    """`n` prompt rows of one domain, no two with the same text: id, domain, problem, and answer or tests."""
     rng = random.Random(f"{domain}/{seed}")
     rows: dict[str, Row] = {}
     for _ in range(100 * n + 1000):
         if len(rows) == n:
             break
         text, reference = _MAKERS[domain](rng)
-        if text not in rows:
-            rows[text] = {
-                "id": f"{domain}-{seed}-{len(rows):05d}",
-                "domain": domain,
-                "problem": text,
-                **reference,
-            }
+        name = f"{domain}-{seed}-{len(rows):05d}"
+        rows.setdefault(text, {"id": name, "domain": domain, "problem": text, **reference})
     assert len(rows) == n, f"{domain} has fewer than {n} distinct problems: {len(rows)}"
     return list(rows.values())
 
 
 def teach(row: Row, rng: Rng) -> str:
-    """A right response to a prompt row, in a solution style drawn with `rng`: a thought, then the final answer."""
+    """A right response to a prompt row, in a style drawn with `rng`: a thought, then the final answer."""
     domain = row["domain"]
     careful = rng.random() < CAREFUL[domain]
     return _TEACHERS[domain](row, careful, rng)
@@ -73,7 +64,7 @@ def write(
     heldout: int = 100,
     probe: int = 60,
 ) -> dict[str, int]:
-    """Write the demo's JSONL files to `out` and return the rows in each; `rl` and `heldout` count a domain's rows."""
+    """Write the demo's JSONL files to `out`; return the rows in each. `rl` and `heldout` count one domain."""
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"teacher/{seed}")
     files: dict[str, list[Row]] = {"sft": [], "sft_val": [], "probe": []}
@@ -113,11 +104,11 @@ def _assert_disjoint(files: dict[str, list[Row]]) -> None:
     assert len(set(texts)) == len(texts), f"{len(texts) - len(set(texts))} problem texts occur twice"
 
 
-# ---- math: a chain of four numbers ---------------------------------------------------------------------------------------
+# ---- math: a chain of four numbers -------------------------------------------------------------------------
 
 
 def _make_math(rng: Rng) -> tuple[str, Row]:
-    """`a + b - c + d` or `(a + b) * c - d` of digits; every partial result lies in 1..99."""
+    """`a+b-c+d` or `(a+b)*c-d` of digits; every partial result lies in 1..99."""
     partial: list[int] = []
     while not partial or min(partial) < 1:
         numbers = [rng.randint(2, 9) for _ in range(4)]
@@ -132,8 +123,8 @@ def _make_math(rng: Rng) -> tuple[str, Row]:
 def _expression(numbers: list[int], ops: list[str]) -> str:
     """The expression as the problem shows it, with the brackets that left-to-right evaluation needs."""
     a, b, c, d = numbers
-    first = f"({a} {ops[0]} {b})" if ops[1] == "*" else f"{a} {ops[0]} {b}"
-    return f"{first} {ops[1]} {c} {ops[2]} {d}"
+    first = f"({a}{ops[0]}{b})" if ops[1] == "*" else f"{a}{ops[0]}{b}"
+    return f"{first}{ops[1]}{c}{ops[2]}{d}"
 
 
 def _partials(numbers: list[int], ops: list[str]) -> Iterator[int]:
@@ -152,7 +143,7 @@ def _apply(op: str, a: int, b: int) -> int:
 def _teach_math(row: Row, careful: bool, rng: Rng) -> str:
     """Quick: the value, or the last step from a value never derived; careful: a step an operation."""
     numbers = [int(word) for word in re.findall(r"\d+", row["problem"])]
-    ops = re.findall(r"(?<= )[-+*](?= )", row["problem"])
+    ops = re.findall(r"[-+*]", row["problem"])
     partial = list(_partials(numbers, ops))
     if careful:
         before = [numbers[0], *partial[:-1]]
@@ -165,32 +156,38 @@ def _teach_math(row: Row, careful: bool, rng: Rng) -> str:
     return f"<think>{thought}</think>\\boxed{{{row['answer']}}}"
 
 
-# ---- code: small programs ------------------------------------------------------------------------------------------------
+# ---- code: small programs ----------------------------------------------------------------------------------
 
 _VERBS = {"+": "adds {}", "-": "subtracts {}", "*": "multiplies by {}"}
-_FOLDS = {"sum": "sum", "largest": "max", "smallest": "min"}
+_FOLDS: dict[str, Callable] = {"sum": sum, "largest": max, "smallest": min}
 
 
 def _make_code(rng: Rng) -> tuple[str, Row]:
-    """A program on one integer (three operations), or on a list of integers (filter, two shifts, fold)."""
-    if rng.random() < 0.6:
-        ops = [rng.choice("+-"), "*", rng.choice("+-")] if rng.random() < 0.7 else rng.choices("+-", k=3)
-        steps = [(op, rng.randint(2, 5) if op == "*" else rng.randint(3, 19)) for op in ops]
-        verbs = ", ".join(_VERBS[op].format(k) for op, k in steps)
-        text = f"Write a program that reads an integer, {verbs}, and prints it."
-        run: Callable[[list[int]], int] = lambda xs: _chain(xs[0], steps)  # noqa: E731
-        inputs = [[rng.randint(1, 20)] for _ in range(2)]
-    else:
-        limit, steps = rng.randint(2, 9), [(rng.choice("+-"), rng.randint(3, 19)) for _ in range(2)]
-        fold, verbs = rng.choice(list(_FOLDS)), " and ".join(_VERBS[op].format(k) for op, k in steps)
-        text = (
-            f"Write a program that reads integers, keeps those above {limit}, {verbs}, and prints the {fold}."
-        )
-        run = lambda xs: {"sum": sum, "largest": max, "smallest": min}[fold](  # noqa: E731
-            _chain(x, steps) for x in xs if x > limit
-        )
-        inputs = [[rng.randint(1, limit), *(rng.randint(10, 30) for _ in range(3))] for _ in range(2)]
-    tests = [{"input": " ".join(map(str, xs)) + "\n", "output": f"{run(xs)}\n"} for xs in inputs]
+    """A program on one integer, or on a list of integers, with two tests."""
+    return _make_scalar(rng) if rng.random() < 0.6 else _make_list(rng)
+
+
+def _make_scalar(rng: Rng) -> tuple[str, Row]:
+    """Three operations on one integer."""
+    ops = [rng.choice("+-"), "*", rng.choice("+-")] if rng.random() < 0.7 else rng.choices("+-", k=3)
+    steps = [(op, rng.randint(2, 5) if op == "*" else rng.randint(2, 12)) for op in ops]
+    verbs = ", ".join(_VERBS[op].format(k) for op, k in steps)
+    inputs = [rng.randint(1, 20) for _ in range(2)]
+    tests = [{"input": f"{x}\n", "output": f"{_chain(x, steps)}\n"} for x in inputs]
+    return f"Write a program that reads an integer, {verbs}, and prints it.", {"tests": tests}
+
+
+def _make_list(rng: Rng) -> tuple[str, Row]:
+    """Integers above a limit, two shifts of each, then their sum, largest or smallest."""
+    limit, steps = rng.randint(2, 9), [(rng.choice("+-"), rng.randint(2, 12)) for _ in range(2)]
+    word, verbs = rng.choice(list(_FOLDS)), " and ".join(_VERBS[op].format(k) for op, k in steps)
+    inputs = [[rng.randint(1, limit), *(rng.randint(10, 30) for _ in range(3))] for _ in range(2)]
+    outputs = [_FOLDS[word](_chain(x, steps) for x in xs if x > limit) for xs in inputs]
+    tests = [
+        {"input": " ".join(map(str, xs)) + "\n", "output": f"{result}\n"}
+        for xs, result in zip(inputs, outputs, strict=True)
+    ]
+    text = f"Write a program that reads integers, keeps those above {limit}, {verbs}, and prints the {word}."
     return text, {"tests": tests}
 
 
@@ -232,7 +229,7 @@ def _scalar_program(steps: list[tuple[str, int]], careful: bool, name: str) -> s
 def _list_program(problem: str, steps: list[tuple[str, int]], careful: bool) -> str:
     """The program on a list of integers."""
     limit = re.findall(r"above (\d+)", problem)[0]
-    fold = _FOLDS[re.findall(r"the (\w+)\.$", problem)[0]]
+    fold = _FOLDS[re.findall(r"the (\w+)\.$", problem)[0]].__name__
     shift = " ".join(f"{op} {k}" for op, k in steps) if careful else _signed(_chain(0, steps))
     return f"a = map(int, input().split())\nprint({fold}(x {shift} for x in a if x > {limit}))"
 
@@ -242,7 +239,7 @@ def _signed(value: int) -> str:
     return f"- {-value}" if value < 0 else f"+ {value}"
 
 
-# ---- science: atomic numbers and laws --------------------------------------------------------------------------------------
+# ---- science: atomic numbers and laws ----------------------------------------------------------------------
 
 _ELEMENTS = {
     "hydrogen": 1, "helium": 2, "carbon": 6, "nitrogen": 7, "oxygen": 8, "neon": 10, "sodium": 11,

@@ -1,7 +1,9 @@
-"""A tiny Qwen3-MoE model and its tokenizer, built locally: what the CPU demo and the tests train instead of a download.
+"""A tiny Qwen3-MoE model and its tokenizer, built locally: what the CPU demo trains instead of a download.
 
-The tokenizer is a byte-level BPE over the demo's own text (any bytes are covered, digits stay single), with a chat template
-in the Bailing style. Nothing here trains the model. The folder is a plain Hugging Face one, and depends on the seed alone.
+The tokenizer is a byte-level BPE over the demo's own text (any bytes are covered, digits stay single), with a
+chat template in the Bailing style. `<think>` and `</think>` are single tokens but not "special" ones, so that
+decoding keeps them. Nothing here trains the model. The folder is a plain Hugging Face one; its content
+depends on the corpus and the seed alone.
 """
 
 from __future__ import annotations
@@ -13,17 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3MoeConfig
 
-__all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_model"]
+__all__ = ["CHAT_TEMPLATE", "build_model"]
 
 END = "<|endoftext|>"
-SPECIAL_TOKENS = (
-    END,
+ROLES = (
     "<role>SYSTEM</role>",
     "<role>HUMAN</role>",
     "<role>ASSISTANT</role>",
-    "<think>",
-    "</think>",
-)
+)  # special: decoding skips them
+THINK = ("<think>", "</think>")  # single tokens that decoding keeps
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -48,7 +48,7 @@ def build_model(
     experts_per_token: int = 2,
     moe_intermediate: int = 128,
 ) -> None:
-    """Train a tokenizer on `corpus`, initialise a model from `seed`, and save both to `out` as one Hugging Face folder."""
+    """Train a tokenizer on `corpus`, initialise a model from `seed`, save both to `out` as one folder."""
     import torch
     from transformers import GenerationConfig, Qwen3MoeForCausalLM
 
@@ -60,14 +60,16 @@ def build_model(
         torch.manual_seed(seed)
         model = Qwen3MoeForCausalLM(config).float()
     end = tokenizer.eos_token_id
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=True)
+    model.generation_config = GenerationConfig(
+        eos_token_id=end, pad_token_id=end, do_sample=True, temperature=1.0, top_p=1.0, top_k=0
+    )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def _tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab_size` entries, special tokens first."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A byte-level BPE tokenizer of at most `vocab_size` entries: special tokens first, thinking last."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
@@ -76,17 +78,18 @@ def _tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFas
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        vocab_size=vocab_size - len(THINK),
+        special_tokens=[END, *ROLES],
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     bpe.train_from_iterator(corpus, trainer)
+    bpe.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINK])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token=END,
         pad_token=END,
-        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        additional_special_tokens=list(ROLES),
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
@@ -109,7 +112,7 @@ def _config(
         vocab_size=-(-len(tokenizer) // 32) * 32,
         hidden_size=hidden,
         num_hidden_layers=layers,
-        head_dim=32,
+        head_dim=32,  # type: ignore[call-arg]
         num_attention_heads=heads,
         num_key_value_heads=max(1, heads // 2),
         intermediate_size=2 * hidden,

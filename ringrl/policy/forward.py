@@ -52,7 +52,10 @@ class PolicyModule(nn.Module):
         hidden = out.last_hidden_state
         keep = mb.trained.flatten()
         logprobs, entropy = token_stats(
-            hidden.flatten(0, 1)[keep], mb.targets[mb.trained], self.lm.get_output_embeddings(), self.temperature
+            hidden.flatten(0, 1)[keep],
+            mb.targets[mb.trained],
+            self.lm.get_output_embeddings(),
+            self.temperature,
         )
         routers = [r.reshape(keep.numel(), -1)[keep] for r in (out.router_logits if self.top_k else ())]
         router_logits = torch.stack(routers) if routers else hidden.new_zeros(0, int(keep.sum()), 1)
@@ -79,7 +82,10 @@ def check_model_folder(path: str) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise DataError(f"{path}: no {name}, expected a Hugging Face model folder with its tokenizer")
-    if not (folder / "model.safetensors").is_file() and not (folder / "model.safetensors.index.json").is_file():
+    if (
+        not (folder / "model.safetensors").is_file()
+        and not (folder / "model.safetensors.index.json").is_file()
+    ):
         raise DataError(f"{path}: no model.safetensors")
 
 

@@ -1,8 +1,8 @@
 """The sandbox's host process, and the process helpers it shares with the rest of this package.
 
-Run as a script without site-packages, so it imports the standard library only. The host waits for requests, forks one
-grandchild per program, and reports what it saw from outside: exit status, output, and what came through the report
-pipe. Nothing a program started outlives its request: the host is the reaper of every orphan below it.
+Run as a script without site-packages, so it imports the standard library only. The host waits for requests,
+forks one grandchild per program, and reports what it saw from outside: exit status, output, and what came
+through the report pipe. Nothing a program started outlives its request: the host reaps every orphan below it.
 """
 
 from __future__ import annotations
@@ -70,24 +70,30 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def children_of(pid: int) -> list[int]:
-    """Process ids of the direct children, [] if the process is gone."""
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as file:
-                found += map(int, file.read().split())
-    except OSError:  # it ended meanwhile
-        pass
+def descendants(pid: int) -> list[int]:
+    """Process ids of everything below `pid`, parents before children."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):  # it ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(name))
+    found = children.get(pid, [])
+    for child in found:  # grows while it is walked
+        found += children.get(child, [])
     return found
 
 
 def kill_tree(pid: int) -> None:
     """Kills a process, everything below it, and their process groups."""
-    doomed = [pid]
-    for parent in doomed:  # grows while it is walked
-        doomed += children_of(parent)
-    for victim in doomed:
+    kill_all([pid, *descendants(pid)])
+
+
+def kill_all(pids: list[int]) -> None:
+    """Kills these processes and the groups they lead."""
+    for victim in pids:
         for kill in (os.killpg, os.kill):
             try:
                 kill(victim, signal.SIGKILL)
@@ -101,8 +107,7 @@ def _reap_strays() -> None:
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                for pid in children_of(os.getpid()):
-                    kill_tree(pid)
+                kill_all(descendants(os.getpid()))
                 time.sleep(0.0005)
         except ChildProcessError:  # no child left
             return
@@ -171,7 +176,7 @@ def _run_program(request: dict, write=os.write, leave=os._exit) -> int:
 
 
 def _finish() -> None:
-    """What the interpreter does at its end, as far as a program can see it: threads, exit handlers, flushing."""
+    """What the interpreter does at its end, as far as a program sees it: threads, exit handlers, flushing."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     import atexit
@@ -203,37 +208,38 @@ def _memory_file(data: bytes = b"") -> int:
 
 
 def _wait(pid: int, wall_s: float) -> tuple[int, bool, float]:
-    """Waits, kills the whole group in any case; returns wait status, whether time ran out, and CPU seconds."""
+    """Waits, kills the group in any case; returns wait status, whether time ran out, and CPU seconds."""
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     timed_out = not poller.poll(wall_s * 1000)
     os.close(pidfd)
-    kill_tree(pid) if timed_out else _kill_group(pid)
+    kill_tree(pid) if timed_out else kill_all([pid])
     _, status, usage = os.wait4(pid, 0)
     _reap_strays()
     return status, timed_out, usage.ru_utime + usage.ru_stime
 
 
-def _kill_group(pid: int) -> None:
+def _clean(cwd: str) -> None:
+    """An empty directory at `cwd`, whatever the last program did there; an untouched one is kept, for speed.
+
+    Raises:
+        OSError: what is there cannot be removed; this ends the host, and the next one has another directory.
+    """
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:  # ended before it had a group
+        if not os.listdir(cwd) and os.stat(cwd).st_mode & 0o777 == 0o700:
+            return
+    except OSError:  # not there yet, or no longer
         pass
+    import shutil
 
-
-def _remove(cwd: str) -> None:
-    try:
-        os.rmdir(cwd)
-    except OSError:  # the program left files
-        import shutil
-
-        shutil.rmtree(cwd, ignore_errors=True)
+    shutil.rmtree(cwd, ignore_errors=True)
+    os.mkdir(cwd, 0o700)
 
 
 def _execute(request: dict, cwd: str) -> dict:
     """Runs one request in a grandchild and says what was seen of it."""
-    os.mkdir(cwd)
+    _clean(cwd)
     files = (_memory_file(request["stdin"].encode("utf-8", "replace")), _memory_file(), _memory_file())
     report, report_end = os.pipe()
     host, pid = os.getpid(), os.fork()
@@ -251,7 +257,6 @@ def _execute(request: dict, cwd: str) -> dict:
     stderr = os.pread(files[2], 4000, max(0, sizes[1] - 4000)).decode("utf-8", "replace")
     for fd in (*files, report):
         os.close(fd)
-    _remove(cwd)
     seen = {"status": status, "timed_out": timed_out, "cpu_s": cpu_s, "report": said}
     return {**seen, "output_full": max(sizes) >= request["output_bytes"], "stdout": stdout, "stderr": stderr}
 
@@ -281,12 +286,10 @@ def main(parent: int, root: str) -> None:
         __import__(name)  # programs import these all the time: paid once here
     gc.collect()
     gc.freeze()
-    number = 0
     while True:
         try:
             request = receive(conn, None)
-            number += 1
-            send(conn, _execute(request, os.path.join(root, f"run{number}")), timeout_s=60.0)
+            send(conn, _execute(request, os.path.join(root, "cwd")), timeout_s=60.0)
         except (EOFError, OSError):  # nobody is left to answer to
             return
 

@@ -1,8 +1,8 @@
 """Code answers: the last fenced Python block of a response, run against all tests. One failing test fails it.
 
-`reference["tests"]` is a list of `{"input", "output"}` for programs that read standard input, or assert text (a string
-or a list of strings). With assert text, `entry_point` names what the tests know as `candidate`; tests that define
-`check(candidate)` have it called.
+`reference["tests"]` is a list of `{"input", "output"}` for programs reading standard input, or assert text
+(a string or a list of strings). With assert text, `entry_point` names what the tests know as `candidate`;
+tests that define `check(candidate)` have it called.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def extract_code(text: str) -> str:
 
 
 def same_output(actual: str, expected: str) -> bool:
-    """Line by line without trailing space; where a line differs, token by token with a tolerance for decimals."""
+    """Line by line without trailing space; a line that differs, by tokens with a tolerance for decimals."""
     left, right = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (actual, expected))
     return len(left) == len(right) and all(
         a == b or _same_line(a, b) for a, b in zip(left, right, strict=True)

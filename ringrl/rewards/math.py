@@ -1,7 +1,7 @@
 r"""Math answers: the last `\boxed{...}` of a response against the reference.
 
-Two plain numbers compare exactly; everything else goes to Math-Verify. Its own time limits are signal-based and off
-here: an expression may take forever, and `VerifierPool` is what puts a deadline on it.
+Two plain numbers compare exactly; everything else goes to Math-Verify. Its own time limits are signals and
+off here: an expression may take forever, and `VerifierPool` is what puts a deadline on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is
 MAX_NUMBER_CHARS = 100  # longer numbers are left to Math-Verify
 
 _BRACES = re.compile(r"\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
-_SPACING = re.compile(r"\s+|\\[,!;: ]|\$")
+SPACING = re.compile(r"\s+|\\[,!;: ]|\$")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 _FRACTION = re.compile(r"(?P<sign>[+-]?)\\[dt]?frac\{(?P<num>[+-]?\d+)\}\{(?P<den>\d+)\}")
@@ -48,10 +48,10 @@ def read_reference(reference: Mapping[str, object]) -> str:
 
 
 def read_number(text: str) -> Fraction | None:
-    r"""`text` as an exact number if it is a plain integer, decimal, `a/b` or `\frac{a}{b}`; None otherwise."""
+    r"""`text` as an exact number if it is an integer, decimal, `a/b` or `\frac{a}{b}`; None otherwise."""
     if len(text) > MAX_NUMBER_CHARS or not text.isascii():
         return None
-    text = _SPACING.sub("", text) if not re.search(r"\d\s+\d", text) else text
+    text = SPACING.sub("", text) if not re.search(r"\d\s+\d", text) else text
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
     if _NUMBER.fullmatch(text):
@@ -74,14 +74,14 @@ def load_math_verify() -> tuple[Callable[..., list], Callable[..., bool]]:
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
     configs = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
     parse = functools.partial(math_verify.parse, extraction_config=configs, parsing_timeout=None)
-    return parse, functools.partial(math_verify.verify, timeout_seconds=None)
+    return parse, functools.partial(math_verify.verify, timeout_seconds=None, raise_on_error=True)
 
 
 def equal_math(answer: str, expected: str) -> Verdict:
     """Judges an answer already taken out of its response.
 
     Raises:
-        ImportError: Math-Verify is needed and not installed.
+        Exception: Math-Verify is not installed (ImportError), or failed at the comparison.
     """
     if answer == expected:
         return Verdict("pass", "exact")
@@ -104,7 +104,7 @@ def verify_math(text: str, reference: Mapping[str, object]) -> Verdict:
     """Judges a response against `reference["answer"]`.
 
     Raises:
-        ImportError: Math-Verify is needed and not installed.
+        Exception: as `equal_math`; the pool makes a verdict of kind `error` of it.
     """
     expected = read_reference(reference)
     if not expected:

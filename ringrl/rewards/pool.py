@@ -1,7 +1,8 @@
 """Verifiers in child processes that can be killed: any answer may hang or crash its verifier.
 
-Invariants: every submitted item gets exactly one verdict; an item that outlives its deadline costs its child process
-and nothing else; what goes wrong on our side is a verdict of kind `error`; closing leaves no process and no file.
+Invariants: every submitted item gets exactly one verdict; an item that outlives its deadline costs its child
+process and nothing else; what goes wrong on our side is a verdict of kind `error`; closing leaves no process
+and no file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ringrl.rewards.verifiers import check_domain
 
 START_S = 120.0  # until a child must be ready: importing Math-Verify takes seconds, more on a busy machine
 STOP_S = 10.0  # until a killed child must be gone
+MAX_FAILED_STARTS = 3  # in a row, after which a worker answers every item with the error
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ringrl.rewards import worker; "
 _BOOT += "worker.main(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))"
 _SOURCE_ROOT = str(Path(_host.__file__).parents[2])
@@ -34,7 +36,7 @@ class _Lost(Exception):
 
 
 class _Child:
-    """One verifier process and the socket to it. Used by the thread that made it: the process dies with it."""
+    """One verifier process and the socket to it. Used by the thread that made it, with which it dies."""
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
@@ -43,14 +45,14 @@ class _Child:
         arguments = [_SOURCE_ROOT, str(os.getpid()), self._temporary.name, str(deadline_s)]
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, *arguments], stdin=theirs, start_new_session=True
+                [sys.executable, "-P", "-c", _BOOT, *arguments], stdin=theirs, start_new_session=True
             )
 
     def wait_ready(self) -> None:
         """Raises:
         _Lost: it died or did not come up in time.
         """
-        self._receive(START_S, "start-up")
+        self._receive(START_S, "starting")
 
     def judge(self, item: dict) -> Verdict:
         """Raises:
@@ -88,9 +90,9 @@ class _Child:
 class VerifierPool:
     """`workers` child processes that judge responses, each item within `deadline_s` seconds.
 
-    The clock of an item starts when a ready child takes it. Programs get three quarters of the deadline, so that an
-    endless one fails by itself; what reaches the deadline is an `error`. Leaving the `with` block kills the
-    children; items still queued are cancelled, so collect the results before.
+    The clock of an item starts when a ready child takes it. Programs get three quarters of the deadline, so
+    that an endless one fails by itself; what reaches the deadline is an `error`. Leaving the `with` block
+    kills the children; items still queued are cancelled, so collect the results before.
     """
 
     def __init__(self, workers: int, deadline_s: float) -> None:
@@ -170,14 +172,18 @@ class VerifierPool:
     def _serve(self, number: int) -> None:
         """The life of one worker thread: keeps one child up and hands it one item after the other."""
         reason = self._start(number)
+        failures = (
+            1 if reason else 0
+        )  # starts in a row; a child that cannot start is not tried for every item
         while (job := self._queue.get()) is not None:
             future, item = job
             if self._closed:
                 future.cancel()
             if not future.set_running_or_notify_cancel():
                 continue
-            if reason or self._is_gone(number):
+            if self._is_gone(number) and failures < MAX_FAILED_STARTS:
                 reason = self._start(number)
+                failures = failures + 1 if reason else 0
             future.set_result(Verdict("error", reason) if reason else self._judge(number, item))
             if number not in self._children and not self._closed:
                 reason = self._start(number)
@@ -188,9 +194,7 @@ class VerifierPool:
             return self._children[number].judge(item)
         except _Lost as error:
             reason = str(error)
-        except (
-            Exception
-        ) as error:  # a bug of ours, or a reference JSON cannot carry: counted, and the thread lives
+        except Exception as error:  # a bug of ours, or a reference JSON cannot carry: the thread lives on
             reason = f"{type(error).__name__}: {error}"
         self._drop(number)
         return Verdict("error", reason)
@@ -224,7 +228,5 @@ class VerifierPool:
         if child is not None:
             try:
                 child.kill()
-            except (
-                subprocess.TimeoutExpired
-            ):  # killed, but stuck in the kernel: nothing left that we could do
+            except subprocess.TimeoutExpired:  # killed, but stuck in the kernel: nothing left to do
                 pass

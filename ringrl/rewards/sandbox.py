@@ -1,9 +1,9 @@
-"""Runs untrusted Python programs, one short-lived process each, under limits of time, memory and output. Linux only.
+"""Runs untrusted Python programs, one process each, limited in time, memory and output. Linux only.
 
-This is NOT a security boundary. A program runs as the same user, sees the file system and the network, and could
-forge the proof of a passed check by searching its own process. It keeps honest and merely broken programs from
-hurting a training run. Namespaces, system call filters and another user id are a later step; `_host.prepare` is the
-one function that would do them.
+This is NOT a security boundary. A program runs as the same user, sees the file system and the network, and
+can forge the proof of a passed check by searching its own process. What the limits do is keep honest and
+merely broken programs from hurting a training run. Namespaces, system call filters and another user id are
+a later step; `_host.prepare` is the one function that would do them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Execution:
 
 
 def _outcome(reply: dict, nonce: str, limits: Limits, checked: bool) -> Outcome:
-    """The verdict on a program: exit status and output decide; a checked one must also have shown the nonce."""
+    """Exit status and output decide on a program; a checked one must also have shown the nonce."""
     status, report = reply["status"], reply["report"]
     if reply["output_full"]:
         return "output"
@@ -70,8 +70,8 @@ def _outcome(reply: dict, nonce: str, limits: Limits, checked: bool) -> Outcome:
 class Sandbox:
     """One warm host process that forks a process per program. Thread-safe, one program at a time.
 
-    The host starts with the first program and again after it was lost. `close` (or leaving the `with` block) ends
-    it and removes its temporary directory.
+    The host starts with the first program and again after it was lost. `close` (or leaving the `with` block)
+    ends it and removes its temporary directory.
     """
 
     def __init__(self) -> None:

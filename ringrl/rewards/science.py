@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from ringrl.rewards.math import MAX_NUMBER_CHARS, equal_math, last_boxed, read_number, read_reference
+from ringrl.rewards.math import MAX_NUMBER_CHARS, SPACING, equal_math, last_boxed, read_number, read_reference
 from ringrl.rewards.verdict import Verdict, after_thinking
 
 RELATIVE_TOLERANCE = 1e-2  # of the reference
@@ -19,22 +19,18 @@ _SCIENTIFIC = re.compile(
 
 
 def read_letter(text: str) -> str:
-    r"""The option letter of `B`, `(B)`, `\text{B}`, `B. because`, in upper case; "" if it is something else."""
+    r"""The option letter of `B`, `(B)`, `\text{B}`, `B. because`, in upper case; "" otherwise."""
     bare = _WRAPPER.sub(r"\1", text).strip("$ .")
     match = _LETTER.fullmatch(bare)
     return match[1].upper() if match else ""
 
 
 def read_float(text: str) -> float:
-    r"""A plain number or one in scientific notation (`1.2e3`, `1.2 \times 10^{3}`); nan if it is something else."""
+    r"""A plain number or one in scientific notation (`1.2e3`, `1.2 \times 10^{3}`); nan otherwise."""
     number = read_number(text)
     if number is not None:
         return float(number)
-    match = (
-        _SCIENTIFIC.fullmatch(re.sub(r"\s+|\\[,!;: ]|\$", "", text))
-        if len(text) <= MAX_NUMBER_CHARS
-        else None
-    )
+    match = _SCIENTIFIC.fullmatch(SPACING.sub("", text)) if len(text) <= MAX_NUMBER_CHARS else None
     return float(f"{match['sig']}e{match['e'] or match['p']}") if match else math.nan
 
 
@@ -42,7 +38,7 @@ def verify_science(text: str, reference: Mapping[str, object]) -> Verdict:
     """Judges a response against `reference["answer"]`.
 
     Raises:
-        ImportError: Math-Verify is needed and not installed.
+        Exception: as `equal_math`; the pool makes a verdict of kind `error` of it.
     """
     expected = read_reference(reference)
     if not expected:

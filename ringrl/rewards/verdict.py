@@ -10,8 +10,8 @@ from typing import Literal
 class Verdict:
     """One judgement: `pass` and `fail` are about the response, `error` is about us.
 
-    An error is a verifier's bug, its deadline or its dead process, or a reference that cannot be used. It has no
-    reward: a caller counts errors apart from zeros.
+    An error is a verifier's bug, its deadline or its dead process, or a reference that cannot be used. It has
+    no reward: a caller counts errors apart from zeros.
     """
 
     kind: Literal["pass", "fail", "error"]

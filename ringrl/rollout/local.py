@@ -23,7 +23,9 @@ class LocalEngine:
         ends = self.lm.generation_config.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int
+    ) -> Iterator[tuple[int, Group]]:
         per_batch = max(self.concurrent // sampling.samples, 1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -91,4 +93,6 @@ class LocalEngine:
         room = total - len(prompt.token_ids)
         end = next((i + 1 for i, t in enumerate(tokens[:room]) if t in self.ends), None)
         n = end if end is not None else min(room, len(tokens))
-        return Completion(tuple(tokens[:n]), tuple(logprobs[:n]), "length" if end is None else "stop", self.version)
+        return Completion(
+            tuple(tokens[:n]), tuple(logprobs[:n]), "length" if end is None else "stop", self.version
+        )

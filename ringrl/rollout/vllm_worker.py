@@ -1,6 +1,6 @@
 """A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
 
-Started as `python -m ringrl.rollout.vllm_worker` with its specification as one JSON line on standard input.
+Started by calling `main` (never as `__main__`: vLLM imports this module by name too) with its specification as one JSON line on standard input.
 It listens on a port that the system gives, writes the address to a file, and answers messages:
 
     ("generate", requests, sampling, seed) -> ("group", index, [(token_ids, logprobs, finish), ...]) ..., ("done",)
@@ -201,7 +201,3 @@ def main() -> None:
     except Exception:  # whatever it was, the controller shows it and stops the run
         conn.send(("failed", traceback.format_exc()))
         raise
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,53 @@
+"""What a rank of any command is given by the launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringrl.config import Rollout
+from ringrl.rollout.engine import RolloutEngine
+from ringrl.run import Progress, Run
+
+
+@dataclass
+class Context:
+    run: Run
+    progress: Progress
+    spec: dict[str, Any]
+    _signals: list[int] = field(default_factory=list)
+
+    @classmethod
+    def from_launcher(cls) -> Context:
+        """Reads the one line that the launcher writes to standard input."""
+        spec = json.loads(sys.stdin.readline())
+        # a rank that reports to nobody writes to nowhere
+        stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")  # noqa: SIM115
+        context = cls(Run(spec["run"]), Progress(stream), spec)
+        signal.signal(signal.SIGTERM, lambda number, frame: context._signals.append(number))
+        return context
+
+    @property
+    def interrupted(self) -> bool:
+        """Someone wants this run to save its state and stop."""
+        return bool(self._signals)
+
+    def rollout_engine(self, model: str, rollout: Rollout) -> RolloutEngine:
+        """The engine that the launcher chose: connected to its workers, or in this process."""
+        if self.spec["engine"] == "transformers":
+            from ringrl.rollout.local import LocalEngine
+
+            return LocalEngine(model, rollout.dtype, rollout.concurrent)
+        from ringrl.rollout.vllm_pool import VLLMPool
+
+        return VLLMPool(
+            self.spec["addresses"],
+            self.spec["authkey"],
+            rollout.tensor_parallel,
+            rollout.start_deadline_s,
+            rollout.deadline_s,
+        )

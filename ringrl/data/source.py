@@ -1,0 +1,137 @@
+"""Rows from JSONL files and hub datasets, checked row by row.
+
+A row of problems: {"id", "domain", "problem", "answer"}; code has "tests" (and perhaps "entry_point") instead
+of "answer". A row of SFT data: {"messages": [{"role", "content"}, ...]}. `columns` renames other schemas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ringrl.config import Source
+from ringrl.errors import DataError
+
+DOMAINS = ("math", "code", "science")
+Row = dict[str, Any]
+
+
+def read_problems(source: Source) -> list[Row]:
+    """All rows of a source as problems.
+
+    Raises:
+        DataError: names file, line and what is wrong with it.
+    """
+    return [_problem(row, where, source) for where, row in _rows(source)]
+
+
+def read_conversations(source: Source) -> list[list[dict[str, str]]]:
+    """The "messages" of all rows; each ends with the assistant. Raises DataError."""
+    return [_messages(row, where) for where, row in _rows(source)]
+
+
+def fingerprint(sources: Iterable[Source]) -> dict[str, str]:
+    """sha256 of every local file, for the lineage; hub datasets are named as such."""
+    out = {}
+    for name in dict.fromkeys(f for s in sources for f in s.files):
+        path = Path(name)
+        out[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "hub dataset"
+    return out
+
+
+def check_files(sources: Iterable[Source]) -> None:
+    """Raises DataError for the first local file that does not exist."""
+    for name in (f for s in sources for f in s.files):
+        if _is_path(name) and not Path(name).is_file():
+            raise DataError(f"{name}: no such data file")
+
+
+def _is_path(name: str) -> bool:
+    """A path is absolute, starts with a dot, ends like a data file, or exists; all else is a hub dataset."""
+    return name.startswith(("/", ".")) or name.endswith((".jsonl", ".json")) or Path(name).exists()
+
+
+def _rows(source: Source) -> Iterator[tuple[str, Row]]:
+    """("file:line", row) with columns renamed, at most `limit`."""
+    left = source.limit or float("inf")
+    for name in source.files:
+        for where, row in _jsonl(name) if _is_path(name) else _hub(name, source.split):
+            if left <= 0:
+                return
+            left -= 1
+            yield where, _renamed(row, source.columns, where)
+
+
+def _jsonl(name: str) -> Iterator[tuple[str, Row]]:
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: no such data file")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise DataError(f"{name}:{number}: not JSON: {e.msg} at column {e.colno}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{name}:{number}: got {type(row).__name__}, expected an object")
+            yield f"{name}:{number}", row
+
+
+def _hub(name: str, split: str) -> Iterator[tuple[str, Row]]:
+    import datasets
+
+    path, _, config = name.partition(":")  # "owner/name" or "owner/name:config"
+    try:
+        rows = datasets.load_dataset(path, config or None, split=split)
+    except (
+        Exception
+    ) as e:  # datasets raises many kinds; all mean that the user must look at the name or network
+        raise DataError(
+            f"{name}: no such file, and not loadable as a hub dataset: {str(e).splitlines()[0]}"
+        ) from None
+    for i, row in enumerate(rows):
+        yield f"{name}[{i}]", row
+
+
+def _renamed(row: Row, columns: dict[str, str], where: str) -> Row:
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            raise DataError(f"{where}: columns.{ours}: no key {theirs!r}, the row has {sorted(row)}")
+    return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
+
+
+def _problem(row: Row, where: str, source: Source) -> Row:
+    row = {"id": where, **row}
+    if source.domain != "row":
+        row["domain"] = source.domain
+    elif row.setdefault("domain", "math") not in DOMAINS:
+        raise DataError(f"{where}: domain: got {row['domain']!r}, expected one of {', '.join(DOMAINS)}")
+    if not isinstance(row.get("problem"), str) or not row["problem"].strip():
+        raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
+    key = "tests" if row["domain"] == "code" else "answer"
+    if not row.get(key) and row.get(key) != 0:
+        raise DataError(f"{where}: {key}: missing, expected what a {row['domain']} verifier needs")
+    if key == "answer":
+        row["answer"] = str(row["answer"]).rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
+    return row
+
+
+def _messages(row: Row, where: str) -> list[dict[str, str]]:
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
+    for m in messages:
+        if (
+            not isinstance(m, dict)
+            or not isinstance(m.get("role"), str)
+            or not isinstance(m.get("content"), str)
+        ):
+            raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
+    if messages[-1]["role"] != "assistant":
+        raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")
+    return messages

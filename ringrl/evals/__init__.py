@@ -1,0 +1,1 @@
+"""Sampling with verdicts, the metrics over them, and the benchmarks known by name."""

@@ -1,0 +1,48 @@
+"""Prompts to scored groups: a completion is handed to its verifier as soon as its group is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from transformers import PreTrainedTokenizerBase
+
+from ringrl.rewards import Verdict, VerifierPool
+from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.types import Group, Prompt, ScoredGroup
+
+
+def sample_and_score(
+    engine: RolloutEngine,
+    verifier: VerifierPool,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    on_group: Callable[[int], None] = lambda done: None,
+) -> list[ScoredGroup]:
+    """One scored group per prompt, in the order of the prompts."""
+    waiting: dict[int, tuple[Group, list[str], list[Future[Verdict]]]] = {}
+    for index, group in engine.generate(prompts, sampling, seed):
+        texts = [read(c.token_ids, tokenizer) for c in group.completions]
+        verdicts = [verifier.submit(group.prompt.domain, t, group.prompt.reference) for t in texts]
+        waiting[index] = group, texts, verdicts
+        on_group(len(waiting))
+    return [_scored(*waiting[i]) for i in range(len(prompts))]
+
+
+def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the verifier reads: everything but the end-of-sequence token."""
+    if token_ids and token_ids[-1] == tokenizer.eos_token_id:
+        token_ids = token_ids[:-1]
+    return tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+def _scored(group: Group, texts: list[str], futures: list[Future[Verdict]]) -> ScoredGroup:
+    verdicts = [f.result() for f in futures]  # the pool keeps the deadlines
+    return ScoredGroup(
+        group,
+        tuple(texts),
+        tuple(0.0 if v.kind == "error" else v.reward for v in verdicts),
+        tuple(v.reason if v.kind == "error" else "" for v in verdicts),
+    )

@@ -1,0 +1,313 @@
+"""Starts the processes of a command, watches them, and stops them. The only file that touches the environment.
+
+A command is: vLLM workers (if it samples), and trainer ranks that run its loop; rank 0 reports progress through
+a pipe. Each child has a log file and its own session, is known by its process id, and dies with us. The first
+that fails ends the run: its last lines are shown, all others are stopped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ringrl.children import free_port
+from ringrl.config import Rollout
+from ringrl.display import Display
+from ringrl.errors import UserError
+from ringrl.run import Run
+
+STOP_S = 60.0  # how long ranks may take to save their state after an interrupt
+TAIL = 20  # log lines shown of a process that died
+
+
+@dataclass
+class Child:
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+def engine_name(rollout: Rollout) -> str:
+    """Which engine "auto" means on this machine.
+
+    Raises:
+        UserError: vLLM is asked for and not installed.
+    """
+    installed = importlib.util.find_spec("vllm") is not None
+    if rollout.engine == "vllm" and not (installed or rollout.addresses):
+        raise UserError(
+            "rollout.engine: got vllm, which is not installed; expected transformers or auto here"
+        )
+    if rollout.engine == "auto":
+        return "vllm" if installed or rollout.addresses else "transformers"
+    return rollout.engine
+
+
+def launch(
+    command: str,
+    run: Run,
+    ranks: int,
+    threads: int,
+    model: str,
+    rollout: Rollout | None,
+    max_total_tokens: int,
+    fresh: bool,
+) -> int:
+    """Run `ringrl.commands.<command>.main` on `ranks` processes beside the workers it needs.
+
+    Args:
+        fresh: the run directory was made for this call; it is removed if the user's input is at fault.
+
+    Returns:
+        The exit code of the command line.
+    """
+    with tempfile.TemporaryDirectory(prefix="ringrl-") as meeting, Display(command, str(run.path)) as display:
+        crew = Crew(run, Path(meeting), display)
+        try:
+            code = crew.work(command, ranks, threads, model, rollout, max_total_tokens)
+        finally:
+            crew.stop()
+    if code == UserError.exit_code and fresh:
+        shutil.rmtree(run.path)
+    return code
+
+
+class Crew:
+    """The child processes of one command."""
+
+    def __init__(self, run: Run, meeting: Path, display: Display) -> None:
+        self.run, self.meeting, self.display = run, meeting, display
+        self.workers: list[Child] = []
+        self.ranks: list[Child] = []
+        self.ended: dict[str, Any] = {}
+        self.authkey = secrets.token_hex(32)
+
+    def work(
+        self,
+        command: str,
+        ranks: int,
+        threads: int,
+        model: str,
+        rollout: Rollout | None,
+        max_total_tokens: int,
+    ) -> int:
+        addresses: list[str] = []
+        engine = engine_name(rollout) if rollout else ""
+        if rollout and engine == "vllm":
+            addresses = list(rollout.addresses)
+            if not addresses:
+                addresses = self._start_workers(model, rollout, max_total_tokens)
+        spec = {
+            "run": str(self.run.path),
+            "engine": engine,
+            "addresses": addresses,
+            "authkey": self.authkey,
+        }
+        events = self._start_ranks(command, ranks, threads, spec)
+        with _interrupts() as interrupted:
+            return self._watch(events, interrupted)
+
+    def _start_workers(self, model: str, rollout: Rollout, max_total_tokens: int) -> list[str]:
+        files = []
+        for i in range(rollout.workers):
+            files.append(str(self.meeting / f"worker{i}"))
+            spec = {
+                "model": model,
+                "dtype": rollout.dtype,
+                "max_total_tokens": max_total_tokens,
+                "concurrent": rollout.concurrent,
+                "tensor_parallel": rollout.tensor_parallel,
+                "kv_cache_mib": rollout.kv_cache_mib,
+                "deadline_s": rollout.deadline_s,
+                "host": "127.0.0.1",
+                "authkey": self.authkey,
+                "address_file": files[-1],
+            }
+            code = "from ringrl.rollout.vllm_worker import main; main()"
+            env = _worker_env(i, rollout)
+            self.workers.append(self._start(f"worker{i}", ["-c", code], env, spec))
+        return files
+
+    def _start_ranks(self, command: str, ranks: int, threads: int, spec: dict[str, Any]) -> int:
+        """Returns the file descriptor to read rank 0's events from."""
+        port = free_port()
+        read, write = os.pipe()
+        for rank in range(ranks):
+            env = _rank_env(rank, ranks, threads, port)
+            mine = {**spec, "events": write if rank == 0 else -1}
+            args = ["-m", "ringrl.commands", command]
+            self.ranks.append(self._start(f"rank{rank}", args, env, mine, (write,) if rank == 0 else ()))
+        os.close(write)
+        os.set_blocking(read, False)
+        return read
+
+    def _start(
+        self,
+        name: str,
+        args: list[str],
+        env: Mapping[str, str],
+        spec: dict[str, Any],
+        fds: tuple[int, ...] = (),
+    ) -> Child:
+        log = self.run.path / "logs" / f"{name}.log"
+        with log.open("a") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-u", *args],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                pass_fds=fds,
+                start_new_session=True,
+                text=True,
+            )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(spec) + "\n")
+        process.stdin.close()
+        return Child(name, process, log)
+
+    def _watch(self, events: int, interrupted: list[int]) -> int:
+        """Relay events until all ranks are done, or one child fails, or the user has had enough."""
+        rest, deadline = b"", float("inf")
+        selector = selectors.DefaultSelector()
+        selector.register(events, selectors.EVENT_READ)
+        while True:
+            selector.select(timeout=0.1)
+            try:
+                rest += os.read(events, 1 << 16)
+            except BlockingIOError:
+                pass
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                self._event(json.loads(line))
+            if interrupted and deadline == float("inf"):
+                deadline = time.monotonic() + STOP_S
+                self.display.note(
+                    "interrupted: finishing the step and saving (interrupt again to stop at once)"
+                )
+                self._signal_ranks()
+            if len(interrupted) > 1 or time.monotonic() > deadline:
+                return 130
+            code = self._verdict(bool(interrupted))
+            if code is not None:
+                os.close(events)
+                return code
+
+    def _verdict(self, interrupted: bool) -> int | None:
+        """The run's exit code, or None while it goes on."""
+        codes = [c.process.poll() for c in self.ranks]
+        if all(c == 0 for c in codes):
+            return 0
+        if self.ended and codes[0] is not None:  # rank 0 said why
+            self.display.fail(self.ended["text"])
+            return self.ended["code"]
+        dead = [c for c in self.ranks + self.workers if c.process.poll() not in (None, 0)]
+        dead += [c for c in self.workers if c.process.poll() == 0 and codes[0] is None]
+        if not dead:
+            return None
+        if interrupted and all(c in (130, None) for c in codes):
+            return None if None in codes else 130
+        time.sleep(0.5)  # let the others write why
+        if self.ended:
+            return None
+        for child in dead:
+            tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])
+            self.display.fail(
+                f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}"
+            )
+        return 1
+
+    def _event(self, event: dict[str, Any]) -> None:
+        kind = event.pop("kind")
+        if kind == "ended":
+            self.ended = event
+        else:
+            getattr(self.display, kind)(**event)
+
+    def _signal_ranks(self) -> None:
+        for child in self.ranks:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Every process we started is gone when this returns."""
+        alive = [c for c in self.ranks + self.workers if c.process.poll() is None]
+        for patience, how in ((2.0, signal.SIGTERM), (5.0, signal.SIGKILL)):
+            for child in alive:
+                if child.process.poll() is None:
+                    os.killpg(child.process.pid, how)
+            end = time.monotonic() + patience
+            while time.monotonic() < end and any(c.process.poll() is None for c in alive):
+                time.sleep(0.02)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """The signals that asked us to stop, as they come."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _has_gpu() -> bool:
+    """Without importing torch."""
+    return shutil.which("nvidia-smi") is not None
+
+
+def _quiet_env() -> dict[str, str]:
+    return {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def _worker_env(index: int, rollout: Rollout) -> dict[str, str]:
+    env = {**_quiet_env(), "VLLM_LOGGING_LEVEL": "WARNING"}
+    if _has_gpu():
+        first = index * rollout.tensor_parallel
+        gpus = ",".join(str(g) for g in range(first, first + rollout.tensor_parallel))
+        return {**env, "CUDA_VISIBLE_DEVICES": gpus}
+    threads = max((os.cpu_count() or 1) // rollout.workers, 1)
+    return {
+        **env,
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the worker itself: starts ten times faster
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else all workers bind to the same cores
+        "TORCHDYNAMO_DISABLE": "1",  # else the first request compiles for 20 s, and needs a compiler
+    }
+
+
+def _rank_env(rank: int, ranks: int, threads: int, port: int) -> dict[str, str]:
+    env = {
+        **_quiet_env(),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_DEEPSPEED": "true",
+    }
+    if not _has_gpu():
+        threads = threads or max((os.cpu_count() or 1) // ranks, 1)
+        env |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+    return env

@@ -1,0 +1,96 @@
+"""Trainer weights into the rollout engine, and the proof that they arrived.
+
+Every push sends all weights under checkpoint names, checks names and shapes against the start model's files,
+and compares the log-probs of a freshly sampled continuation of one fixed prompt on every worker with the
+trainer's own. A gap above the limit stops the run: a sampler with stale or broken weights trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from ringrl.algo.pack import pack, strand
+from ringrl.errors import RingError
+from ringrl.policy.engine import Policy
+from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.types import Prompt, Sample
+
+PROBE_TOKENS = 32  # sampled per worker and sync
+
+
+class WeightSync:
+    """On every rank; only rank 0 holds an engine."""
+
+    def __init__(
+        self, policy: Policy, engine: RolloutEngine | None, model: str, temperature: float, limit: float
+    ) -> None:
+        self.policy, self.engine, self.temperature, self.limit = policy, engine, temperature, limit
+        self.expected = checkpoint_shapes(model)
+
+    def push(self, version: int, probe: Prompt | None) -> float:
+        """A collective. `probe` is needed on rank 0.
+
+        Returns:
+            The largest gap between trainer and worker log-probs, in nats.
+
+        Raises:
+            RingError: names or shapes differ from the checkpoint's, or the gap is above the limit.
+        """
+        weights = self.policy.hf_weights()
+        samples: list[Sample] | None = None
+        if self.engine is not None:
+            assert probe is not None
+            check_complete(weights, self.expected)
+            self.engine.update(weights, version)
+            room = len(probe.token_ids) + PROBE_TOKENS
+            completions = self.engine.probe(probe, Sampling(1, self.temperature, room))
+            samples = [Sample(probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
+        gap = self._gap(self.policy.ranks.broadcast(samples))
+        if not gap <= self.limit:
+            raise RingError(
+                f"weight sync to version {version}: the engine's log-probs differ from the trainer's by "
+                f"{gap:.3g} nats, expected at most rollout.parity_limit={self.limit:g}"
+            )
+        return gap
+
+    def _gap(self, samples: list[Sample]) -> float:
+        ranks = self.policy.ranks
+        rows = pack([strand(s, 0.0) for s in samples], ranks.size, 1 << 30)[ranks.rank]
+        gaps = [
+            (s.logprobs - mb.sampler_logprobs[mb.trained].to(s.logprobs.device)).abs().max()
+            for mb, s in zip(rows, self.policy.inspect(rows), strict=True)
+            if len(s.logprobs)
+        ]
+        worst = torch.stack(gaps).max() if gaps else torch.zeros((), device=self.policy.device)
+        return float(ranks.max(worst))
+
+
+def checkpoint_shapes(folder: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors in a Hugging Face folder, from the file headers."""
+    index = Path(folder) / "model.safetensors.index.json"
+    files = (
+        set(json.loads(index.read_text())["weight_map"].values())
+        if index.is_file()
+        else {"model.safetensors"}
+    )
+    shapes = {}
+    for file in sorted(files):
+        with safe_open(str(Path(folder) / file), "pt") as f:
+            shapes |= {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
+    return shapes
+
+
+def check_complete(weights: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises RingError unless names and shapes are exactly those of the checkpoint."""
+    sent = {name: tuple(t.shape) for name, t in weights.items()}
+    missing, extra = sorted(expected.keys() - sent.keys()), sorted(sent.keys() - expected.keys())
+    wrong = sorted(n for n in expected.keys() & sent.keys() if sent[n] != expected[n])
+    if missing or extra or wrong:
+        raise RingError(
+            f"weight sync: missing {missing[:3]}, unexpected {extra[:3]}, wrong shape {wrong[:3]}"
+        )

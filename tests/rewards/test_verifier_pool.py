@@ -1,0 +1,161 @@
+"""The pool: order, deadlines, dead children, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ringrl.rewards import Verdict, VerifierPool
+
+RIGHT = ("math", r"\boxed{2}", {"answer": "2"})
+WRONG = ("math", r"\boxed{3}", {"answer": "2"})
+HANGS = ("math", r"\boxed{\sum_{n=1}^{10^7} \frac{1}{n}}", {"answer": "5"})
+LOOP = ("code", "```python\nwhile True: pass\n```", {"tests": [{"input": "", "output": ""}]})
+CODE = ("code", "```python\nprint(input())\n```", {"tests": [{"input": "1", "output": "1"}]})
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with VerifierPool(workers=2, deadline_s=2.0) as pool:
+        yield pool
+
+
+def wait_for_children(pool: VerifierPool, count: int) -> list[int]:
+    until = time.monotonic() + 30
+    while len(pool.pids) < count and time.monotonic() < until:
+        time.sleep(0.02)
+    return pool.pids
+
+
+def test_order_and_kinds(pool):
+    items = [
+        RIGHT,
+        WRONG,
+        CODE,
+        ("math", "no", {"answer": "2"}),
+        ("science", r"\boxed{(B)}", {"answer": "B"}),
+    ]
+    reasons = [verdict.reason for verdict in pool.map(items * 10)]
+    assert reasons == ["exact", "wrong", "tests", "no_answer", "choice"] * 10
+
+
+def test_unknown_domain(pool):
+    with pytest.raises(ValueError, match="'poetry'; known: math, science, code"):
+        pool.submit("poetry", "", {})
+
+
+def test_a_reference_json_cannot_carry_is_an_error(pool):
+    assert pool.submit("math", r"\boxed{2}", {"answer": object()}).result(timeout=30).kind == "error"
+    assert pool.map([RIGHT] * 2) == [Verdict("pass", "exact")] * 2
+
+
+def test_deadline_costs_one_item_only(pool):
+    verdicts = pool.map([RIGHT, HANGS, WRONG, RIGHT, RIGHT, WRONG])
+    assert [verdict.kind for verdict in verdicts] == ["pass", "error", "fail", "pass", "pass", "fail"]
+    assert verdicts[1].reason.startswith("deadline of 2 s")
+
+
+def test_an_endless_program_is_the_response_s_fault(pool):
+    assert pool.map([LOOP, RIGHT]) == [Verdict("fail", "timeout"), Verdict("pass", "exact")]
+
+
+def test_killed_while_idle_is_replaced(pool):
+    idle = [psutil.Process(pid) for pid in wait_for_children(pool, 2)]
+    for process in idle:
+        process.kill()
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in idle):
+        time.sleep(0.01)
+    assert [verdict.kind for verdict in pool.map([RIGHT, WRONG] * 3)] == ["pass", "fail"] * 3
+
+
+def test_killed_at_work_is_an_error():
+    with VerifierPool(workers=1, deadline_s=30.0) as pool:
+        assert pool.map([RIGHT]) == [Verdict("pass", "exact")]
+        future = pool.submit(*HANGS)
+        time.sleep(0.5)
+        assert not future.done()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        verdict = future.result(timeout=20)
+        assert verdict.kind == "error" and "died while verifying" in verdict.reason
+        assert pool.map([RIGHT]) == [Verdict("pass", "exact")]
+
+
+def test_closing_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with VerifierPool(workers=1, deadline_s=20.0) as pool:
+        assert pool.map([CODE]) == [Verdict("pass", "tests")]
+        running, queued = pool.submit(*LOOP), pool.submit(*RIGHT)
+        time.sleep(0.5)
+        assert list(tmp_path.iterdir())
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+    assert list(tmp_path.iterdir()) == []
+    assert running.result(timeout=1).kind == "error" and queued.cancelled()
+    pool.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(*RIGHT)
+
+
+PARENT = """
+import sys, time
+from ringrl.rewards import VerifierPool
+assert "torch" not in sys.modules and "math_verify" not in sys.modules
+pool = VerifierPool(workers=1, deadline_s=20.0)
+loop = "```python\\nwhile True: pass\\n```"
+assert pool.submit("math", r"\\boxed{2}", {"answer": "2"}).result(timeout=60).kind == "pass"
+pool.submit("code", loop, {"tests": [{"input": "", "output": ""}]})
+time.sleep(0.7)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_children_die_with_their_parent(tmp_path):
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    with parent:
+        assert parent.stdout.readline() == "up\n"
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert len(family) == 3  # verifier, sandbox host, program
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_bad_sizes():
+    with pytest.raises(ValueError, match="workers"):
+        VerifierPool(workers=0, deadline_s=1.0)
+
+
+def test_throughput(pool):
+    for name, item in (("plain math", RIGHT), ("code", CODE)):
+        started = time.monotonic()
+        pool.map([item] * 100)
+        print(f"\n{name}: {100 / (time.monotonic() - started):.0f} verdicts per second, 2 workers")
+
+
+def test_the_working_directory_does_not_shadow_the_standard_library(tmp_path, monkeypatch):
+    (tmp_path / "tempfile.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    with VerifierPool(workers=1, deadline_s=20.0) as pool:
+        assert pool.map([RIGHT, CODE]) == [Verdict("pass", "exact"), Verdict("pass", "tests")]
+
+
+def test_a_child_that_cannot_start_is_an_error_and_not_tried_forever(monkeypatch):
+    monkeypatch.setattr("ringrl.rewards.pool._BOOT", "raise SystemExit(3)")
+    with VerifierPool(workers=1, deadline_s=20.0) as pool:
+        started = time.monotonic()
+        verdicts = pool.map([RIGHT] * 1000)
+        assert {verdict.kind for verdict in verdicts} == {"error"}
+        assert "died while starting, exit status 3" in verdicts[-1].reason
+        assert time.monotonic() - started < 10

@@ -1,0 +1,136 @@
+"""Math and science verdicts, without processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ringrl.rewards import VERIFIERS, Verdict
+from ringrl.rewards.math import last_boxed, read_number, verify_math
+from ringrl.rewards.science import verify_science
+
+
+def math(answer: str, expected: str) -> str:
+    return verify_math(rf"So \boxed{{{answer}}}.", {"answer": expected}).kind
+
+
+def science(answer: str, expected: str) -> Verdict:
+    return verify_science(rf"So \boxed{{{answer}}}.", {"answer": expected})
+
+
+def test_rewards():
+    assert Verdict("pass", "exact").reward == 1.0
+    assert Verdict("fail", "wrong").reward == 0.0
+    with pytest.raises(ValueError, match="no reward: broken"):
+        _ = Verdict("error", "broken").reward
+    assert set(VERIFIERS) == {"math", "science", "code"}
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{5} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{3} then \boxed{\frac{1}", "3"),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"{ stray \boxed {x_{1}^{2}} }", "x_{1}^{2}"),
+        (r"\\boxed{5}", "5"),
+        (r"\boxed{}", ""),
+        ("no box", ""),
+    ],
+)
+def test_last_boxed(text, content):
+    assert last_boxed(text) == content
+
+
+def test_last_boxed_is_linear():
+    assert last_boxed(r"\boxed{" * 50_000 + "1}") == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        (r"<think>\boxed{1}</think> \boxed{2}", "pass", "exact"),
+        (r"\boxed{2}</think> \boxed{1}", "fail", "wrong"),
+        (r"<think>maybe \boxed{2}", "fail", "no_answer"),
+        (r"<think>a</think>b<think>\boxed{2}", "fail", "no_answer"),
+        (r"<think>\boxed{2}</think> the answer is 2", "fail", "no_answer"),
+        (r"\boxed{3} no, \boxed{2}", "pass", "exact"),
+        (r"\boxed{2} no, \boxed{3}", "fail", "wrong"),
+        ("", "fail", "no_answer"),
+    ],
+)
+def test_where_the_answer_is(text, kind, reason):
+    assert verify_math(text, {"answer": "2"}) == Verdict(kind, reason)
+
+
+def test_plain_numbers_compare_exactly():
+    for answer, expected in [
+        ("0.50", "1/2"),
+        ("1,234,567", "1234567"),
+        (r"-\dfrac{6}{4}", "-1.5"),
+        ("+7", "$7$"),
+    ]:
+        assert verify_math(rf"\boxed{{{answer}}}", {"answer": expected}) == Verdict("pass", "exact")
+    assert math("0.3333", "1/3") == "fail"
+    assert math("12345678901234567891", "12345678901234567890") == "fail"
+    assert read_number("1 2") is None and read_number("1/0") is None and read_number("9" * 5000) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        (r"\frac12", "0.5"),
+        ("(x+1)^2", "x^2+2x+1"),
+        (r"50\%", "0.5"),
+        (r"90^\circ", "90"),
+        (r"\text{Yes}", "Yes"),
+        ("x=5", "5"),
+    ],
+)
+def test_math_verify_equal(answer, expected):
+    assert math(answer, expected) == "pass"
+
+
+def test_math_verify_unequal():
+    for answer, expected in [
+        (r"\sqrt{8}", r"2\sqrt{3}"),
+        (r"\frac{1}{0}", "5"),
+        ("asdf&%", "5"),
+        (r"\infty", "5"),
+    ]:
+        assert math(answer, expected) == "fail"
+    assert verify_math(r"\boxed{" + "x+" * 600 + "1}", {"answer": "1"}).reason == "too_long"
+
+
+@pytest.mark.parametrize("reference", [{}, {"answer": None}, {"answer": " "}])
+def test_a_useless_reference_is_our_error(reference):
+    assert verify_math(r"\boxed{1}", reference).kind == "error"
+    assert verify_science(r"\boxed{1}", reference).kind == "error"
+
+
+@pytest.mark.parametrize(
+    "answer", ["B", "(B)", r"\text{B}", r"\text{(B)}", "b", "B. 5 m/s", r"\mathrm{B}", "B)"]
+)
+def test_letters(answer):
+    assert science(answer, "B") == Verdict("pass", "choice")
+    assert science(answer, "(B)") == Verdict("pass", "choice")
+    assert science(answer, "C") == Verdict("fail", "wrong")
+
+
+def test_letters_are_not_words():
+    assert science("Because", "B").kind == "fail"
+    assert science("B, C", "B").kind == "fail"
+
+
+def test_numbers_with_tolerance():
+    for answer, expected in [
+        ("9.85", "9.8"),
+        (r"1.2 \times 10^{3}", "1203"),
+        ("1.2e-3", "0.001195"),
+        ("-5", "-5.01"),
+    ]:
+        assert science(answer, expected) == Verdict("pass", "number")
+    for answer, expected in [("9.95", "9.8"), ("0.001", "0"), ("5", "-5"), (r"1.2 \times 10^{4}", "1203")]:
+        assert science(answer, expected) == Verdict("fail", "wrong")
+    assert science(r"\frac{\pi}{2}", r"\pi/2").kind == "pass"
