@@ -223,9 +223,7 @@ class RLConfig(Knobs):
                 raise ValueError(_ranks_message(self.trainer.ranks, f"{at}: prompts x samples / updates",
                                                 s.prompts * s.samples // self.updates))  # fmt: skip
             if s.prompts % self.updates:
-                raise ValueError(
-                    f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}"
-                )
+                raise ValueError(f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}")
             if s.steps % self.updates:
                 raise ValueError(f"{at}.steps: got {s.steps}, expected a multiple of updates={self.updates}")
             if self.loss.method == "grpo":
@@ -238,9 +236,7 @@ class RLConfig(Knobs):
                     f"x {s.max_total_tokens - 1} tokens can produce"
                 )
             if self.step_phi(s) % self.parts(s):
-                raise ValueError(
-                    f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}"
-                )
+                raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
         return self
 
     def step_phi(self, stage: Stage) -> int:
@@ -335,9 +331,14 @@ def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: got {type(raw).__name__}, expected a mapping of keys")
+    return resolve(cls, raw, overrides, str(path))
+
+
+def resolve(cls: type[C], raw: dict[str, Any], overrides: Sequence[str], where: str) -> C:
+    """`raw` with overrides, checked. Raises ConfigError."""
     for item in overrides:
         _override(raw, item)
-    return check(cls, raw, str(path))
+    return check(cls, raw, where)
 
 
 def check(cls: type[C], raw: dict[str, Any], where: str) -> C:

@@ -81,7 +81,7 @@ class Display:
 
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        for name in self.numbers:
+        for _ in self.numbers:
             table.add_column(justify="right")
         if self.numbers:
             table.add_row(*(f"[dim]{escape(k)}[/dim]" for k in self.numbers))

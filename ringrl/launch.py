@@ -50,9 +50,7 @@ def engine_name(rollout: Rollout) -> str:
     """
     installed = importlib.util.find_spec("vllm") is not None
     if rollout.engine == "vllm" and not (installed or rollout.addresses):
-        raise UserError(
-            "rollout.engine: got vllm, which is not installed; expected transformers or auto here"
-        )
+        raise UserError("rollout.engine: got vllm, which is not installed; expected transformers or auto here")
     if rollout.engine == "auto":
         return "vllm" if installed or rollout.addresses else "transformers"
     return rollout.engine
@@ -197,9 +195,7 @@ class Crew:
                 self._event(json.loads(line))
             if interrupted and deadline == float("inf"):
                 deadline = time.monotonic() + STOP_S
-                self.display.note(
-                    "interrupted: finishing the step and saving (interrupt again to stop at once)"
-                )
+                self.display.note("interrupted: finishing the step and saving (interrupt again to stop at once)")
                 self._signal_ranks()
             if len(interrupted) > 1 or time.monotonic() > deadline:
                 return 130
@@ -227,9 +223,7 @@ class Crew:
             return None
         for child in dead:
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])
-            self.display.fail(
-                f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}"
-            )
+            self.display.fail(f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}")
         return 1
 
     def _event(self, event: dict[str, Any]) -> None:

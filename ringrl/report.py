@@ -243,9 +243,7 @@ def _finish(ax: Any, rows: Sequence[Row], below: bool = True, names: bool = True
         if names and ax.get_xlim()[0] <= step <= ax.get_xlim()[1]:
             ax.text(step, 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color=INK)
     if len(ax.get_legend_handles_labels()[1]) > 1:
-        place = (
-            {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 4} if below else {"loc": "best"}
-        )
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 4} if below else {"loc": "best"}
         ax.legend(handlelength=1.4, **place)
 
 
@@ -325,9 +323,7 @@ def _draw_selection(top: Any, bottom: Any, selection: Row) -> None:
     for ax, key in ((top, "entropy"), (bottom, "score")):
         for row in chosen:
             ax.axvline(_number(row.get("sft_tokens")), color=AXIS, linestyle=":", linewidth=1.2)
-            ax.plot(
-                _column([row], "sft_tokens"), _column([row], key), color=PALETTE[4], label="chosen", **ring
-            )
+            ax.plot(_column([row], "sft_tokens"), _column([row], key), color=PALETTE[4], label="chosen", **ring)
     top.set(ylabel="entropy (nats per token)")
     bottom.set(xlabel="SFT tokens", ylabel="score")
     _ticks(bottom.xaxis, "tokens")
@@ -357,9 +353,7 @@ def _count(value: Any) -> str:
 def _share(row: Row, key: str) -> str:
     """A share in percent, with its standard error where the row has one (`se` belongs to `avg`)."""
     error = _number(row.get("se" if key == "avg" else f"{key}_se"))
-    return _show(_number(row.get(key)) * 100, "{:.1f}") + (
-        "" if math.isnan(error) else f" ± {error * 100:.1f}"
-    )
+    return _show(_number(row.get(key)) * 100, "{:.1f}") + ("" if math.isnan(error) else f" ± {error * 100:.1f}")
 
 
 def _fact(row: Row, key: str, kind: str) -> str:
@@ -399,9 +393,7 @@ def _delta(now: Row, before: Row) -> Html:
 
 
 def _table(columns: Sequence[tuple[str, str, str]], rows: Iterable[Row], marked: int = -1) -> Html:
-    return _grid(
-        [name for name, _, _ in columns], [[v for _, v in _facts(row, columns)] for row in rows], marked
-    )
+    return _grid([name for name, _, _ in columns], [[v for _, v in _facts(row, columns)] for row in rows], marked)
 
 
 def _grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1) -> Html:
@@ -414,9 +406,7 @@ def _grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1
 
 
 def _tiles(*facts: tuple[str, Any]) -> Html:
-    shown = "".join(
-        f"<div>{_esc(name)}<b>{_esc(value)}</b></div>" for name, value in facts if value not in ("", "–")
-    )
+    shown = "".join(f"<div>{_esc(name)}<b>{_esc(value)}</b></div>" for name, value in facts if value not in ("", "–"))
     return Html(f'<div class="tiles">{shown}</div>')
 
 
@@ -431,10 +421,7 @@ def _plots(figures: Iterable[str]) -> str:
 
 def _panels(panels: Iterable[Panel], rows: Sequence[Row], x: str) -> list[str]:
     shown = [panel for panel in panels if _has(rows, *(key for key, _ in panel.curves))]
-    return [
-        _plot(p.title, _svg(p.title, lambda ax, p=p: _draw_panel(ax, p, rows, x), rows), p.caption)
-        for p in shown
-    ]
+    return [_plot(p.title, _svg(p.title, lambda ax, p=p: _draw_panel(ax, p, rows, x), rows), p.caption) for p in shown]
 
 
 def _unread(skipped: int) -> str:
@@ -489,9 +476,7 @@ def _rl_section(run: Path) -> str:
     figures = _panels(RL_PANELS[:1], metrics, "step")
     if evals:
         svg = _svg("held out", lambda ax: _draw_held_out(ax, evals), metrics)
-        caption = (
-            "Solid: avg@k, bars one standard error. Dashed: pass@k. Within the bars nothing is gained yet."
-        )
+        caption = "Solid: avg@k, bars one standard error. Dashed: pass@k. Within the bars nothing is gained yet."
         figures.append(_plot("Held-out score", svg, caption))
     if _has(metrics, "tokens_trained"):
         svg = _svg("tokens", lambda ax: _draw_tokens(ax, metrics), metrics)

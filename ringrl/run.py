@@ -72,9 +72,8 @@ class Run:
     def rewind(self, step: int) -> None:
         """Drop everything after `step` from the line files and the rollouts: it will be made again."""
         for name in ("metrics", "evals"):
-            kept = [r for r in self.rows(name) if r["step"] <= step]
             if (self.path / f"{name}.jsonl").is_file():
-                write_atomic(self.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+                self.write_lines(f"{name}.jsonl", [r for r in self.rows(name) if r["step"] <= step])
         for file in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
@@ -83,10 +82,11 @@ class Run:
         """NAME as JSON, atomically."""
         write_atomic(self.path / name, json.dumps(value, indent=2) + "\n")
 
-    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        folder = self.path / "rollouts"
-        folder.mkdir(exist_ok=True)
-        write_atomic(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """NAME as JSON lines, atomically."""
+        file = self.path / name
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, "".join(json.dumps(r) + "\n" for r in rows))
 
     def keep_latest_trainer_state(self) -> None:
         """Resuming needs the newest state only; older checkpoints stay as plain model folders."""
@@ -103,9 +103,7 @@ def open_run(cfg: Knobs, parent: str, sources: Iterable[Source], resume: bool) -
     path = Path(cfg.run)  # type: ignore[attr-defined]
     if (path / "config.yaml").is_file():
         if not resume:
-            raise DataError(
-                f"{path}: the run directory exists; continue it with --resume, or choose another `run`"
-            )
+            raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")
         _check_same(cfg, path / "config.yaml")
         return Run(path)
     if path.exists() and any(path.iterdir()):
@@ -186,6 +184,6 @@ def step_line(step: int, total: int, numbers: Mapping[str, float | str]) -> str:
 
 def show(value: float | str) -> str:
     """A number as short as it can be read."""
-    if isinstance(value, str) or isinstance(value, int):
+    if isinstance(value, (str, int)):
         return f"{value}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

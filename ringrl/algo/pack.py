@@ -39,9 +39,7 @@ def strand(sample: Sample, weight: float) -> Strand:
     )
 
 
-def pack(
-    strands: Sequence[Strand], ranks: int, max_tokens: int, packed: bool = True
-) -> list[list[MicroBatch]]:
+def pack(strands: Sequence[Strand], ranks: int, max_tokens: int, packed: bool = True) -> list[list[MicroBatch]]:
     """Spread sequences over rows of at most `max_tokens`, the same number of rows for every rank.
 
     Returns:
@@ -99,8 +97,7 @@ def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
     """One sequence a row [B, L], padded on the right."""
     columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
     stacked = [
-        torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True)
-        for k in range(len(columns[0]))
+        torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True) for k in range(len(columns[0]))
     ]
     return MicroBatch(*stacked[:3], torch.empty(0, dtype=torch.int32), *stacked[3:])
 

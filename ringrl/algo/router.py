@@ -16,9 +16,9 @@ import torch
 def expert_counts(router_logits: torch.Tensor, top_k: int) -> torch.Tensor:
     """How many of the [layers, n, E] routings chose each expert: [layers, E] float32."""
     chosen = router_logits.topk(top_k, dim=-1).indices
-    return torch.zeros(
-        router_logits.shape[0], router_logits.shape[-1], device=router_logits.device
-    ).scatter_add_(1, chosen.flatten(1), torch.ones_like(chosen, dtype=torch.float32).flatten(1))
+    return torch.zeros(router_logits.shape[0], router_logits.shape[-1], device=router_logits.device).scatter_add_(
+        1, chosen.flatten(1), torch.ones_like(chosen, dtype=torch.float32).flatten(1)
+    )
 
 
 def balance_terms(router_logits: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

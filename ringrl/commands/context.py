@@ -26,7 +26,7 @@ class Context:
         """Reads the one line that the launcher writes to standard input."""
         spec = json.loads(sys.stdin.readline())
         # a rank that reports to nobody writes to nowhere
-        stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")  # noqa: SIM115
+        stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
         context = cls(Run(spec["run"]), Progress(stream), spec)
         signal.signal(signal.SIGTERM, lambda number, frame: context._signals.append(number))
         return context

@@ -45,9 +45,7 @@ def main(ctx: Context) -> int:
     cfg = load(RLConfig, ctx.run.path / "config.yaml")
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
     prompts = [
-        make_prompts(
-            [r for s in st.data for r in read_problems(s)], tokenizer, cfg.prompting, st.max_total_tokens
-        )
+        make_prompts([r for s in st.data for r in read_problems(s)], tokenizer, cfg.prompting, st.max_total_tokens)
         for st in cfg.stages
     ]
     held_out = {
@@ -207,9 +205,7 @@ class Sampler:
         sampling = Sampling(self.cfg.eval_samples, self.cfg.temperature, limit)
         for name, prompts in self.held_out.items():
             self.ctx.progress.phase(f"evaluate {name}", 0, 1)
-            scored = sample_and_score(
-                self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed
-            )
+            scored = sample_and_score(self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed)
             numbers = summarize(scored)
             self.ctx.run.append("evals", {"step": step, "stage": stage, "domain": name, **numbers})
             self.ctx.progress.note(
@@ -229,10 +225,7 @@ def choose(samples: Sequence[Sample], cfg: RLConfig, stage: Stage, step: int) ->
         return [list(samples[u * size : (u + 1) * size]) for u in range(cfg.updates)]
     shares = fill_shares(samples, cfg.step_phi(stage), cfg.parts(stage))
     per_update = len(shares) // cfg.updates
-    return [
-        [s for share in shares[u * per_update : (u + 1) * per_update] for s in share]
-        for u in range(cfg.updates)
-    ]
+    return [[s for share in shares[u * per_update : (u + 1) * per_update] for s in share] for u in range(cfg.updates)]
 
 
 def is_full(chosen: list[list[Sample]], cfg: RLConfig, stage: Stage) -> bool:
@@ -262,9 +255,7 @@ def score_rows(policy: Policy, reference: PolicyModule | None, rows: list[MicroB
     return Before(stats, ref, counts / counts.sum(-1, keepdim=True).clamp(min=1))
 
 
-def update(
-    policy: Policy, cfg: RLConfig, rows: list[MicroBatch], before: Before, lr: float
-) -> dict[str, float]:
+def update(policy: Policy, cfg: RLConfig, rows: list[MicroBatch], before: Before, lr: float) -> dict[str, float]:
     """One optimizer step. Returns its numbers over all ranks."""
     loss, meter, moe = cfg.loss, Meter(), policy.module.top_k > 0
 
@@ -279,11 +270,7 @@ def update(
         balance = balance_terms(stats.router_logits, before.share) if moe else zero
         z = z_terms(stats.router_logits) if moe else zero
         total = (
-            policy_terms.surrogate
-            + loss.kl * kl
-            - loss.entropy * stats.entropy
-            + loss.balance * balance
-            + loss.z * z
+            policy_terms.surrogate + loss.kl * kl - loss.entropy * stats.entropy + loss.balance * balance + loss.z * z
         )
         mismatch = kl_k3(mb.sampler_logprobs[mb.trained], old)
         meter.add(
@@ -346,11 +333,9 @@ def record(
         row = {"step": step + u + 1, **common, "tokens_trained": trained, **result}
         ctx.run.append("metrics", row)
         if cfg.loss.method == "c3po" and trained < batch.phi:
-            ctx.progress.note(
-                f"step {row['step']}: shortfall, {trained} of Φ={batch.phi} tokens, still divided by Φ"
-            )
+            ctx.progress.note(f"step {row['step']}: shortfall, {trained} of Φ={batch.phi} tokens, still divided by Φ")
     if cfg.rollouts_kept:
-        ctx.run.write_rollouts(step + 1, rollout_rows(batch, cfg.rollouts_kept))
+        ctx.run.write_lines(f"rollouts/step_{step + 1:06d}.jsonl", rollout_rows(batch, cfg.rollouts_kept))
     shown = (
         "stage",
         "reward_mean",

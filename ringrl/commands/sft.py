@@ -42,11 +42,7 @@ def main(ctx: Context) -> int:
     policy = Policy(cfg.model, cfg.trainer, cfg.optimizer, 1.0, ranks)
     stream = Stream(examples, cfg.seed)
     total = round(cfg.epochs * len(examples) / cfg.batch_examples)
-    saves = (
-        set(range(cfg.save_every, total, cfg.save_every))
-        if cfg.save_every
-        else epoch_ends(cfg, len(examples))
-    )
+    saves = set(range(cfg.save_every, total, cfg.save_every)) if cfg.save_every else epoch_ends(cfg, len(examples))
 
     step, tokens = 0, 0
     if ctx.run.checkpoints:
@@ -79,9 +75,7 @@ def main(ctx: Context) -> int:
         stop = ranks.broadcast(ctx.interrupted)
         if ranks.main:
             ctx.run.append("metrics", row)
-            ctx.progress.step(
-                step, total, {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
-            )
+            ctx.progress.step(step, total, {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")})
         if step in saves or step == total or stop:
             if step in saves or step == total:
                 measured = validate(policy, held_out, cfg, ranks)

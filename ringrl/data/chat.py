@@ -37,9 +37,7 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
-def make_prompts(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: Prompting, room: int
-) -> list[Prompt]:
+def make_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: Prompting, room: int) -> list[Prompt]:
     """Problems with the template applied, ready to sample from.
 
     Args:

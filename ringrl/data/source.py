@@ -88,12 +88,8 @@ def _hub(name: str, split: str) -> Iterator[tuple[str, Row]]:
     path, _, config = name.partition(":")  # "owner/name" or "owner/name:config"
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
-    except (
-        Exception
-    ) as e:  # datasets raises many kinds; all mean that the user must look at the name or network
-        raise DataError(
-            f"{name}: no such file, and not loadable as a hub dataset: {str(e).splitlines()[0]}"
-        ) from None
+    except Exception as e:  # datasets raises many kinds; all mean that the user must look at the name or network
+        raise DataError(f"{name}: no such file, and not loadable as a hub dataset: {str(e).splitlines()[0]}") from None
     for i, row in enumerate(rows):
         yield f"{name}[{i}]", row
 
@@ -126,11 +122,7 @@ def _messages(row: Row, where: str) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not messages:
         raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
     for m in messages:
-        if (
-            not isinstance(m, dict)
-            or not isinstance(m.get("role"), str)
-            or not isinstance(m.get("content"), str)
-        ):
+        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
             raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
     if messages[-1]["role"] != "assistant":
         raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")

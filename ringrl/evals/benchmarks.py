@@ -12,9 +12,7 @@ BENCHMARKS: dict[str, Source] = {
     "aime25": Source(files=("math-ai/aime25",), split="test", domain="math"),
     "amc23": Source(files=("math-ai/amc23",), split="test", domain="math", columns={"problem": "question"}),
     "math500": Source(files=("HuggingFaceH4/MATH-500",), split="test", domain="math"),
-    "gsm8k": Source(
-        files=("openai/gsm8k:main",), split="test", domain="math", columns={"problem": "question"}
-    ),
+    "gsm8k": Source(files=("openai/gsm8k:main",), split="test", domain="math", columns={"problem": "question"}),
 }
 
 

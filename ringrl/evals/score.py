@@ -24,7 +24,8 @@ def sample_and_score(
     """One scored group per prompt, in the order of the prompts."""
     waiting: dict[int, tuple[Group, list[str], list[Future[Verdict]]]] = {}
     for index, group in engine.generate(prompts, sampling, seed):
-        texts = [read(c.token_ids, tokenizer) for c in group.completions]
+        opened = thinking_prefix(group.prompt, tokenizer)
+        texts = [opened + read(c.token_ids, tokenizer) for c in group.completions]
         verdicts = [verifier.submit(group.prompt.domain, t, group.prompt.reference) for t in texts]
         waiting[index] = group, texts, verdicts
         on_group(len(waiting))
@@ -36,6 +37,12 @@ def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     if token_ids and token_ids[-1] == tokenizer.eos_token_id:
         token_ids = token_ids[:-1]
     return tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+def thinking_prefix(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """"<think>" when the chat template ends by opening the thought, so that one cut short is seen to be open."""
+    tail = tokenizer.decode(prompt.token_ids[-8:])
+    return "<think>" if tail.rstrip().endswith("<think>") else ""
 
 
 def _scored(group: Group, texts: list[str], futures: list[Future[Verdict]]) -> ScoredGroup:

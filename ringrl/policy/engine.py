@@ -28,9 +28,7 @@ from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.ranks import Ranks
 from ringrl.types import MicroBatch
 
-TermsFn = Callable[
-    [MicroBatch, TokenStats, int], torch.Tensor
-]  # (microbatch, its stats, its index) -> [n] loss terms
+TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
 
 class Policy:
@@ -39,9 +37,7 @@ class Policy:
     `inspect(rows)` is a forward pass without gradient; `update(rows, terms, lr)` is one optimizer step.
     """
 
-    def __init__(
-        self, model: str, trainer: Trainer, optimizer: Optimizer, temperature: float, ranks: Ranks
-    ) -> None:
+    def __init__(self, model: str, trainer: Trainer, optimizer: Optimizer, temperature: float, ranks: Ranks) -> None:
         self.ranks, self.trainer = ranks, trainer
         module = PolicyModule(load_lm(model, trainer.dtype, trainer.attention), temperature)
         if trainer.recompute:
@@ -112,9 +108,7 @@ class Policy:
         """
         state = json.loads((folder / "trainer" / "state.json").read_text())
         if state["ranks"] != self.ranks.size:
-            raise DataError(
-                f"{folder}: trainer.ranks: got {self.ranks.size}, the run was saved with {state['ranks']}"
-            )
+            raise DataError(f"{folder}: trainer.ranks: got {self.ranks.size}, the run was saved with {state['ranks']}")
         self.engine.load_checkpoint(str(folder / "trainer"), tag="engine")
         _set_rng_state(torch.load(folder / "trainer" / f"rng_{self.ranks.rank}.pt", weights_only=False))
         return state

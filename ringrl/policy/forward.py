@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import ringrl.models.attention  # noqa: F401  (registers "packed")
 from ringrl.algo.entropy import token_stats
-from ringrl.errors import DataError
 from ringrl.types import MicroBatch
 
 
@@ -46,9 +44,7 @@ class PolicyModule(nn.Module):
                 "max_length_k": longest,
             }
         moe = {"output_router_logits": True} if self.top_k else {}
-        out = self.lm.base_model(
-            input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **moe, **packed
-        )
+        out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **moe, **packed)
         hidden = out.last_hidden_state
         keep = mb.trained.flatten()
         logprobs, entropy = token_stats(
@@ -63,32 +59,5 @@ class PolicyModule(nn.Module):
 
 
 def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
-    """A causal language model from a Hugging Face folder.
-
-    Raises:
-        DataError: the folder is not a model that transformers can load.
-    """
-    check_model_folder(path)
-    return AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), attn_implementation=attention
-    )
-
-
-def check_model_folder(path: str) -> None:
-    """Raises DataError naming what is missing in a model folder."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise DataError(f"{path}: no such model folder")
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise DataError(f"{path}: no {name}, expected a Hugging Face model folder with its tokenizer")
-    if (
-        not (folder / "model.safetensors").is_file()
-        and not (folder / "model.safetensors.index.json").is_file()
-    ):
-        raise DataError(f"{path}: no model.safetensors")
-
-
-def num_experts(path: str) -> int:
-    config = AutoConfig.from_pretrained(path)
-    return getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0) or 0
+    """A causal language model from a Hugging Face folder."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), attn_implementation=attention)

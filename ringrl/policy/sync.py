@@ -73,11 +73,7 @@ class WeightSync:
 def checkpoint_shapes(folder: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors in a Hugging Face folder, from the file headers."""
     index = Path(folder) / "model.safetensors.index.json"
-    files = (
-        set(json.loads(index.read_text())["weight_map"].values())
-        if index.is_file()
-        else {"model.safetensors"}
-    )
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     shapes = {}
     for file in sorted(files):
         with safe_open(str(Path(folder) / file), "pt") as f:
@@ -91,6 +87,4 @@ def check_complete(weights: Mapping[str, torch.Tensor], expected: Mapping[str, t
     missing, extra = sorted(expected.keys() - sent.keys()), sorted(sent.keys() - expected.keys())
     wrong = sorted(n for n in expected.keys() & sent.keys() if sent[n] != expected[n])
     if missing or extra or wrong:
-        raise RingError(
-            f"weight sync: missing {missing[:3]}, unexpected {extra[:3]}, wrong shape {wrong[:3]}"
-        )
+        raise RingError(f"weight sync: missing {missing[:3]}, unexpected {extra[:3]}, wrong shape {wrong[:3]}")

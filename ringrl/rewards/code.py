@@ -47,9 +47,7 @@ def extract_code(text: str) -> str:
 def same_output(actual: str, expected: str) -> bool:
     """Line by line without trailing space; a line that differs, by tokens with a tolerance for decimals."""
     left, right = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (actual, expected))
-    return len(left) == len(right) and all(
-        a == b or _same_line(a, b) for a, b in zip(left, right, strict=True)
-    )
+    return len(left) == len(right) and all(a == b or _same_line(a, b) for a, b in zip(left, right, strict=True))
 
 
 def _same_line(actual: str, expected: str) -> bool:

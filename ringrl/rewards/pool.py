@@ -172,9 +172,7 @@ class VerifierPool:
     def _serve(self, number: int) -> None:
         """The life of one worker thread: keeps one child up and hands it one item after the other."""
         reason = self._start(number)
-        failures = (
-            1 if reason else 0
-        )  # starts in a row; a child that cannot start is not tried for every item
+        failures = 1 if reason else 0  # starts in a row; a child that cannot start is not tried for every item
         while (job := self._queue.get()) is not None:
             future, item = job
             if self._closed:
@@ -185,8 +183,9 @@ class VerifierPool:
                 reason = self._start(number)
                 failures = failures + 1 if reason else 0
             future.set_result(Verdict("error", reason) if reason else self._judge(number, item))
-            if number not in self._children and not self._closed:
+            if not reason and number not in self._children and not self._closed:  # lost: replaced ahead of need
                 reason = self._start(number)
+                failures = 1 if reason else 0
         self._drop(number)
 
     def _judge(self, number: int, item: dict) -> Verdict:

@@ -122,9 +122,7 @@ class Sandbox:
         flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
         command = [sys.executable, *flags, _host.__file__, str(os.getpid()), self._root]
         with theirs:
-            self._process = subprocess.Popen(
-                command, stdin=theirs, env={"PYTHONHASHSEED": "0"}, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, stdin=theirs, env={"PYTHONHASHSEED": "0"}, start_new_session=True)
         self._owner = os.getpid()
 
     def _stop(self) -> None:

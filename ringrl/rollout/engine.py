@@ -32,9 +32,7 @@ class RolloutEngine(Protocol):
     name: str  # what the user is shown
     version: int  # of the weights that sample now
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int
-    ) -> Iterator[tuple[int, Group]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
         """Yields (index into prompts, group) as groups are finished. Raises ChildDied past the deadline."""
         ...
 

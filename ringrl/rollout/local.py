@@ -23,9 +23,7 @@ class LocalEngine:
         ends = self.lm.generation_config.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int
-    ) -> Iterator[tuple[int, Group]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
         per_batch = max(self.concurrent // sampling.samples, 1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -51,9 +49,7 @@ class LocalEngine:
         if weights is None:
             lm = AutoModelForCausalLM.from_pretrained(self.path, dtype=self.dtype)
         else:
-            lm = type(self.lm).from_pretrained(
-                None, config=self.lm.config, state_dict=weights, dtype=self.dtype
-            )
+            lm = type(self.lm).from_pretrained(None, config=self.lm.config, state_dict=weights, dtype=self.dtype)
             lm.generation_config = self.lm.generation_config
         return lm.to(self.device).eval()
 
@@ -93,6 +89,4 @@ class LocalEngine:
         room = total - len(prompt.token_ids)
         end = next((i + 1 for i, t in enumerate(tokens[:room]) if t in self.ends), None)
         n = end if end is not None else min(room, len(tokens))
-        return Completion(
-            tuple(tokens[:n]), tuple(logprobs[:n]), "length" if end is None else "stop", self.version
-        )
+        return Completion(tuple(tokens[:n]), tuple(logprobs[:n]), "length" if end is None else "stop", self.version)

@@ -47,9 +47,7 @@ def buckets(tensors: Sequence[TensorSpec]) -> list[list[TensorSpec]]:
 class TransferGroup:
     """A process group of its own beside the trainer's and vLLM's. Every wait ends after `deadline_s`."""
 
-    def __init__(
-        self, host: str, port: int, rank: int, size: int, device: torch.device, deadline_s: float
-    ) -> None:
+    def __init__(self, host: str, port: int, rank: int, size: int, device: torch.device, deadline_s: float) -> None:
         timeout = timedelta(seconds=deadline_s)
         self.store = dist.TCPStore(host, port, size, rank == 0, timeout, wait_for_workers=False)
         prefixed = dist.PrefixStore("ringrl/weights", self.store)

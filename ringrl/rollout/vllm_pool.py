@@ -34,9 +34,7 @@ class VLLMPool:
         self.name = f"vLLM, {len(self.conns)} worker{'s' * (len(self.conns) > 1)}"
         self.transfer: TransferGroup | None = None
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int
-    ) -> Iterator[tuple[int, Group]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
         for i, conn in enumerate(self.conns):
             requests = [(j, list(prompts[j].token_ids)) for j in range(i, len(prompts), len(self.conns))]
             conn.send(("generate", requests, _params(sampling), seed * 1009 + i))
@@ -86,17 +84,13 @@ class VLLMPool:
         while busy:
             ready = wait(list(busy), timeout=max(end - time.monotonic(), 0))
             if not ready:
-                raise ChildDied(
-                    f"rollout: workers {sorted(busy.values())} did not answer within {self.deadline_s:g} s"
-                )
+                raise ChildDied(f"rollout: workers {sorted(busy.values())} did not answer within {self.deadline_s:g} s")
             for conn in ready:
                 assert isinstance(conn, Connection)
                 try:
                     kind, *rest = conn.recv()
                 except (EOFError, OSError):
-                    raise ChildDied(
-                        f"rollout: worker {busy[conn]} ended, see logs/worker{busy[conn]}.log"
-                    ) from None
+                    raise ChildDied(f"rollout: worker {busy[conn]} ended, see logs/worker{busy[conn]}.log") from None
                 if kind == "failed":
                     raise ChildDied(f"rollout: worker {busy[conn]} failed\n{rest[0]}")
                 if kind == "group":

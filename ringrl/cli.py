@@ -1,0 +1,136 @@
+"""The command line. Heavy libraries are imported by the processes that a command starts, never here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from ringrl import __version__
+from ringrl.errors import RingError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="ringrl")
+def cli() -> None:
+    """Post-train Mixture-of-Experts models: distil, select by entropy, train with C3PO, evaluate.
+
+    CONFIG is a YAML file; any of its keys can be overridden as key.sub=value. Exit codes: 0 done, 2 fix your
+    input, 3 the run diverged, 130 interrupted (state saved), 1 a fault.
+    """
+
+
+def _command(name: str, help_text: str) -> Callable[..., None]:
+    """A command that takes CONFIG, overrides, --dry-run and --resume."""
+
+    @cli.command(name, help=help_text)
+    @click.argument("config")
+    @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+    @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
+    @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
+    def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
+        from ringrl.config import PipelineConfig, load
+        from ringrl.plan import describe
+        from ringrl.start import CONFIGS
+
+        cfg = load(PipelineConfig if name == "run" else CONFIGS[name], config, overrides)
+        if dry_run:
+            click.echo(describe(cfg))
+            return
+        sys.exit(_run(name, cfg, resume))
+
+    return command
+
+
+def _run(name: str, cfg: object, resume: bool) -> int:
+    if name == "run":
+        from ringrl.commands.pipeline import run_pipeline
+
+        return run_pipeline(cfg, resume)  # type: ignore[arg-type]
+    from ringrl.start import start
+
+    return start(name, cfg, resume)  # type: ignore[arg-type]
+
+
+_command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.")
+_command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.")
+_command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.")
+_command("run", "The whole method from one file: sft, select-ckpt, rl stages, eval.")
+
+
+@cli.command("eval")
+@click.argument("config", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+@click.option("--model", help="Model folder.")
+@click.option("--bench", help="Benchmarks by name, separated by commas.")
+@click.option("--data", "data_dir", help="Folder with NAME.jsonl of every benchmark, instead of the hub.")
+@click.option("--samples", type=int, help="Responses per problem, k.")
+@click.option("--run", "run_dir", help="Run directory; by default runs/eval/MODEL.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration, start nothing.")
+@click.option("--resume", is_flag=True, help="Continue the run in its directory.")
+def evaluate(
+    config: str | None,
+    overrides: tuple[str, ...],
+    model: str | None,
+    bench: str | None,
+    data_dir: str | None,
+    samples: int | None,
+    run_dir: str | None,
+    dry_run: bool,
+    resume: bool,
+) -> None:
+    """avg@k with its standard error and pass@k, on named benchmarks or your own JSONL.
+
+    Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.
+    """
+    from ringrl.config import EvalConfig, load, resolve
+    from ringrl.plan import describe
+
+    if config and "=" in config:
+        config, overrides = None, (config, *overrides)
+    if bool(config) == bool(model):
+        raise click.UsageError("give either CONFIG or --model (with --bench)")
+    if config:
+        cfg = load(EvalConfig, config, overrides)
+    else:
+        raw = {
+            "run": run_dir or f"runs/eval/{Path(str(model)).resolve().name}",
+            "model": model,
+            "benchmarks": [{"name": b} for b in (bench or "").split(",") if b],
+        }
+        raw |= {k: v for k, v in {"data_dir": data_dir, "samples": samples}.items() if v is not None}
+        cfg = resolve(EvalConfig, raw, overrides, "command line")
+    if dry_run:
+        click.echo(describe(cfg))
+        return
+    sys.exit(_run("eval", cfg, resume))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True)
+def tiny(folder: Path, seed: int) -> None:
+    """Build the demo's inputs in FOLDER: a tiny MoE with its tokenizer, and tasks in three domains."""
+    from ringrl.commands.tiny import build
+
+    for line in build(folder, seed):
+        click.echo(line)
+
+
+def main() -> None:
+    """Entry point: errors that the user can fix are one line."""
+    try:
+        cli.main(standalone_mode=False)
+    except RingError as e:
+        click.secho("error ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(e), err=True)
+        sys.exit(e.exit_code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)

@@ -1,0 +1,105 @@
+"""`ringrl run`: the whole method from one file, stage after stage, each naming its parent; resumable anywhere.
+
+    sft -> select-ckpt -> rl (all its stages) -> eval of the start model and of every RL stage's model
+
+Runs in the command line's own process and imports nothing heavy: every stage is a command of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ringrl.config import PipelineConfig, RLConfig
+from ringrl.run import Run, open_run
+from ringrl.start import AnyConfig, is_finished, start
+
+Models = list[tuple[str, str]]  # (stage, model folder)
+
+
+def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
+    """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
+    run = open_run(cfg, cfg.model, [], resume)
+    sft = cfg.stage("sft", cfg.model)
+    select = cfg.stage("select", sft.run)
+    for command, stage in (("sft", sft), ("select-ckpt", select)):
+        if code := advance(command, stage):
+            return code
+    selection = json.loads((Path(select.run) / "selection.json").read_text())
+    rl = cfg.stage("rl", selection["chosen_path"])
+    if code := advance("rl", rl):
+        return code
+    models: Models = [("sft", rl.model), *stage_models(rl)]
+    for name, model in models:
+        if code := advance("eval", cfg.stage("eval", model, f"eval_{name}")):
+            return code
+    trained = sum(r["tokens_trained"] for r in Run(rl.run).rows("metrics"))
+    add_token_ratio(Run(select.run), selection, trained)
+    run.write("summary.json", summary := summarize(run, cfg, rl, models))
+    from ringrl.report import write_report
+
+    show(summary, write_report(run.path))
+    return 0
+
+
+def advance(command: str, stage: AnyConfig) -> int:
+    """Start a stage, continue it, or skip it when it is finished."""
+    if is_finished(Run(stage.run)):
+        return 0
+    return start(command, stage, resume=(Path(stage.run) / "config.yaml").is_file(), report=False)
+
+
+def stage_models(rl: RLConfig) -> Models:
+    """The model at the end of every RL stage."""
+    ends, total = [], 0
+    for s in rl.stages:
+        total += s.steps
+        ends.append((s.name, str(Run(rl.run).checkpoint(total))))
+    return ends
+
+
+def add_token_ratio(select: Run, selection: dict[str, Any], rl_tokens: int) -> None:
+    """The paper's token efficiency, RL tokens / SFT tokens [P §4.3.2], into selection.json."""
+    row = next(r for r in selection["rows"] if r["name"] == selection["chosen"])
+    if row["sft_tokens"]:
+        select.write("selection.json", {**selection, "rl_sft_token_ratio": rl_tokens / row["sft_tokens"]})
+
+
+def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> dict[str, Any]:
+    """A row per stage: its model and its score on every benchmark."""
+    rows = []
+    for name, model in models:
+        results = json.loads((run.path / f"eval_{name}" / "results.json").read_text())
+        scores = {
+            b: {k: r[k] for k in ("avg", "se", "pass_k", "k", "n", "errors")} for b, r in results["benchmarks"].items()
+        }
+        rows.append({"stage": name, "model": model, "scores": scores})
+    finished = sorted(run.path.glob("*/finished.json"), key=lambda p: p.stat().st_mtime)
+    return {
+        "rows": rows,
+        "seed": cfg.seed,
+        "phi": rl.update_phi(rl.stages[0]),
+        "seconds": {p.parent.name: json.loads(p.read_text())["seconds"] for p in finished},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def show(summary: dict[str, Any], report: Path) -> None:
+    """The final table."""
+    console = Console(stderr=True)
+    first = summary["rows"][0]["scores"]
+    k = next(iter(first.values()))["k"]
+    table = Table(title=f"avg@{k} on held-out problems, % ± standard error")
+    table.add_column("stage")
+    for name in first:
+        table.add_column(name, justify="right")
+    for row in summary["rows"]:
+        cells = [f"{100 * s['avg']:.1f} ± {100 * s['se']:.1f}" for s in row["scores"].values()]
+        table.add_row(row["stage"], *cells)
+    console.print(table)
+    console.print(f"{report.parent}/summary.json\n{report}", soft_wrap=True, highlight=False)

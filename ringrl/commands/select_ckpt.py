@@ -1,0 +1,142 @@
+"""`ringrl select-ckpt`: which SFT checkpoint to start RL from [P §4.3].
+
+For every checkpoint, sample responses to the probe prompts at temperature 1.0 and measure
+
+    H = mean over response tokens of -Σ_v π(v) log π(v)   in nats, exact, in a trainer forward
+
+Rule: among the checkpoints with H inside the band, the best avg@k; none inside: the nearest to it, with a
+warning. The paper's band, 0.3 to 0.5, is a property of its models; its best start is not the best-scoring
+checkpoint, which `rule: best-score` would choose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ringrl.algo.pack import pack, strand
+from ringrl.commands.context import Context
+from ringrl.config import SelectConfig, load
+from ringrl.data.chat import load_tokenizer, make_prompts
+from ringrl.data.source import read_problems
+from ringrl.errors import DataError
+from ringrl.evals.metrics import summarize
+from ringrl.evals.score import sample_and_score
+from ringrl.policy.engine import hf_weights, to_device
+from ringrl.policy.forward import PolicyModule, load_lm
+from ringrl.policy.sync import check_complete, checkpoint_shapes
+from ringrl.rewards import VerifierPool
+from ringrl.rollout.engine import Sampling
+from ringrl.run import Run
+from ringrl.start import find_checkpoints
+from ringrl.types import Sample, ScoredGroup
+
+Row = dict[str, Any]
+
+
+def main(ctx: Context) -> int:
+    cfg = load(SelectConfig, ctx.run.path / "config.yaml")
+    folders = find_checkpoints(cfg.model)
+    tokenizer = load_tokenizer(str(folders[0]), cfg.prompting)
+    prompts = make_prompts(read_problems(cfg.probe), tokenizer, cfg.prompting, cfg.max_total_tokens)
+    engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
+    rows = []
+    with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s) as verifier:
+        for i, folder in enumerate(folders):
+            if ctx.interrupted:
+                return 130
+            module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
+            weights = hf_weights(module)
+            check_complete(weights, checkpoint_shapes(str(folder)))
+            engine.update(weights, version=i + 1)
+            sampling = Sampling(cfg.samples, 1.0, cfg.max_total_tokens)
+            name = folder.name
+
+            def show(done: int, name: str = name) -> None:
+                ctx.progress.phase(f"sample {name}", done, len(prompts))
+
+            scored = sample_and_score(engine, verifier, tokenizer, prompts, sampling, cfg.seed, show)
+            entropy, gap = measure(module, scored, cfg)
+            if gap > cfg.rollout.parity_limit:
+                raise DataError(f"{folder}: the engine's log-probs differ from the trainer's by {gap:.3g} nats")
+            rows.append(make_row(folder, entropy, summarize(scored), cfg.band))
+            shown = {"checkpoint": name, "entropy": entropy, f"avg@{cfg.samples}": rows[-1]["score"]}
+            ctx.progress.step(i + 1, len(folders), shown)
+    engine.close()
+    chosen, reason, inside = choose(rows, cfg.band, cfg.rule)
+    best = max(rows, key=lambda r: r["score"])
+    if not inside and cfg.rule == "entropy-band":
+        ctx.progress.note(f"warning: {reason}")
+    ctx.run.write(
+        "selection.json",
+        {
+            "band": list(cfg.band),
+            "rule": cfg.rule,
+            "chosen": chosen["name"],
+            "chosen_path": chosen["path"],
+            "reason": reason,
+            "by_score": best["name"],
+            "rows": rows,
+        },
+    )
+    return 0
+
+
+@torch.no_grad()
+def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) -> tuple[float, float]:
+    """(mean entropy in nats per response token, largest log-prob gap to the engine)."""
+    samples = [Sample(g.group.prompt, c, 0.0, 0.0, len(c.token_ids)) for g in scored for c in g.group.completions]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(device)
+    total, n, gap = 0.0, 0, 0.0
+    for row in pack([strand(s, 0.0) for s in samples], 1, cfg.trainer.microbatch_tokens)[0]:
+        mb = to_device(row, device)
+        stats = module(mb)
+        total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)
+        gap = max(gap, float((stats.logprobs - mb.sampler_logprobs[mb.trained]).abs().max()))
+    return total / max(n, 1), gap
+
+
+def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[float, float]) -> Row:
+    """One line of the table. Step, epoch and tokens are known when the folder belongs to an SFT run."""
+    known: Row = {}
+    if folder.parent.name == "checkpoints":
+        step = int(folder.name.rpartition("_")[2])
+        known = next((r for r in Run(folder.parent.parent).rows("metrics") if r["step"] == step), {})
+    return {
+        "name": folder.name,
+        "path": str(folder),
+        "step": known.get("step"),
+        "epoch": known.get("epoch"),
+        "sft_tokens": known.get("tokens_total"),
+        "entropy": entropy,
+        "score": numbers["avg"],
+        "score_se": numbers["se"],
+        "pass_k": numbers["pass_k"],
+        "k": numbers["k"],
+        "length_mean": numbers["length_mean"],
+        "truncated_frac": numbers["truncated_frac"],
+        "errors": numbers["errors"],
+        "in_band": band[0] <= entropy <= band[1],
+    }
+
+
+def choose(rows: list[Row], band: tuple[float, float], rule: str) -> tuple[Row, str, bool]:
+    """(the chosen row, the reason, whether any row was inside the band)."""
+    inside = [r for r in rows if r["in_band"]]
+    if rule == "best-score":
+        row = max(rows, key=lambda r: r["score"])
+        return row, f"best score, {row['score']:.3f}; entropy {row['entropy']:.3f} not considered", bool(inside)
+    if inside:
+        row = max(inside, key=lambda r: r["score"])
+        return row, (f"best score, {row['score']:.3f}, of {len(inside)} with entropy in "
+                     f"[{band[0]:g}, {band[1]:g}]; its entropy is {row['entropy']:.3f}"), True  # fmt: skip
+
+    def distance(r: Row) -> float:
+        return max(band[0] - r["entropy"], r["entropy"] - band[1])
+
+    row = min(rows, key=distance)
+    return row, (f"no checkpoint has entropy in [{band[0]:g}, {band[1]:g}]; {row['name']} is nearest "
+                 f"with {row['entropy']:.3f}"), False  # fmt: skip

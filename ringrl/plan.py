@@ -1,0 +1,88 @@
+"""`--dry-run`: the resolved configuration, and what follows from it by arithmetic. Starts nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+
+from ringrl.config import EvalConfig, Knobs, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage, Trainer, dump
+
+GIB = 1 << 30
+
+
+def describe(cfg: Knobs) -> str:
+    """The configuration as YAML, then the arithmetic as comments."""
+    return dump(cfg) + "\n".join(f"# {line}" for line in arithmetic(cfg))
+
+
+def arithmetic(cfg: Knobs) -> list[str]:
+    if isinstance(cfg, SFTConfig):
+        return [
+            f"step: {cfg.batch_examples} examples of at most {cfg.max_tokens} tokens = at most "
+            f"{cfg.batch_examples * cfg.max_tokens:,} tokens, over {_ranks(cfg.trainer)}",
+            *_memory(cfg.model, cfg.trainer, reference=False),
+        ]
+    if isinstance(cfg, SelectConfig):
+        return [f"per checkpoint: probe prompts x {cfg.samples} samples of at most {cfg.max_total_tokens:,} tokens"]
+    if isinstance(cfg, RLConfig):
+        lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
+        return [*lines, *_memory(cfg.model, cfg.trainer, reference=cfg.loss.kl > 0)]
+    if isinstance(cfg, EvalConfig):
+        most = f"at most {cfg.max_total_tokens:,} tokens each"
+        return [f"{b.name}: k = {b.samples or cfg.samples} samples a problem, {most}" for b in cfg.benchmarks]
+    assert isinstance(cfg, PipelineConfig)
+    lines = []
+    for name in ("sft", "select", "rl", "eval"):
+        lines += [f"{name}: {line}" for line in arithmetic(cfg.stage(name, cfg.model))]
+    return lines
+
+
+def _stage(cfg: RLConfig, s: Stage) -> list[str]:
+    responses = s.prompts * s.samples
+    batches = s.steps // cfg.updates
+    lines = [
+        f"stage {s.name}: {batches} rollout batches of {s.prompts} prompts x {s.samples} samples = {responses:,} "
+        f"responses, at most {responses * s.max_total_tokens:,} tokens; {s.steps} optimizer steps"
+    ]
+    if cfg.loss.method == "c3po":
+        phi = cfg.update_phi(s)
+        rows = math.ceil(phi / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
+        lines.append(
+            f"stage {s.name}: Φ = {phi:,} tokens per optimizer step (scope {s.budget.scope}), at least {rows} "
+            f"microbatches of {cfg.trainer.microbatch_tokens:,} tokens on each of {_ranks(cfg.trainer)}; filled by "
+            f"responses of {phi * cfg.updates / responses:,.0f} tokens on average"
+        )
+    return lines
+
+
+def _ranks(trainer: Trainer) -> str:
+    return f"{trainer.ranks} rank{'s' * (trainer.ranks > 1)}"
+
+
+def _memory(model: str, trainer: Trainer, reference: bool) -> list[str]:
+    """Weights, gradients and AdamW state per rank; activations come on top."""
+    count = parameters(model)
+    if not count:
+        return [f"model {model}: not there yet, no memory estimate"]
+    low = 2 if trainer.dtype == "bfloat16" else 4
+    weights, grads = count * low, count * low
+    state = count * (8 if low == 4 else 12)  # two moments in fp32, and the fp32 master copy under bfloat16
+    shard = [1, 1, 1, trainer.ranks][trainer.zero], [1, 1, trainer.ranks, trainer.ranks][trainer.zero]
+    total = weights / shard[0] + grads / shard[1] + state / (trainer.ranks if trainer.zero else 1)
+    total += weights * reference
+    return [
+        f"model: {count:,} parameters; weights, gradients, optimizer{', reference' * reference} take "
+        f"{total / GIB:.2f} GiB per rank (ZeRO-{trainer.zero}, {_ranks(trainer)}), activations on top"
+    ]
+
+
+def parameters(model: str) -> int:
+    """Parameters of a model folder, counted from the headers of its files; 0 when there are none."""
+    count = 0
+    for file in Path(model).glob("*.safetensors"):
+        with file.open("rb") as f:
+            header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        count += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    return count

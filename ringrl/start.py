@@ -1,0 +1,109 @@
+"""From a checked configuration to a finished run: input checks, the run directory, processes, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringrl.config import EvalConfig, Knobs, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
+from ringrl.data.source import check_files
+from ringrl.errors import DataError
+from ringrl.evals.benchmarks import source_of
+from ringrl.launch import engine_name, launch
+from ringrl.run import Run, open_run
+
+AnyConfig = SFTConfig | SelectConfig | RLConfig | EvalConfig
+CONFIGS: dict[str, type[Knobs]] = {"sft": SFTConfig, "select-ckpt": SelectConfig, "rl": RLConfig, "eval": EvalConfig}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a command must be given."""
+
+    sources: tuple[Source, ...]
+    model: str  # the folder whose weights and tokenizer the processes start from
+    trainer: Trainer
+    rollout: Rollout | None
+    max_total_tokens: int
+
+
+def needs(cfg: AnyConfig) -> Needs:
+    """Raises DataError when a model folder is not one."""
+    if isinstance(cfg, SFTConfig):
+        return Needs((cfg.data, cfg.validation), cfg.model, cfg.trainer, None, cfg.max_tokens)
+    if isinstance(cfg, SelectConfig):
+        first = find_checkpoints(cfg.model)[0]
+        one = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one after the other
+        return Needs((cfg.probe,), str(first), one, cfg.rollout, cfg.max_total_tokens)
+    if isinstance(cfg, RLConfig):
+        data = [s for stage in cfg.stages for s in stage.data] + [h.data for h in cfg.held_out]
+        most = max(s.max_total_tokens for s in cfg.stages)
+        return Needs(tuple(data), cfg.model, cfg.trainer, cfg.rollout, most)
+    sources = tuple(source_of(b, cfg.data_dir) for b in cfg.benchmarks)
+    return Needs(sources, cfg.model, Trainer(), cfg.rollout, cfg.max_total_tokens)
+
+
+def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> int:
+    """Run one command to its end. Returns its exit code.
+
+    Raises:
+        UserError: something the user can fix; nothing was started or overwritten.
+    """
+    need = needs(cfg)
+    check_files(need.sources)
+    check_model_folder(need.model)
+    if need.rollout:
+        engine_name(need.rollout)
+    fresh = not (Path(cfg.run) / "config.yaml").is_file()
+    run = open_run(cfg, cfg.model, need.sources, resume)
+    if is_finished(run):
+        return 0
+    began = time.time()
+    module = command.replace("-", "_")
+    code = launch(
+        module,
+        run,
+        need.trainer.ranks,
+        need.trainer.threads,
+        need.model,
+        need.rollout,
+        need.max_total_tokens,
+        fresh,
+    )
+    if code == 0:
+        if report:
+            from ringrl.report import write_report
+
+            write_report(run.path)
+        run.write("finished.json", {"seconds": round(time.time() - began, 1)})
+    return code
+
+
+def is_finished(run: Run) -> bool:
+    return (run.path / "finished.json").is_file()
+
+
+def find_checkpoints(model: str) -> list[Path]:
+    """The checkpoints of an SFT run, or the model folders in a folder.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = Run(model).checkpoints or sorted(p.parent for p in Path(model).glob("*/config.json"))
+    if not found:
+        raise DataError(f"{model}: no checkpoints, expected an SFT run or a folder of model folders")
+    return found
+
+
+def check_model_folder(path: str) -> None:
+    """Raises DataError naming what is missing in a model folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"{path}: no such model folder")
+    wanted = ("config.json", "tokenizer_config.json")
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if not list(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise DataError(f"{path}: no {missing[0]}, expected a Hugging Face model folder with its tokenizer")
