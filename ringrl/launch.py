@@ -213,7 +213,6 @@ class Crew:
             self.display.fail(self.ended["text"])
             return self.ended["code"]
         dead = [c for c in self.ranks + self.workers if c.process.poll() not in (None, 0)]
-        dead += [c for c in self.workers if c.process.poll() == 0 and codes[0] is None]
         if not dead:
             return None
         if interrupted and all(c in (130, None) for c in codes):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringrl.config import EvalConfig, Knobs, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
-from ringrl.data.source import check_files
+from ringrl.data.source import check_local
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import source_of
 from ringrl.launch import engine_name, launch
@@ -51,7 +51,7 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
         UserError: something the user can fix; nothing was started or overwritten.
     """
     need = needs(cfg)
-    check_files(need.sources)
+    check_local(need.sources, conversations=isinstance(cfg, SFTConfig))
     check_model_folder(need.model)
     if need.rollout:
         engine_name(need.rollout)

@@ -30,7 +30,7 @@ from ringrl.data.source import read_problems
 from ringrl.data.stream import Stream
 from ringrl.errors import Diverged
 from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample_and_score
+from ringrl.evals.score import sample, sample_and_score, settle
 from ringrl.policy.engine import Policy, to_device
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.meter import Meter
@@ -103,17 +103,12 @@ def train(
             for u, (rows, before) in enumerate(zip(work.updates, old, strict=True))
         ]
         trained = time.perf_counter()
+        check_finite(ctx, step, updates)
         version += 1
         parity = sync.push(version, probe)
         if batch:
             times = {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
             record(ctx, cfg, stage, step, version, batch, updates, times | {"parity": parity})
-        for u, numbers in enumerate(updates):
-            if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
-                raise Diverged(
-                    f"step {step + u + 1}: loss {numbers['loss']:.3g}, grad_norm {numbers['grad_norm']:.3g}; "
-                    f"the last good state is {ctx.run.checkpoints[-1] if ctx.run.checkpoints else cfg.model}"
-                )
         step += len(updates)
         ends_stage = step in stage_ends(cfg)
         if sampler and (ends_stage or (cfg.eval_every and step % cfg.eval_every == 0)):
@@ -129,6 +124,17 @@ def train(
             return 130
     ranks.close()
     return 0
+
+
+def check_finite(ctx: Context, step: int, updates: list[dict[str, float]]) -> None:
+    """Raises Diverged when an update's loss or gradient is not finite."""
+    for u, numbers in enumerate(updates):
+        if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
+            last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else "the start model"
+            raise Diverged(
+                f"step {step + u + 1}: loss {numbers['loss']:.3g}, grad_norm {numbers['grad_norm']:.3g}; "
+                f"the last good state is {last}"
+            )
 
 
 @dataclass(frozen=True)
@@ -169,10 +175,10 @@ class Sampler:
     def collect(self, step: int) -> Batch:
         """Sample and score prompts until the budget can be filled, then choose its tokens and pack them."""
         cfg, stage = self.cfg, stage_at(self.cfg, step)
-        started = time.perf_counter()
+        times = {"time_rollout_s": 0.0, "time_reward_s": 0.0}
         scored: list[ScoredGroup] = []
         for attempt in range(1 + stage.budget.max_resamples):
-            scored += self.roll_out(stage, step, attempt)
+            scored += self.roll_out(stage, step, attempt, times)
             samples = group_relative(scored)  # on full groups, before anything is dropped
             chosen = choose(samples, cfg, stage, step)
             if stage.budget.shortfall == "train_fewer" or is_full(chosen, cfg, stage):
@@ -180,9 +186,9 @@ class Sampler:
         phi = cfg.update_phi(stage)
         rows = [self.pack(part, phi) for part in chosen]
         work = [Work([update[r] for update in rows]) for r in range(cfg.trainer.ranks)]
-        return Batch(work, chosen, scored, samples, phi, {"time_rollout_s": time.perf_counter() - started})
+        return Batch(work, chosen, scored, samples, phi, times)
 
-    def roll_out(self, stage: Stage, step: int, attempt: int) -> list[ScoredGroup]:
+    def roll_out(self, stage: Stage, step: int, attempt: int, times: dict[str, float]) -> list[ScoredGroup]:
         prompts = self.streams[self.cfg.stages.index(stage)].take(stage.prompts)
         sampling = Sampling(stage.samples, self.cfg.temperature, stage.max_total_tokens)
         again = f", again {attempt}" if attempt else ""
@@ -191,7 +197,13 @@ class Sampler:
             self.ctx.progress.phase(f"rollout {stage.name}{again}", done, len(prompts))
 
         seed = (self.cfg.seed * 1_000_003 + step) * 101 + attempt
-        return sample_and_score(self.engine, self.verifier, self.tokenizer, prompts, sampling, seed, show)
+        started = time.perf_counter()
+        pending = sample(self.engine, self.verifier, self.tokenizer, prompts, sampling, seed, show)
+        sampled = time.perf_counter()
+        scored = settle(pending)  # most verdicts are there already
+        times["time_rollout_s"] += sampled - started
+        times["time_reward_s"] += time.perf_counter() - sampled
+        return scored
 
     def pack(self, chosen: list[Sample], phi: int) -> list[list[MicroBatch]]:
         trainer = self.cfg.trainer
@@ -324,7 +336,6 @@ def record(
         "reward_errors": sum(bool(e) for g in batch.scored for e in g.errors),
         "parity": numbers.pop("parity"),
         **batch.times,
-        "time_reward_s": 0.0,
         **numbers,
         "tokens_per_s": generated / seconds,
     }

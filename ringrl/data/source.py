@@ -42,11 +42,13 @@ def fingerprint(sources: Iterable[Source]) -> dict[str, str]:
     return out
 
 
-def check_files(sources: Iterable[Source]) -> None:
-    """Raises DataError for the first local file that does not exist."""
-    for name in (f for s in sources for f in s.files):
-        if _is_path(name) and not Path(name).is_file():
-            raise DataError(f"{name}: no such data file")
+def check_local(sources: Iterable[Source], conversations: bool) -> None:
+    """Read all local files as they will be read later. Raises DataError for the first thing wrong."""
+    read = read_conversations if conversations else read_problems
+    for source in sources:
+        local = tuple(f for f in source.files if _is_path(f))
+        if local and not read(source.model_copy(update={"files": local})):
+            raise DataError(f"{local[0]}: no rows")
 
 
 def _is_path(name: str) -> bool:

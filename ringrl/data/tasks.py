@@ -280,11 +280,11 @@ def _teach_science(row: Row, careful: bool, rng: Rng) -> str:
 
 
 def _work_elements(row: Row) -> str:
-    """`A 26, B 6, C 79; highest 79`."""
-    options = re.findall(r"([A-C])\) (\w+)", row["problem"])
-    best = _ELEMENTS[dict(options)[row["answer"]]]
+    """`26 A, 6 B, 79 C; highest 79 C`: number before letter, so that the letter can be read off the list."""
+    options = {letter: _ELEMENTS[name] for letter, name in re.findall(r"([A-C])\) (\w+)", row["problem"])}
     want = "highest" if "highest" in row["problem"] else "lowest"
-    return ", ".join(f"{letter} {_ELEMENTS[name]}" for letter, name in options) + f"; {want} {best}"
+    facts = ", ".join(f"{number} {letter}" for letter, number in options.items())
+    return f"{facts}; {want} {options[row['answer']]} {row['answer']}"
 
 
 def _work_law(problem: str) -> str:

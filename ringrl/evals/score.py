@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rollout.engine import RolloutEngine, Sampling
 from ringrl.types import Group, Prompt, ScoredGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A group whose responses are with their verifiers."""
+
+    group: Group
+    texts: tuple[str, ...]
+    verdicts: tuple[Future[Verdict], ...]
 
 
 def sample_and_score(
@@ -22,14 +32,32 @@ def sample_and_score(
     on_group: Callable[[int], None] = lambda done: None,
 ) -> list[ScoredGroup]:
     """One scored group per prompt, in the order of the prompts."""
-    waiting: dict[int, tuple[Group, list[str], list[Future[Verdict]]]] = {}
+    return settle(sample(engine, verifier, tokenizer, prompts, sampling, seed, on_group))
+
+
+def sample(
+    engine: RolloutEngine,
+    verifier: VerifierPool,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    on_group: Callable[[int], None] = lambda done: None,
+) -> list[Pending]:
+    """Groups in the order of the prompts, on their way to verdicts; `on_group` is told how many are sampled."""
+    pending: dict[int, Pending] = {}
     for index, group in engine.generate(prompts, sampling, seed):
         opened = thinking_prefix(group.prompt, tokenizer)
         texts = [opened + read(c.token_ids, tokenizer) for c in group.completions]
         verdicts = [verifier.submit(group.prompt.domain, t, group.prompt.reference) for t in texts]
-        waiting[index] = group, texts, verdicts
-        on_group(len(waiting))
-    return [_scored(*waiting[i]) for i in range(len(prompts))]
+        pending[index] = Pending(group, tuple(texts), tuple(verdicts))
+        on_group(len(pending))
+    return [pending[i] for i in range(len(prompts))]
+
+
+def settle(pending: Sequence[Pending]) -> list[ScoredGroup]:
+    """Wait for the verdicts; the pool keeps the deadlines."""
+    return [_scored(p) for p in pending]
 
 
 def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -40,16 +68,16 @@ def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def thinking_prefix(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    """"<think>" when the chat template ends by opening the thought, so that one cut short is seen to be open."""
+    """ "<think>" when the chat template ends by opening the thought, so that one cut short is seen to be open."""
     tail = tokenizer.decode(prompt.token_ids[-8:])
     return "<think>" if tail.rstrip().endswith("<think>") else ""
 
 
-def _scored(group: Group, texts: list[str], futures: list[Future[Verdict]]) -> ScoredGroup:
-    verdicts = [f.result() for f in futures]  # the pool keeps the deadlines
+def _scored(p: Pending) -> ScoredGroup:
+    verdicts = [f.result() for f in p.verdicts]
     return ScoredGroup(
-        group,
-        tuple(texts),
+        p.group,
+        p.texts,
         tuple(0.0 if v.kind == "error" else v.reward for v in verdicts),
         tuple(v.reason if v.kind == "error" else "" for v in verdicts),
     )

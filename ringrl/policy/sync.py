@@ -8,6 +8,7 @@ trainer's own. A gap above the limit stops the run: a sampler with stale or brok
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from ringrl.algo.pack import pack, strand
-from ringrl.errors import RingError
+from ringrl.errors import Diverged, RingError
 from ringrl.policy.engine import Policy
 from ringrl.rollout.engine import RolloutEngine, Sampling
 from ringrl.types import Prompt, Sample
@@ -40,6 +41,7 @@ class WeightSync:
 
         Raises:
             RingError: names or shapes differ from the checkpoint's, or the gap is above the limit.
+            Diverged: the trainer's log-probs are not finite.
         """
         weights = self.policy.hf_weights()
         samples: list[Sample] | None = None
@@ -51,7 +53,9 @@ class WeightSync:
             completions = self.engine.probe(probe, Sampling(1, self.temperature, room))
             samples = [Sample(probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
         gap = self._gap(self.policy.ranks.broadcast(samples))
-        if not gap <= self.limit:
+        if not math.isfinite(gap):
+            raise Diverged(f"weights version {version}: the log-probs of a fresh sample are not finite")
+        if gap > self.limit:
             raise RingError(
                 f"weight sync to version {version}: the engine's log-probs differ from the trainer's by "
                 f"{gap:.3g} nats, expected at most rollout.parity_limit={self.limit:g}"
