@@ -55,7 +55,6 @@ def _bins_packed(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list
     """Longest first into the emptiest row; more rows until the fullest fits."""
     order = sorted(strands, key=lambda s: len(s.token_ids), reverse=True)
     total = sum(len(s.token_ids) for s in order)
-    longest = len(order[0].token_ids) if order else 0
     count = max(ranks, -(-total // max(max_tokens, 1)))
     while True:
         count += -count % ranks
@@ -65,7 +64,7 @@ def _bins_packed(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list
             i = loads.index(min(loads))
             bins[i].append(s)
             loads[i] += len(s.token_ids)
-        if max(loads) <= max(max_tokens, longest):
+        if all(load <= max_tokens or len(b) == 1 for load, b in zip(loads, bins, strict=True)):
             return bins
         count += 1
 

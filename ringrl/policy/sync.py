@@ -8,14 +8,13 @@ trainer's own. A gap above the limit stops the run: a sampler with stale or brok
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from ringrl.algo.pack import pack, strand
+from ringrl.algo.pack import Strand, pack, strand
 from ringrl.errors import Diverged, RingError
 from ringrl.policy.engine import Policy
 from ringrl.rollout.engine import RolloutEngine, Sampling
@@ -33,8 +32,8 @@ class WeightSync:
         self.policy, self.engine, self.temperature, self.limit = policy, engine, temperature, limit
         self.expected = checkpoint_shapes(model)
 
-    def push(self, version: int, probe: Prompt | None) -> float:
-        """A collective. `probe` is needed on rank 0.
+    def push(self, version: int, probe: Prompt) -> float:
+        """A collective.
 
         Returns:
             The largest gap between trainer and worker log-probs, in nats.
@@ -43,24 +42,29 @@ class WeightSync:
             RingError: names or shapes differ from the checkpoint's, or the gap is above the limit.
             Diverged: the trainer's log-probs are not finite.
         """
+        self._check_finite(version, probe)
         weights = self.policy.hf_weights()
         samples: list[Sample] | None = None
         if self.engine is not None:
-            assert probe is not None
             check_complete(weights, self.expected)
             self.engine.update(weights, version)
             room = len(probe.token_ids) + PROBE_TOKENS
             completions = self.engine.probe(probe, Sampling(1, self.temperature, room))
             samples = [Sample(probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
         gap = self._gap(self.policy.ranks.broadcast(samples))
-        if not math.isfinite(gap):
-            raise Diverged(f"weights version {version}: the log-probs of a fresh sample are not finite")
-        if gap > self.limit:
+        if not gap <= self.limit:
             raise RingError(
                 f"weight sync to version {version}: the engine's log-probs differ from the trainer's by "
                 f"{gap:.3g} nats, expected at most rollout.parity_limit={self.limit:g}"
             )
         return gap
+
+    def _check_finite(self, version: int, probe: Prompt) -> None:
+        ids = probe.token_ids
+        strands = [Strand(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * self.policy.ranks.size
+        rows = pack(strands, self.policy.ranks.size, len(ids))[self.policy.ranks.rank]
+        if not all(torch.isfinite(stats.logprobs).all() for stats in self.policy.inspect(rows)):
+            raise Diverged(f"weights version {version}: the trainer's own log-probs are not finite")
 
     def _gap(self, samples: list[Sample]) -> float:
         ranks = self.policy.ranks

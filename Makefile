@@ -1,0 +1,34 @@
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check bench clean
+
+help:           ## show these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: $(VENV)/.ready  ## virtual environment with everything (a minute or two)
+
+$(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/setup.sh
+	scripts/setup.sh $(VENV)
+
+demo: setup     ## the whole method on this CPU, into runs/demo; continues where it was stopped
+	test -d runs/tiny || $(BIN)/ringrl tiny runs/tiny
+	$(BIN)/ringrl run configs/tiny/run.yaml --resume
+
+test: setup     ## the tests (minutes)
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup ## the tests, slow ones too
+	$(BIN)/pytest
+
+check: setup    ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup    ## the demo over three seeds, with standard errors (an hour)
+	$(BIN)/python scripts/bench_demo.py
+
+clean:          ## remove runs and the virtual environment
+	rm -rf runs $(VENV)

@@ -1,0 +1,5 @@
+"""`python -m ringrl` is `ringrl`."""
+
+from ringrl.cli import main
+
+main()

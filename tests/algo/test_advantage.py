@@ -1,0 +1,87 @@
+"""Eq. 1 against NumPy, its invariances, and what a failed verifier does to a group."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from ringrl.algo.advantage import group_advantages, group_relative
+from ringrl.types import Completion, Group, Prompt, ScoredGroup
+
+
+def scored(name: str, rewards: list[float], errors: list[str], rng: random.Random) -> ScoredGroup:
+    completions = []
+    for k in range(len(rewards)):
+        n = rng.randint(1, 6)
+        completions.append(Completion(tuple(range(k, k + n)), (-0.5,) * n, "stop", 0))
+    group = Group(Prompt(name, "math", (1, 2), {}), tuple(completions))
+    return ScoredGroup(group, ("",) * len(rewards), tuple(rewards), tuple(errors))
+
+
+def random_rewards(rng: random.Random) -> list[float]:
+    draw = rng.choice([lambda: float(rng.randint(0, 1)), rng.random])
+    return [draw() for _ in range(rng.randint(1, 20))]
+
+
+def test_advantages_are_rewards_standardised_with_the_population_deviation():
+    rng, mixed = random.Random(0), 0
+    for _ in range(200):
+        rewards = np.array(random_rewards(rng))
+        if rewards.max() > rewards.min():
+            mixed += 1
+            expected = (rewards - rewards.sum() / len(rewards)) / np.sqrt(
+                ((rewards - rewards.mean()) ** 2).sum() / len(rewards)
+            )
+            np.testing.assert_allclose(group_advantages(rewards.tolist()), expected, rtol=0, atol=1e-10)
+    assert mixed > 100
+
+
+def test_one_right_of_four_by_hand():
+    assert group_advantages([0, 0, 1, 0]) == pytest.approx([-(3**-0.5), -(3**-0.5), 3**0.5, -(3**-0.5)], abs=1e-12)
+
+
+def test_advantages_have_mean_zero_and_deviation_one():
+    rng = random.Random(1)
+    for _ in range(50):
+        a = np.array(group_advantages([0.0, 1.0, *random_rewards(rng)]))
+        assert abs(a.mean()) < 1e-10
+        assert abs(a.std() - 1) < 1e-10
+
+
+def test_shifting_and_scaling_rewards_changes_nothing():
+    rewards = [0.0, 0.25, 1.0, 1.0, 0.5]
+    moved = [3.0 * r - 2.0 for r in rewards]
+    assert group_advantages(moved) == pytest.approx(group_advantages(rewards), abs=1e-10)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1.0])
+@pytest.mark.parametrize("k", [1, 3, 7, 16])
+def test_a_flat_group_has_no_advantage(value: float, k: int):
+    assert group_advantages([value] * k) == [0.0] * k
+
+
+def test_samples_come_group_by_group_with_all_their_tokens():
+    rng = random.Random(2)
+    groups = [scored(f"p{i}", r := random_rewards(rng), [""] * len(r), rng) for i in range(10)]
+    samples = group_relative(groups)
+    assert [s.completion for s in samples] == [c for g in groups for c in g.group.completions]
+    assert [s.prompt.id for s in samples] == [g.group.prompt.id for g in groups for _ in g.rewards]
+    assert [s.reward for s in samples] == [r for g in groups for r in g.rewards]
+    assert [s.advantage for s in samples] == [a for g in groups for a in group_advantages(g.rewards)]
+    assert all(s.num_trained == len(s.completion.token_ids) for s in samples)
+
+
+def test_a_failed_verifier_is_left_out_and_not_a_reward_of_zero():
+    rng = random.Random(3)
+    rewards, errors = [1.0, 0.0, 0.0, 1.0, 1.0], ["", "deadline", "", "", "crash"]
+    samples = group_relative([scored("p", rewards, errors, rng)])
+    assert [s.advantage for s in samples] == pytest.approx(group_advantages([1.0, 0.0, 1.0]), abs=1e-12)
+    assert [s.completion.token_ids[0] for s in samples] == [0, 2, 3]
+
+
+def test_a_group_of_failed_verifiers_gives_no_samples():
+    rng = random.Random(4)
+    groups = [scored("a", [0.0, 0.0], ["x", "x"], rng), scored("b", [0.0, 1.0], ["", ""], rng)]
+    assert [s.prompt.id for s in group_relative(groups)] == ["b", "b"]

@@ -1,0 +1,117 @@
+"""C3PO's budget: exactly Φ tokens, in order, only the last response cut."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ringrl.algo.budget import drop_flat, fill_budget, fill_shares, num_tokens, shuffled
+from ringrl.types import Completion, Prompt, Sample
+
+
+def ragged(rng: random.Random, count: int) -> list[Sample]:
+    samples = []
+    for i in range(count):
+        n = rng.randint(1, 30)
+        completion = Completion(tuple(range(n)), (-1.0,) * n, "stop", 0)
+        samples.append(Sample(Prompt(f"p{i}", "math", (7,), {}), completion, 0.0, rng.choice([-1.0, 0.0, 2.0]), n))
+    return samples
+
+
+def names(samples: list[Sample]) -> list[str]:
+    return [s.prompt.id for s in samples]
+
+
+def test_exactly_phi_tokens_are_taken_or_all_there_are():
+    rng = random.Random(0)
+    for _ in range(300):
+        samples = ragged(rng, rng.randint(0, 12))
+        total = sum(len(s.completion.token_ids) for s in samples)
+        phi = rng.randint(1, 250)
+        assert sum(s.num_trained for s in fill_budget(samples, phi)) == min(phi, total)
+
+
+def test_order_is_kept_and_only_the_last_response_is_cut():
+    rng = random.Random(1)
+    cut = 0
+    for _ in range(300):
+        samples = ragged(rng, rng.randint(1, 12))
+        chosen = fill_budget(samples, rng.randint(1, 150))
+        assert names(chosen) == names(samples)[: len(chosen)]
+        assert all(s.num_trained == len(s.completion.token_ids) for s in chosen[:-1])
+        assert 0 < chosen[-1].num_trained <= len(chosen[-1].completion.token_ids)
+        cut += chosen[-1].num_trained < len(chosen[-1].completion.token_ids)
+    assert cut > 100
+
+
+def test_cutting_changes_nothing_but_num_trained():
+    (sample,) = ragged(random.Random(2), 1)
+    (cut,) = fill_budget([sample], 1)
+    assert cut.num_trained == 1
+    assert (cut.prompt, cut.completion, cut.reward, cut.advantage) == (
+        sample.prompt,
+        sample.completion,
+        sample.reward,
+        sample.advantage,
+    )
+
+
+def test_a_budget_met_at_the_end_of_a_response_takes_no_further_one():
+    samples = ragged(random.Random(3), 5)
+    phi = num_tokens(samples[:3])
+    assert names(fill_budget(samples, phi)) == names(samples[:3])
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 4])
+def test_shares_are_consecutive_parts_of_about_equal_tokens(shares: int):
+    rng = random.Random(shares)
+    for _ in range(50):
+        samples = ragged(rng, rng.randint(shares, 40))
+        total, longest = num_tokens(samples), max(s.num_trained for s in samples)
+        parts = fill_shares(samples, shares * total, shares)  # a budget that cuts nothing shows the split
+        assert len(parts) == shares
+        assert [s for part in parts for s in part] == samples
+        for k in range(1, shares):
+            assert abs(sum(num_tokens(p) for p in parts[:k]) - k * total / shares) <= longest
+
+
+@pytest.mark.parametrize("shares", [1, 2, 4])
+def test_every_share_is_filled_with_its_part_of_phi(shares: int):
+    rng = random.Random(10 + shares)
+    for _ in range(50):
+        samples = ragged(rng, 40)
+        whole = fill_shares(samples, shares * num_tokens(samples), shares)
+        phi = shares * rng.randint(1, 200)
+        for part, everything in zip(fill_shares(samples, phi, shares), whole, strict=True):
+            assert num_tokens(part) == min(phi // shares, num_tokens(everything))
+            assert names(part) == names(everything)[: len(part)]
+
+
+def test_one_share_is_the_plain_budget():
+    samples = ragged(random.Random(4), 20)
+    assert fill_shares(samples, 99, 1) == [fill_budget(samples, 99)]
+
+
+def test_shares_of_nothing_are_empty():
+    assert fill_shares([], 12, 3) == [[], [], []]
+
+
+def test_phi_must_divide_into_the_shares():
+    with pytest.raises(AssertionError):
+        fill_shares(ragged(random.Random(5), 5), 10, 3)
+
+
+def test_dropping_flat_groups_keeps_the_others_in_order():
+    samples = ragged(random.Random(6), 40)
+    kept = drop_flat(samples)
+    assert 0 < len(kept) < len(samples)
+    assert kept == [s for s in samples if s.advantage in (-1.0, 2.0)]
+
+
+def test_shuffling_is_a_permutation_given_by_the_seed():
+    samples = ragged(random.Random(7), 30)
+    before = list(samples)
+    assert shuffled(samples, 1) == shuffled(samples, 1) != shuffled(samples, 2)
+    assert sorted(names(shuffled(samples, 1))) == sorted(names(samples))
+    assert samples == before

@@ -1,0 +1,81 @@
+"""One clear line, exit code 2, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml
+
+
+def refused(*args: str | Path) -> str:
+    """The one line that is shown; asserts that there is no more."""
+    result = ringrl(*args)
+    assert result.code == 2, result.text
+    shown = [line for line in result.text.splitlines() if not line.startswith("ringrl rl ")]
+    assert len(shown) == 1, result.text
+    assert "Traceback" not in result.text
+    return shown[0]
+
+
+@pytest.fixture
+def config(inputs: Inputs, tmp_path: Path) -> Path:
+    return write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.0.stepz=3", "stages.0.stepz: unknown key, did you mean 'steps'?"),
+        ("stages.0.steps=many", "stages.0.steps: got 'many', expected"),
+        ("stages.0.budget.phi=100000", "expected at most 1008"),
+        ("trainer.ranks=17", "trainer.ranks: got 17, expected at most 16"),
+        ("loss.method=ppo", "loss.method: got 'ppo', expected"),
+        ("model=/nowhere", "/nowhere: no such model folder"),
+        ("stages.0.data.0.files=[gone.jsonl]", "gone.jsonl: no such data file"),
+    ],
+)
+def test_configuration(config: Path, override: str, said: str) -> None:
+    assert said in refused("rl", config, override)
+    assert not (config.parent / "run").exists()
+
+
+def test_missing_configuration() -> None:
+    assert "nowhere.yaml: no such configuration file" in refused("rl", "nowhere.yaml")
+
+
+def test_malformed_line_is_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    good = Path(inputs.data("rl_math")).read_text().splitlines()[0]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(f'{good}\n{good}\n{{"id": 3,\n')
+    assert f"{bad}:3: not JSON" in refused("rl", config, f"stages.0.data.0.files=[{bad}]")
+    assert not (tmp_path / "run").exists()
+
+
+def test_model_without_tokenizer(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((Path(inputs.model) / name).read_bytes())
+    assert f"{bare}: no tokenizer_config.json" in refused("rl", config, f"model={bare}")
+
+
+def test_existing_run_is_not_overwritten(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("precious: true\n")
+    assert "exists; continue it with --resume" in refused("rl", config)
+    assert yaml.safe_load((run / "config.yaml").read_text()) == {"precious": True}
+
+
+def test_too_long_prompt_is_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    row: dict[str, Any] = {**lines(Path(inputs.data("rl_math")))[0], "id": "endless", "problem": "What is 1 + 1? " * 50}
+    long.write_text(json.dumps(row) + "\n")
+    said = refused("rl", config, f"stages.0.data.0.files=[{long}]")
+    assert "endless: the prompt has" in said
+    assert "expected at most 63" in said
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,133 @@
+"""The RL loop through the command line, with the in-process engine."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, write_yaml
+
+CONTRACT = """step stage version reward_mean groups_solved groups_unsolved groups_mixed tokens_generated tokens_trained
+tokens_dropped response_length_mean truncated_frac loss policy_loss kl entropy grad_norm clip_frac lr balance_loss
+z_loss mismatch_kl masked_frac reward_errors time_rollout_s time_reward_s time_train_s time_sync_s tokens_per_s""".split()
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    rows = lines(run / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if not k.startswith("time_") and k != "tokens_per_s"} for r in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of four steps."""
+    folder = tmp_path_factory.mktemp("rl")
+    result = ringrl("rl", write_yaml(folder / "rl.yaml", rl_config(inputs, folder / "run")))
+    assert result.code == 0, result.text
+    return folder / "run"
+
+
+def test_metrics_keep_the_contract(finished: Path) -> None:
+    rows = lines(finished / "metrics.jsonl")
+    assert [r["step"] for r in rows] == [1, 2, 3, 4]
+    assert all(set(CONTRACT) <= r.keys() for r in rows)
+    assert [r["tokens_trained"] for r in rows] == [200] * 4
+    assert all(r["tokens_generated"] == r["tokens_trained"] + r["tokens_dropped"] for r in rows)
+    assert all(r["parity"] < 1e-3 and r["reward_errors"] == 0 for r in rows)
+
+
+def test_run_directory_keeps_the_contract(finished: Path, inputs: Inputs) -> None:
+    import json
+
+    lineage = json.loads((finished / "lineage.json").read_text())
+    assert lineage["parent"] == inputs.model
+    assert len(lineage["data"][inputs.data("rl_math")]) == 64
+    assert (finished / "report.html").is_file()
+    assert (finished / "rollouts" / "step_000004.jsonl").is_file()
+    assert [p.name for p in sorted((finished / "checkpoints").iterdir())] == ["step_000002", "step_000004"]
+
+
+def test_checkpoint_is_a_plain_model_folder(finished: Path, inputs: Inputs) -> None:
+    before = load_file(Path(inputs.model) / "model.safetensors")
+    after = load_file(finished / "checkpoints" / "step_000004" / "model.safetensors")
+    assert {n: t.shape for n, t in after.items()} == {n: t.shape for n, t in before.items()}
+    assert any((after[n] != before[n]).any() for n in before)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [["trainer.microbatch_tokens=100"], ["trainer.packing=false"], ["trainer.ranks=2"], ["trainer.zero=2"]],
+    ids=lambda x: x[0],
+)
+def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+    result = ringrl("rl", config, "stages.0.steps=2", *layout)
+    assert result.code == 0, result.text
+    for one, other in zip(numbers(finished)[:2], numbers(tmp_path / "run"), strict=True):
+        for key in ("loss", "grad_norm", "entropy", "balance_loss"):
+            assert other[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), (one["step"], key)
+
+
+def test_killed_run_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))
+    metrics = run / "metrics.jsonl"
+
+    def third_step_is_done() -> bool:
+        return metrics.is_file() and metrics.read_text().count("\n") >= 3
+
+    killed = ringrl_until(third_step_is_done, signal.SIGKILL, "rl", config)
+    assert killed.code == 128 + signal.SIGKILL
+    resumed = ringrl("rl", config, "--resume")
+    assert resumed.code == 0, resumed.text
+    assert numbers(run) == numbers(finished)
+    assert children_of_tests() == []
+
+
+def test_interrupt_saves_and_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))
+    first = run / "metrics.jsonl"
+    stopped = ringrl_until(lambda: first.is_file() and first.read_text().endswith("\n"), signal.SIGINT, "rl", config)
+    assert stopped.code == 130, stopped.text
+    assert list((run / "checkpoints").glob("step_*")), stopped.text
+    assert ringrl("rl", config, "--resume").code == 0
+    assert numbers(run) == numbers(finished)
+
+
+def test_diverging_run_ends_with_3(inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run", optimizer={"lr": 1e30}))
+    result = ringrl("rl", config)
+    assert result.code == 3, result.text
+    assert "not finite" in result.text or "grad_norm" in result.text
+
+
+def test_grpo_is_the_same_loop_with_other_weights(inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+    result = ringrl("rl", config, "loss.method=grpo", "stages.0.steps=1")
+    assert result.code == 0, result.text
+    [row] = numbers(tmp_path / "run")
+    assert row["tokens_dropped"] == 0
+
+
+@pytest.mark.parametrize("scope", ["step", "rank", "minibatch"])
+def test_scopes_of_phi(scope: str, inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+    more = ["stages.0.steps=2", "stages.0.budget.phi=100", f"stages.0.budget.scope={scope}", "updates=2"]
+    result = ringrl("rl", config, *more)
+    assert result.code == 0, result.text
+    expected = {"step": 50, "rank": 50, "minibatch": 100}[scope]
+    assert [r["tokens_trained"] for r in numbers(tmp_path / "run")] == [expected, expected]
+
+
+def test_shortfall_is_said_and_still_divided_by_phi(inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+    more = ["stages.0.steps=1", "stages.0.budget.phi=900", "stages.0.budget.shortfall=train_fewer"]
+    result = ringrl("rl", config, *more)
+    assert result.code == 0, result.text
+    [row] = numbers(tmp_path / "run")
+    assert row["tokens_trained"] == row["tokens_generated"] < 900 == row["phi"]
+    assert "shortfall" in result.text

@@ -1,0 +1,144 @@
+"""Fixtures that run the real thing: tiny models made on disk, and the command line in its own processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SMALL = {"layers": 2, "hidden": 64, "moe_intermediate": 64}  # vLLM wants multiples of 32
+TIMEOUT_S = 280
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    text: str  # what the terminal showed
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A tiny model and data in three domains."""
+
+    folder: Path
+
+    @property
+    def model(self) -> str:
+        return str(self.folder / "model")
+
+    def data(self, name: str) -> str:
+        return str(self.folder / "data" / f"{name}.jsonl")
+
+    def source(self, *names: str, **more: Any) -> dict[str, Any]:
+        return {"files": [self.data(n) for n in names], **more}
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    from ringrl.data.tasks import write
+    from ringrl.data.tiny import build_model
+
+    folder = tmp_path_factory.mktemp("inputs")
+    write(folder / "data", 0, sft=256, sft_val=16, rl=48, heldout=6, probe=6)
+    rows = [json.loads(line) for line in (folder / "data" / "sft.jsonl").read_text().splitlines()]
+    build_model(folder / "model", (m["content"] for r in rows for m in r["messages"]), 0, **SMALL)
+    return Inputs(folder)
+
+
+def ringrl(*args: str | Path, cwd: Path | None = None) -> Result:
+    """The command line, as a user runs it, without a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ringrl", *map(str, args)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    return Result(done.returncode, done.stdout)
+
+
+def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Result:
+    """Start the command line and send it a signal as soon as `condition()` holds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringrl", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.01)
+    os.kill(process.pid, signal_number)
+    text, _ = process.communicate(timeout=90)
+    return Result(process.returncode if process.returncode >= 0 else 128 - process.returncode, text)
+
+
+def write_yaml(path: Path, value: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(value))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
+    """A few C3PO steps on untrained weights; `flat_groups: keep`, since those solve nothing."""
+    stage = {
+        "name": "math",
+        "data": [inputs.source("rl_math")],
+        "steps": 4,
+        "prompts": 4,
+        "samples": 4,
+        "max_total_tokens": 64,
+        "budget": {"phi": 200, "flat_groups": "keep"},
+    }
+    return {
+        "run": str(run),
+        "model": inputs.model,
+        "stages": [stage],
+        "prompting": {"suffix": {}},
+        "trainer": {"dtype": "float32", "attention": "packed", "microbatch_tokens": 256, "threads": 1},
+        "rollout": {
+            "engine": "transformers",
+            "dtype": "float32",
+            "concurrent": 16,
+            "kv_cache_mib": 32,
+            "parity_limit": 1e-3,
+            "deadline_s": 120,
+        },
+        "optimizer": {"lr": 1e-3},
+        "save_every": 2,
+        **more,
+    }
+
+
+def children_of_tests() -> list[int]:
+    """Process ids of everything that still runs out of this Python."""
+    mine = os.getpid()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != mine:
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if "ringrl.commands" in command or "vllm_worker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+__all__ = ["Inputs", "Result", "lines", "ringrl", "ringrl_until", "rl_config", "signal", "write_yaml"]
