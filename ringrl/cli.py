@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -91,13 +92,13 @@ def evaluate(
     from ringrl.plan import describe
 
     if config and "=" in config:
-        config, overrides = None, (config, *overrides)
+        overrides, config = (config, *overrides), None
     if bool(config) == bool(model):
         raise click.UsageError("give either CONFIG or --model (with --bench)")
     if config:
         cfg = load(EvalConfig, config, overrides)
     else:
-        raw = {
+        raw: dict[str, Any] = {
             "run": run_dir or f"runs/eval/{Path(str(model)).resolve().name}",
             "model": model,
             "benchmarks": [{"name": b} for b in (bench or "").split(",") if b],

@@ -297,12 +297,12 @@ class PipelineConfig(Knobs):
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
         """The checked configuration of one stage, started from `model`."""
-        cls = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig, "eval": EvalConfig}[name]
+        kinds: dict[str, type[Knobs]] = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig, "eval": EvalConfig}
         for key in ("run", "model", "seed"):
             if key in getattr(self, name):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
         path = f"{self.run}/{directory or name}"
-        return check(cls, {**getattr(self, name), "run": path, "model": model, "seed": self.seed}, name)
+        return check(kinds[name], {**getattr(self, name), "run": path, "model": model, "seed": self.seed}, name)
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
@@ -326,8 +326,8 @@ def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     if not path.is_file():
         raise ConfigError(f"{path}: no such configuration file")
     try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as e:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: got {type(raw).__name__}, expected a mapping of keys")
@@ -344,6 +344,8 @@ def resolve(cls: type[C], raw: dict[str, Any], overrides: Sequence[str], where: 
 def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
     try:
         return cls.model_validate(raw)
+    except ConfigError as e:  # from a section of a pipeline
+        raise ConfigError(f"{where}: {e}") from None
     except ValidationError as e:
         raise ConfigError(f"{where}: {_explain(cls, e)}") from None
 

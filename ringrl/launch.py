@@ -32,6 +32,7 @@ from ringrl.errors import UserError
 from ringrl.run import Run
 
 STOP_S = 60.0  # how long ranks may take to save their state after an interrupt
+GRACE_S = 1.0  # between the first death and the verdict, for rank 0 to say why
 TAIL = 20  # log lines shown of a process that died
 
 
@@ -93,6 +94,7 @@ class Crew:
         self.workers: list[Child] = []
         self.ranks: list[Child] = []
         self.ended: dict[str, Any] = {}
+        self.first_death = 0.0
         self.authkey = secrets.token_hex(32)
 
     def work(
@@ -217,8 +219,8 @@ class Crew:
             return None
         if interrupted and all(c in (130, None) for c in codes):
             return None if None in codes else 130
-        time.sleep(0.5)  # let the others write why
-        if self.ended:
+        self.first_death = self.first_death or time.monotonic()
+        if time.monotonic() < self.first_death + GRACE_S:  # rank 0 may be about to say why
             return None
         for child in dead:
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])

@@ -22,8 +22,7 @@ import yaml
 
 import ringrl
 from ringrl.children import write_atomic
-from ringrl.config import Knobs, Source, dump
-from ringrl.data.source import fingerprint
+from ringrl.config import Knobs, dump
 from ringrl.errors import DataError
 
 LIBRARIES = (
@@ -94,8 +93,11 @@ class Run:
             shutil.rmtree(old / "trainer", ignore_errors=True)
 
 
-def open_run(cfg: Knobs, parent: str, sources: Iterable[Source], resume: bool) -> Run:
+def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> Run:
     """Create the run directory of `cfg`, or go back to it.
+
+    Args:
+        data: sha256 of every data file.
 
     Raises:
         DataError: it exists and `resume` is off; or it was made with another configuration.
@@ -115,12 +117,24 @@ def open_run(cfg: Knobs, parent: str, sources: Iterable[Source], resume: bool) -
         "lineage.json",
         {
             "parent": os.path.abspath(parent),
-            "data": fingerprint(sources),
+            "data": dict(data),
             "versions": {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()},
             "command": shlex.join(sys.argv),
         },
     )
     return run
+
+
+def find_checkpoints(model: str) -> list[Path]:
+    """The checkpoints of an SFT run, or the model folders in a folder.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = Run(model).checkpoints or sorted(p.parent for p in Path(model).glob("*/config.json"))
+    if not found:
+        raise DataError(f"{model}: no checkpoints, expected an SFT run or a folder of model folders")
+    return found
 
 
 def _check_same(cfg: Knobs, file: Path) -> None:

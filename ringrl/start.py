@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringrl.config import EvalConfig, Knobs, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
-from ringrl.data.source import check_local
+from ringrl.data.source import check_local, fingerprint
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import source_of
 from ringrl.launch import engine_name, launch
-from ringrl.run import Run, open_run
+from ringrl.run import Run, find_checkpoints, open_run
 
 AnyConfig = SFTConfig | SelectConfig | RLConfig | EvalConfig
 CONFIGS: dict[str, type[Knobs]] = {"sft": SFTConfig, "select-ckpt": SelectConfig, "rl": RLConfig, "eval": EvalConfig}
@@ -56,7 +56,7 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
     if need.rollout:
         engine_name(need.rollout)
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, cfg.model, need.sources, resume)
+    run = open_run(cfg, cfg.model, fingerprint(need.sources), resume)
     if is_finished(run):
         return 0
     began = time.time()
@@ -82,18 +82,6 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
 
 def is_finished(run: Run) -> bool:
     return (run.path / "finished.json").is_file()
-
-
-def find_checkpoints(model: str) -> list[Path]:
-    """The checkpoints of an SFT run, or the model folders in a folder.
-
-    Raises:
-        DataError: there are none.
-    """
-    found = Run(model).checkpoints or sorted(p.parent for p in Path(model).glob("*/config.json"))
-    if not found:
-        raise DataError(f"{model}: no checkpoints, expected an SFT run or a folder of model folders")
-    return found
 
 
 def check_model_folder(path: str) -> None:

@@ -55,16 +55,22 @@ class ScoredGroup:
     errors: tuple[str, ...]  # [K] "" or what went wrong in the verifier
 
     @property
+    def judged(self) -> list[float]:
+        """The rewards of the responses whose verifier did not fail."""
+        return [r for r, error in zip(self.rewards, self.errors, strict=True) if not error]
+
+    @property
     def solved(self) -> bool:
-        return min(self.rewards) == max(self.rewards) > 0
+        return bool(self.judged) and min(self.judged) == 1
 
     @property
     def unsolved(self) -> bool:
-        return max(self.rewards) == 0
+        return max(self.judged, default=0.0) == 0
 
     @property
-    def mixed(self) -> bool:
-        return min(self.rewards) != max(self.rewards)
+    def flat(self) -> bool:
+        """All rewards equal: every advantage is 0."""
+        return len(set(self.judged)) <= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import yaml
 
 SMALL = {"layers": 2, "hidden": 64, "moe_intermediate": 64}  # vLLM wants multiples of 32
 TIMEOUT_S = 280
+ENVIRONMENT = {**os.environ, "RINGRL_TESTS": str(os.getpid())}  # known by this, all that the tests start
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def ringrl(*args: str | Path, cwd: Path | None = None) -> Result:
     done = subprocess.run(
         [sys.executable, "-m", "ringrl", *map(str, args)],
         cwd=cwd,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,6 +73,7 @@ def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Resul
     """Start the command line and send it a signal as soon as `condition()` holds."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ringrl", *map(str, args)],
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -127,16 +130,15 @@ def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
 
 
 def children_of_tests() -> list[int]:
-    """Process ids of everything that still runs out of this Python."""
-    mine = os.getpid()
+    """Process ids of everything that was started by these tests and still runs."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != mine:
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
+                environment = (entry / "environ").read_bytes()
+            except OSError:  # gone, or not ours
                 continue
-            if "ringrl.commands" in command or "vllm_worker" in command:
+            if f"RINGRL_TESTS={os.getpid()}".encode() in environment:
                 found.append(int(entry.name))
     return found
 

@@ -191,7 +191,7 @@ def test_a_cut_line_is_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_values_that_are_missing_or_not_finite_are_gaps(tmp_path: Path) -> None:
-    keys = ("reward_mean", "grad_norm", "groups_mixed", "time_train_s", "kl")
+    keys = ("reward_mean", "grad_norm", "groups_mixed", "kl")
     odd = [rl_row(i) | dict.fromkeys(keys, value) for i, value in enumerate((math.nan, math.inf, None), 1)]
     write(tmp_path / "metrics.jsonl", odd)
     Tags(write_report(tmp_path).read_text())

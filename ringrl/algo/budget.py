@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ringrl.types import Sample
+from ringrl.types import Sample, ScoredGroup
 
 
 def fill_budget(samples: Sequence[Sample], phi: int) -> list[Sample]:
@@ -44,9 +44,9 @@ def fill_shares(samples: Sequence[Sample], phi: int, shares: int) -> list[list[S
     return [fill_budget(part, phi // shares) for part in _split(samples, shares)]
 
 
-def drop_flat(samples: Sequence[Sample]) -> list[Sample]:
-    """Without the responses of groups whose rewards are all equal: their advantage is 0."""
-    return [s for s in samples if s.advantage != 0.0]
+def drop_flat(scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
+    """Without the groups whose rewards are all equal: they carry no advantage."""
+    return [g for g in scored if not g.flat]
 
 
 def shuffled(samples: Sequence[Sample], seed: int) -> list[Sample]:
@@ -60,7 +60,8 @@ def num_tokens(samples: Sequence[Sample]) -> int:
 
 
 def _split(samples: Sequence[Sample], shares: int) -> list[list[Sample]]:
-    total, parts, seen = num_tokens(samples), [[] for _ in range(shares)], 0
+    parts: list[list[Sample]] = [[] for _ in range(shares)]
+    total, seen = num_tokens(samples), 0
     for s in samples:
         parts[min(shares * seen // max(total, 1), shares - 1)].append(s)
         seen += s.num_trained

@@ -42,7 +42,7 @@ def token_weights(samples: Sequence[Sample], method: str, phi: int) -> list[floa
     if method == "c3po":
         return [1.0 / phi] * len(samples)
     assert method == "grpo", method
-    return [1.0 / (len(samples) * s.num_trained) for s in samples]
+    return [1.0 / (len(samples) * max(s.num_trained, 1)) for s in samples]
 
 
 def clipped_surrogate(

@@ -89,7 +89,8 @@ def _packed_row(strands: Sequence[Strand]) -> MicroBatch:
     columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
     ends = torch.tensor([0] + [len(c[0]) for c in columns]).cumsum(0).to(torch.int32)
     flat = [torch.cat([c[k] for c in columns])[None] for k in range(len(columns[0]))]
-    return MicroBatch(*flat[:3], ends, *flat[3:])
+    inputs, targets, positions, *others = flat
+    return MicroBatch(inputs, targets, positions, ends, *others)
 
 
 def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
@@ -98,7 +99,8 @@ def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
     stacked = [
         torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True) for k in range(len(columns[0]))
     ]
-    return MicroBatch(*stacked[:3], torch.empty(0, dtype=torch.int32), *stacked[3:])
+    inputs, targets, positions, *others = stacked
+    return MicroBatch(inputs, targets, positions, torch.empty(0, dtype=torch.int32), *others)
 
 
 def _columns(s: Strand) -> tuple[torch.Tensor, ...]:

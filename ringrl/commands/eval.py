@@ -59,8 +59,7 @@ def main(ctx: Context) -> int:
 
 def problem(g: ScoredGroup) -> dict[str, Any]:
     """Counts of one problem; samples whose verifier failed are in neither."""
-    valid = [r for r, e in zip(g.rewards, g.errors, strict=True) if not e]
-    return {"id": g.group.prompt.id, "passed": sum(r == 1 for r in valid), "total": len(valid)}
+    return {"id": g.group.prompt.id, "passed": sum(r == 1 for r in g.judged), "total": len(g.judged)}
 
 
 def write_responses(ctx: Context, name: str, scored: list[ScoredGroup]) -> None:

@@ -24,7 +24,7 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 
 def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
-    run = open_run(cfg, cfg.model, [], resume)
+    run = open_run(cfg, cfg.model, {}, resume)
     sft = cfg.stage("sft", cfg.model)
     select = cfg.stage("select", sft.run)
     for command, stage in (("sft", sft), ("select-ckpt", select)):

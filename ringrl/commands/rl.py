@@ -87,7 +87,7 @@ def train(
     ranks, step, version = policy.ranks, state["step"], state["version"]
     parity = sync.push(version, probe)
     if sampler:
-        ctx.run.rewind(step)
+        ctx.run.rewind(step if ctx.run.checkpoints else -1)
         ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {parity:.2g} nats")
         if step == 0:
             sampler.evaluate(step, cfg.stages[0].name)
@@ -151,7 +151,6 @@ class Batch:
     work: list[Work]  # [ranks]
     chosen: list[list[Sample]]  # [updates]
     scored: list[ScoredGroup]
-    samples: list[Sample]  # every response with its advantage, chosen or not
     phi: int  # tokens per update
     times: dict[str, float]
 
@@ -179,14 +178,13 @@ class Sampler:
         scored: list[ScoredGroup] = []
         for attempt in range(1 + stage.budget.max_resamples):
             scored += self.roll_out(stage, step, attempt, times)
-            samples = group_relative(scored)  # on full groups, before anything is dropped
-            chosen = choose(samples, cfg, stage, step)
+            chosen = choose(scored, cfg, stage, step)
             if stage.budget.shortfall == "train_fewer" or is_full(chosen, cfg, stage):
                 break
         phi = cfg.update_phi(stage)
         rows = [self.pack(part, phi) for part in chosen]
         work = [Work([update[r] for update in rows]) for r in range(cfg.trainer.ranks)]
-        return Batch(work, chosen, scored, samples, phi, times)
+        return Batch(work, chosen, scored, phi, times)
 
     def roll_out(self, stage: Stage, step: int, attempt: int, times: dict[str, float]) -> list[ScoredGroup]:
         prompts = self.streams[self.cfg.stages.index(stage)].take(stage.prompts)
@@ -225,11 +223,10 @@ class Sampler:
             )
 
 
-def choose(samples: Sequence[Sample], cfg: RLConfig, stage: Stage, step: int) -> list[list[Sample]]:
+def choose(scored: Sequence[ScoredGroup], cfg: RLConfig, stage: Stage, step: int) -> list[list[Sample]]:
     """The responses, cut to the budget, that each update trains on: [updates]."""
     budget = stage.budget
-    if budget.flat_groups == "drop":
-        samples = drop_flat(samples)
+    samples = group_relative(drop_flat(scored) if budget.flat_groups == "drop" else scored)  # A on full groups
     if budget.order == "shuffle":
         samples = shuffled(samples, cfg.seed * 1_000_003 + step)
     if cfg.loss.method == "grpo":  # no budget: all tokens, in equal parts
@@ -317,16 +314,16 @@ def record(
 ) -> None:
     """One line of metrics per optimizer step, a sample of the rollouts, and the display."""
     completions = [c for g in batch.scored for c in g.group.completions]
-    rewards = [r for g in batch.scored for r, e in zip(g.rewards, g.errors, strict=True) if not e]
+    rewards = [r for g in batch.scored for r in g.judged]
     generated = sum(len(c.token_ids) for c in completions)
     seconds = sum(batch.times.values()) + numbers["time_train_s"] + numbers["time_sync_s"]
-    common = {
+    common: dict[str, Any] = {
         "stage": stage.name,
         "version": version,
         "reward_mean": statistics.fmean(rewards) if rewards else 0.0,
         "groups_solved": sum(g.solved for g in batch.scored),
         "groups_unsolved": sum(g.unsolved for g in batch.scored),
-        "groups_mixed": sum(g.mixed for g in batch.scored),
+        "groups_mixed": sum(not g.flat for g in batch.scored),
         "tokens_generated": generated,
         "tokens_dropped": generated - sum(num_tokens(c) for c in batch.chosen),
         "phi": batch.phi,
@@ -361,7 +358,7 @@ def record(
 
 def rollout_rows(batch: Batch, most: int) -> list[dict[str, Any]]:
     """The first responses of the batch, as they were sampled and judged."""
-    advantage = {id(s.completion): s.advantage for s in batch.samples}
+    advantage = {id(s.completion): s.advantage for s in group_relative(batch.scored)}
     return [
         {
             "prompt_id": g.group.prompt.id,

@@ -29,8 +29,7 @@ from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.sync import check_complete, checkpoint_shapes
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling
-from ringrl.run import Run
-from ringrl.start import find_checkpoints
+from ringrl.run import Run, find_checkpoints
 from ringrl.types import Sample, ScoredGroup
 
 Row = dict[str, Any]

@@ -110,9 +110,9 @@ def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float
 
 def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
     """Share of the trained tokens' routings that goes to each expert, over all ranks: [layers, E]."""
-    counts = sum(expert_counts(s.router_logits, policy.module.top_k) for s in policy.inspect(rows))
-    counts = policy.ranks.sum(counts)
-    return counts / counts.sum(-1, keepdim=True)
+    counts = torch.stack([expert_counts(s.router_logits, policy.module.top_k) for s in policy.inspect(rows)])
+    summed = policy.ranks.sum(counts.sum(0))
+    return summed / summed.sum(-1, keepdim=True)
 
 
 def validate(policy: Policy, examples: list[Strand], cfg: SFTConfig, ranks: Ranks) -> dict[str, float]:
@@ -135,7 +135,7 @@ def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
 
 def read_strands(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[Strand]:
     """Conversations as sequences; those longer than `max_tokens` are dropped and counted."""
-    strands = [make_strand(m, tokenizer) for m in read_conversations(source)]
+    strands = [make_strand(m, tokenizer, where) for where, m in read_conversations(source)]
     fitting = [s for s in strands if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
     if not fitting:
         raise DataError(f"{source.files[0]}: no example of at most max_tokens={cfg.max_tokens} tokens")

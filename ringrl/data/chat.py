@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -58,11 +59,11 @@ def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: 
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > most:
         raise DataError(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {most}")
-    reference = {k: row[k] for k in ("answer", "tests", "entry_point") if k in row}
+    reference: dict[str, Any] = {k: row[k] for k in ("answer", "tests", "entry_point") if k in row}
     return Prompt(str(row["id"]), row["domain"], tuple(ids), reference)
 
 
-def make_strand(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> Strand:
+def make_strand(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, where: str) -> Strand:
     """A conversation as one sequence; only what the assistant says is trained on (weight 1, set later).
 
     Each assistant turn is the text that the template adds to the prompt before it. Prompt and turn are encoded
@@ -80,7 +81,7 @@ def make_strand(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokeniz
         before = tokenizer.apply_chat_template(messages[:i], tokenize=False, add_generation_prompt=True)
         after = tokenizer.apply_chat_template(messages[: i + 1], tokenize=False)
         if not before.startswith(done) or not after.startswith(before):
-            raise DataError("prompting.template: rewrites earlier turns, expected one that only appends")
+            raise DataError(f"{where}: the chat template rewrites earlier turns, expected one that only appends")
         for text, train in ((before[len(done) :], False), (after[len(before) :], True)):
             piece = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += piece

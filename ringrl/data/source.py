@@ -28,9 +28,9 @@ def read_problems(source: Source) -> list[Row]:
     return [_problem(row, where, source) for where, row in _rows(source)]
 
 
-def read_conversations(source: Source) -> list[list[dict[str, str]]]:
-    """The "messages" of all rows; each ends with the assistant. Raises DataError."""
-    return [_messages(row, where) for where, row in _rows(source)]
+def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
+    """("file:line", messages) of all rows; each ends with the assistant. Raises DataError."""
+    return [(where, _messages(row, where)) for where, row in _rows(source)]
 
 
 def fingerprint(sources: Iterable[Source]) -> dict[str, str]:
@@ -61,17 +61,17 @@ def _rows(source: Source) -> Iterator[tuple[str, Row]]:
     left = source.limit or float("inf")
     for name in source.files:
         for where, row in _jsonl(name) if _is_path(name) else _hub(name, source.split):
+            yield where, _renamed(row, source.columns, where)
+            left -= 1
             if left <= 0:
                 return
-            left -= 1
-            yield where, _renamed(row, source.columns, where)
 
 
 def _jsonl(name: str) -> Iterator[tuple[str, Row]]:
     path = Path(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -79,6 +79,8 @@ def _jsonl(name: str) -> Iterator[tuple[str, Row]]:
                 row = json.loads(line)
             except json.JSONDecodeError as e:
                 raise DataError(f"{name}:{number}: not JSON: {e.msg} at column {e.colno}") from None
+            except UnicodeDecodeError as e:
+                raise DataError(f"{name}:{number}: not UTF-8: {e.reason} at byte {e.start}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{name}:{number}: got {type(row).__name__}, expected an object")
             yield f"{name}:{number}", row
@@ -112,10 +114,10 @@ def _problem(row: Row, where: str, source: Source) -> Row:
     if not isinstance(row.get("problem"), str) or not row["problem"].strip():
         raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
     key = "tests" if row["domain"] == "code" else "answer"
-    if not row.get(key) and row.get(key) != 0:
-        raise DataError(f"{where}: {key}: missing, expected what a {row['domain']} verifier needs")
     if key == "answer":
-        row["answer"] = str(row["answer"]).rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
+        row["answer"] = str(row.get("answer", "")).rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
+    if not row.get(key):
+        raise DataError(f"{where}: {key}: missing, expected what a {row['domain']} verifier needs")
     return row
 
 
@@ -126,6 +128,8 @@ def _messages(row: Row, where: str) -> list[dict[str, str]]:
     for m in messages:
         if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
             raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
+    if messages[0]["role"] == "assistant":
+        raise DataError(f"{where}: messages: the first role is 'assistant', expected 'system' or 'user'")
     if messages[-1]["role"] != "assistant":
         raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")
     return messages

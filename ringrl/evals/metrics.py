@@ -12,8 +12,7 @@ from ringrl.types import ScoredGroup
 
 def summarize(scored: Sequence[ScoredGroup]) -> dict[str, Any]:
     """avg@k with its standard error over problems, unbiased pass@k, lengths, truncation and error counts."""
-    valid = [[r for r, e in zip(g.rewards, g.errors, strict=True) if not e] for g in scored]
-    valid = [v for v in valid if v]
+    valid = [g.judged for g in scored if g.judged]
     means = [statistics.fmean(v) for v in valid]
     k = max((len(g.rewards) for g in scored), default=0)
     completions = [c for g in scored for c in g.group.completions]

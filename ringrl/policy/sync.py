@@ -82,7 +82,7 @@ def checkpoint_shapes(folder: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors in a Hugging Face folder, from the file headers."""
     index = Path(folder) / "model.safetensors.index.json"
     files = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(files):
         with safe_open(str(Path(folder) / file), "pt") as f:
             shapes |= {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118

@@ -9,8 +9,8 @@ of kind `error`, never a zero; nothing here imports torch; no process or file ou
 
 from __future__ import annotations
 
+from ringrl.rewards.answers import Verdict
 from ringrl.rewards.pool import VerifierPool
-from ringrl.rewards.verdict import Verdict
-from ringrl.rewards.verifiers import VERIFIERS
+from ringrl.rewards.worker import VERIFIERS
 
 __all__ = ["VERIFIERS", "Verdict", "VerifierPool"]

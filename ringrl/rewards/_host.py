@@ -7,60 +7,48 @@ through the report pipe. Nothing a program started outlives its request: the hos
 
 from __future__ import annotations
 
+import atexit
+import builtins
 import ctypes
 import gc
 import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
-import struct
 import sys
 import time
+from typing import Any
 
 REPORT_FD = 3
+PRELOADED = ("bisect", "heapq", "random", "string")  # programs import these all the time: paid once
 STRAY_S = 2.0  # how long the host hunts for what a program left behind
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _prctl = ctypes.CDLL(None).prctl
 
 
 def send(conn: socket.socket, message: object, timeout_s: float) -> None:
-    """Sends one JSON message.
-
-    Raises:
-        OSError: the other side is gone (`BrokenPipeError`) or does not read in time (`TimeoutError`).
-    """
-    data = json.dumps(message).encode("ascii")
+    """Sends one JSON message, a line; OSError if the other side is gone or does not read in time."""
     conn.settimeout(timeout_s)
-    conn.sendall(struct.pack("!Q", len(data)) + data)
+    conn.sendall(json.dumps(message).encode("ascii") + b"\n")
 
 
-def receive(conn: socket.socket, timeout_s: float | None):
+def receive(conn: socket.socket, timeout_s: float | None) -> Any:
     """Waits for one JSON message; None waits for as long as the other side lives.
 
     Raises:
-        EOFError: the other side is gone.
-        TimeoutError: the message is not complete in time.
+        EOFError, OSError: the other side is gone (OSError includes TimeoutError: it is late).
     """
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    (size,) = struct.unpack("!Q", _read(conn, 8, deadline))
-    return json.loads(_read(conn, size, deadline))
-
-
-def _read(conn: socket.socket, size: int, deadline: float | None) -> bytes:
-    parts = []
-    while size:
-        conn.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
-        try:
-            part = conn.recv(min(size, 1 << 20))
-        except ConnectionError as error:
-            raise EOFError(str(error)) from error
+    conn.settimeout(timeout_s)
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        part = conn.recv(1 << 20)
         if not part:
             raise EOFError("the process at the other end is gone")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        data += part
+    return json.loads(data)
 
 
 def die_with_parent(parent: int) -> None:
@@ -70,7 +58,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def descendants(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
     """Process ids of everything below `pid`, parents before children."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -88,10 +76,10 @@ def descendants(pid: int) -> list[int]:
 
 def kill_tree(pid: int) -> None:
     """Kills a process, everything below it, and their process groups."""
-    kill_all([pid, *descendants(pid)])
+    _kill([pid, *_descendants(pid)])
 
 
-def kill_all(pids: list[int]) -> None:
+def _kill(pids: list[int]) -> None:
     """Kills these processes and the groups they lead."""
     for victim in pids:
         for kill in (os.killpg, os.kill):
@@ -107,19 +95,13 @@ def _reap_strays() -> None:
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                kill_all(descendants(os.getpid()))
+                _kill(_descendants(os.getpid()))
                 time.sleep(0.0005)
         except ChildProcessError:  # no child left
             return
 
 
-def _limit(kind: int, soft: int, hard: int) -> None:
-    ceiling = resource.getrlimit(kind)[1]
-    hard = hard if ceiling == resource.RLIM_INFINITY else min(hard, ceiling)
-    resource.setrlimit(kind, (min(soft, hard), hard))
-
-
-def prepare(request: dict, files: tuple[int, int, int], report: int, cwd: str, host: int) -> None:
+def prepare(request: dict[str, Any], files: tuple[int, int, int], report: int, cwd: str, host: int) -> None:
     """Turns the fresh grandchild into the place a program runs in. Stronger isolation belongs here."""
     os.setsid()
     die_with_parent(host)
@@ -133,19 +115,22 @@ def prepare(request: dict, files: tuple[int, int, int], report: int, cwd: str, h
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
     sys.argv = ["answer.py"]
-    import builtins
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # what `site` would have added
+    for kind, limit in (
+        (resource.RLIMIT_CPU, request["cpu_s"]),
+        (resource.RLIMIT_AS, request["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, request["output_bytes"]),
+        (resource.RLIMIT_NOFILE, request["open_files"]),
+        (resource.RLIMIT_NPROC, request["processes"]),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        ceiling = resource.getrlimit(kind)[1]
+        hard = limit + (kind == resource.RLIMIT_CPU)  # a second later it is killed
+        hard = hard if ceiling == resource.RLIM_INFINITY else min(hard, ceiling)
+        resource.setrlimit(kind, (min(limit, hard), hard))
 
-    builtins.exit = builtins.quit = sys.exit  # what `site` would have added
-    cpu = request["cpu_s"]
-    _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
-    _limit(resource.RLIMIT_AS, request["memory_bytes"], request["memory_bytes"])
-    _limit(resource.RLIMIT_FSIZE, request["output_bytes"], request["output_bytes"])
-    _limit(resource.RLIMIT_NOFILE, request["open_files"], request["open_files"])
-    _limit(resource.RLIMIT_NPROC, request["processes"], request["processes"])
-    _limit(resource.RLIMIT_CORE, 0, 0)
 
-
-def _run_program(request: dict, write=os.write, leave=os._exit) -> int:
+def _run_program(request: dict[str, Any], write=os.write, leave=os._exit) -> int:
     """Runs the program, then the checks if there are any. Only having passed all checks writes the nonce."""
     nonce, has_checks = request.pop("nonce").encode(), bool(request["checks"])
     checks = compile(request["checks"], "<checks>", "exec", dont_inherit=True, optimize=0)
@@ -179,14 +164,12 @@ def _finish() -> None:
     """What the interpreter does at its end, as far as a program sees it: threads, exit handlers, flushing."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
-    import atexit
-
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-def _grandchild(request: dict, *place) -> None:
+def _grandchild(request: dict[str, Any], *place) -> None:
     """Never returns."""
     code = 1
     try:
@@ -201,8 +184,8 @@ def _grandchild(request: dict, *place) -> None:
 
 def _memory_file(data: bytes = b"") -> int:
     fd = os.memfd_create("ringrl")
-    while data:
-        data = data[os.write(fd, data) :]
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
@@ -214,32 +197,16 @@ def _wait(pid: int, wall_s: float) -> tuple[int, bool, float]:
     poller.register(pidfd, select.POLLIN)
     timed_out = not poller.poll(wall_s * 1000)
     os.close(pidfd)
-    kill_tree(pid) if timed_out else kill_all([pid])
+    kill_tree(pid) if timed_out else _kill([pid])
     _, status, usage = os.wait4(pid, 0)
     _reap_strays()
     return status, timed_out, usage.ru_utime + usage.ru_stime
 
 
-def _clean(cwd: str) -> None:
-    """An empty directory at `cwd`, whatever the last program did there; an untouched one is kept, for speed.
-
-    Raises:
-        OSError: what is there cannot be removed; this ends the host, and the next one has another directory.
-    """
-    try:
-        if not os.listdir(cwd) and os.stat(cwd).st_mode & 0o777 == 0o700:
-            return
-    except OSError:  # not there yet, or no longer
-        pass
-    import shutil
-
+def _execute(request: dict[str, Any], cwd: str) -> dict[str, Any]:
+    """Runs one request in a grandchild, in an empty directory, and says what was seen of it."""
     shutil.rmtree(cwd, ignore_errors=True)
-    os.mkdir(cwd, 0o700)
-
-
-def _execute(request: dict, cwd: str) -> dict:
-    """Runs one request in a grandchild and says what was seen of it."""
-    _clean(cwd)
+    os.mkdir(cwd, 0o700)  # if it could not be removed, this ends the host, and the next one has another directory
     files = (_memory_file(request["stdin"].encode("utf-8", "replace")), _memory_file(), _memory_file())
     report, report_end = os.pipe()
     host, pid = os.getpid(), os.fork()
@@ -252,13 +219,12 @@ def _execute(request: dict, cwd: str) -> dict:
         said = os.read(report, 4096).decode("utf-8", "replace")
     except BlockingIOError:  # a stray still holds the other end
         said = ""
-    sizes = [os.fstat(fd).st_size for fd in files[1:]]
+    full = max(os.fstat(fd).st_size for fd in files[1:]) >= request["output_bytes"]
     stdout = os.pread(files[1], request["output_bytes"], 0).decode("utf-8", "replace")
-    stderr = os.pread(files[2], 4000, max(0, sizes[1] - 4000)).decode("utf-8", "replace")
     for fd in (*files, report):
         os.close(fd)
     seen = {"status": status, "timed_out": timed_out, "cpu_s": cpu_s, "report": said}
-    return {**seen, "output_full": max(sizes) >= request["output_bytes"], "stdout": stdout, "stderr": stderr}
+    return {**seen, "output_full": full, "stdout": stdout}
 
 
 def main(parent: int, root: str) -> None:
@@ -271,19 +237,8 @@ def main(parent: int, root: str) -> None:
     for fd in (0, 1):
         os.dup2(null, fd)
     os.close(null)
-    for name in (
-        "bisect",
-        "collections",
-        "functools",
-        "heapq",
-        "itertools",
-        "math",
-        "random",
-        "re",
-        "string",
-        "typing",
-    ):
-        __import__(name)  # programs import these all the time: paid once here
+    for name in PRELOADED:
+        __import__(name)
     gc.collect()
     gc.freeze()
     while True:

@@ -14,11 +14,12 @@ import math
 import re
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from ringrl.rewards.answers import Verdict, after_thinking
 from ringrl.rewards.sandbox import Limits, Sandbox, SandboxError
-from ringrl.rewards.verdict import Verdict, after_thinking
 
 LIMITS = Limits()  # of one test
 TOTAL_S = 30.0  # for all tests of one response
@@ -35,24 +36,24 @@ def extract_code(text: str) -> str:
     for line in text.splitlines(keepends=True):
         fence = line.strip()
         if block is None and fence.startswith("```"):
-            block, language = [], fence[3:].strip().lower()
+            block, language = "", fence[3:].strip().lower()
         elif block is not None and fence == "```":
-            found = "".join(block) if language in _LANGUAGES else found
+            found = block if language in _LANGUAGES else found
             block = None
         elif block is not None:
-            block.append(line)
+            block += line
     return textwrap.dedent(found)
 
 
 def same_output(actual: str, expected: str) -> bool:
-    """Line by line without trailing space; a line that differs, by tokens with a tolerance for decimals."""
+    """Line by line and token by token, with a tolerance for decimals; a line that is equal is not split."""
     left, right = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (actual, expected))
     return len(left) == len(right) and all(a == b or _same_line(a, b) for a, b in zip(left, right, strict=True))
 
 
 def _same_line(actual: str, expected: str) -> bool:
     left, right = actual.split(), expected.split()
-    return len(left) == len(right) and all(_same_token(a, b) for a, b in zip(left, right, strict=True))
+    return len(left) == len(right) and all(map(_same_token, left, right))
 
 
 def _same_token(actual: str, expected: str) -> bool:
@@ -65,53 +66,8 @@ def _same_token(actual: str, expected: str) -> bool:
     return math.isclose(float(actual), float(expected), rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE)
 
 
-@functools.cache
-def _default_sandbox() -> Sandbox:
-    sandbox = Sandbox()
-    atexit.register(sandbox.close)
-    return sandbox
-
-
-def _checks(tests: Sequence[str], entry_point: str) -> str:
-    """One script of all asserts.
-
-    Raises:
-        SyntaxError, ValueError: the tests of the data set are no Python.
-    """
-    body = "\n".join(tests)
-    defined = {node.name for node in ast.parse(body).body if isinstance(node, ast.FunctionDef)}
-    if not entry_point:
-        return body
-    ast.parse(entry_point, mode="eval")
-    return f"candidate = {entry_point}\n{body}\n" + ("check(candidate)\n" if "check" in defined else "")
-
-
-def _read_tests(reference: Mapping[str, object]) -> list[tuple[str, str]] | str:
-    """Pairs of input and expected output, or the text of the checks.
-
-    Raises:
-        ValueError: the reference carries no usable tests.
-        SyntaxError: its asserts are no Python.
-    """
-    tests, entry_point = reference.get("tests"), reference.get("entry_point") or ""
-    tests = [tests] if isinstance(tests, str) else tests
-    if not isinstance(tests, Sequence) or not tests or not isinstance(entry_point, str):
-        raise ValueError("the reference has no 'tests'")
-    if all(isinstance(test, str) and test.strip() for test in tests):
-        return _checks(tests, entry_point)
-    if not all(isinstance(test, Mapping) and {"input", "output"} <= test.keys() for test in tests):
-        raise ValueError("tests must be asserts or objects with 'input' and 'output'")
-    pairs = [(test["input"], test["output"]) for test in tests]
-    if entry_point or not all(isinstance(side, str) for pair in pairs for side in pair):
-        raise ValueError("input/output tests take text and no entry_point")
-    return pairs
-
-
 def verify_code(text: str, reference: Mapping[str, object], *, total_s: float = TOTAL_S) -> Verdict:
-    """Judges a response by `reference["tests"]`, within `total_s` seconds for all of them.
-
-    Raises nothing of its own: a lost sandbox and unusable tests are verdicts of kind `error`.
-    """
+    """Judges a response by `reference["tests"]`, within `total_s` seconds for all of them."""
     try:
         tests = _read_tests(reference)
     except (SyntaxError, ValueError) as error:
@@ -121,12 +77,12 @@ def verify_code(text: str, reference: Mapping[str, object], *, total_s: float = 
         return Verdict("fail", "no_code")
     deadline = time.monotonic() + total_s
     try:
-        for stdin, expected in [("", "")] if isinstance(tests, str) else tests:
+        checks, pairs = (tests, [("", "")]) if isinstance(tests, str) else ("", tests)
+        for stdin, expected in pairs:
             limits = replace(LIMITS, wall_s=min(LIMITS.wall_s, deadline - time.monotonic()))
             if limits.wall_s <= 0:
                 return Verdict("fail", "timeout")
-            checks = tests if isinstance(tests, str) else ""
-            seen = _default_sandbox().run(code, stdin=stdin, checks=checks, limits=limits)
+            seen = _sandbox().run(code, stdin=stdin, checks=checks, limits=limits)
             if seen.outcome != "ok":
                 return Verdict("fail", seen.outcome)
             if not checks and not same_output(seen.stdout, expected):
@@ -134,3 +90,37 @@ def verify_code(text: str, reference: Mapping[str, object], *, total_s: float = 
     except SandboxError as error:
         return Verdict("error", f"sandbox: {error}")
     return Verdict("pass", "tests")
+
+
+def _read_tests(reference: Mapping[str, object]) -> list[tuple[str, str]] | str:
+    """Pairs of input and expected output, or the text of the checks.
+
+    Raises:
+        ValueError, SyntaxError: the reference carries no usable tests; its asserts are no Python.
+    """
+    tests, entry_point = reference.get("tests"), reference.get("entry_point") or ""
+    tests = [tests] if isinstance(tests, str) else tests
+    if not isinstance(tests, list) or not tests or not isinstance(entry_point, str):
+        raise ValueError("the reference has no 'tests'")
+    if all(isinstance(test, str) and test.strip() for test in tests):
+        return _checks("\n".join(tests), entry_point)
+    pairs: list[tuple[Any, Any]] = [(t.get("input"), t.get("output")) for t in tests if isinstance(t, Mapping)]
+    if len(pairs) < len(tests) or not all(isinstance(side, str) for pair in pairs for side in pair):
+        raise ValueError("tests must be asserts or objects with the texts 'input' and 'output'")
+    return pairs
+
+
+def _checks(body: str, entry_point: str) -> str:
+    """One script of all asserts; raises SyntaxError if the tests of the data set are no Python."""
+    defined = {node.name for node in ast.parse(body).body if isinstance(node, ast.FunctionDef)}
+    if not entry_point:
+        return body
+    ast.parse(entry_point, mode="eval")
+    return f"candidate = {entry_point}\n{body}\n" + ("check(candidate)\n" if "check" in defined else "")
+
+
+@functools.cache
+def _sandbox() -> Sandbox:
+    sandbox = Sandbox()
+    atexit.register(sandbox.close)
+    return sandbox

@@ -16,14 +16,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Literal
+from typing import Any
 
 from ringrl.rewards import _host
 
-Outcome = Literal["ok", "wrong", "runtime", "timeout", "memory", "output", "syntax"]
 GRACE_S = 10.0  # beyond the program's own wall clock, until the host itself is taken for dead
 
 
@@ -47,36 +44,19 @@ class Limits:
 class Execution:
     """What was seen of one program from outside."""
 
-    outcome: Outcome
+    outcome: str  # ok, wrong, runtime, timeout, memory, output, syntax
     stdout: str
-    stderr: str  # its last 4000 bytes
-
-
-def _outcome(reply: dict, nonce: str, limits: Limits, checked: bool) -> Outcome:
-    """Exit status and output decide on a program; a checked one must also have shown the nonce."""
-    status, report = reply["status"], reply["report"]
-    if reply["output_full"]:
-        return "output"
-    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if reply["timed_out"] or killed == signal.SIGXCPU or (killed and reply["cpu_s"] >= limits.cpu_s):
-        return "timeout"
-    if status == 0 and report == (nonce if checked else ""):
-        return "ok"
-    if killed == signal.SIGKILL:  # not by us: the kernel was out of memory
-        return "memory"
-    return report if report in ("syntax", "memory", "wrong") else "runtime"
 
 
 class Sandbox:
-    """One warm host process that forks a process per program. Thread-safe, one program at a time.
+    """One warm host process that forks a process per program, one program at a time.
 
     The host starts with the first program and again after it was lost. `close` (or leaving the `with` block)
     ends it and removes its temporary directory.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0  # the process that started the host: a forked copy must not talk to it
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, code: str, *, stdin: str = "", checks: str = "", limits: Limits = Limits()) -> Execution:
         """Runs `code` as a script with `stdin`, or, with `checks`, as a module followed by the checks.
@@ -88,32 +68,29 @@ class Sandbox:
         """
         nonce = secrets.token_hex(16)
         request = {"code": code, "stdin": stdin, "checks": checks, "nonce": nonce, **asdict(limits)}
-        with self._lock:
-            if self._owner != os.getpid():
-                self._start()
-            try:
-                _host.send(self._conn, request, GRACE_S)
-                reply = _host.receive(self._conn, limits.wall_s + GRACE_S)
-            except (EOFError, OSError) as error:
-                self._stop()
-                raise SandboxError(f"{type(error).__name__}: {error}") from error
-            except BaseException:  # an interrupt in between would leave the answer to the next caller
-                self._stop()
-                raise
-        return Execution(_outcome(reply, nonce, limits, bool(checks)), reply["stdout"], reply["stderr"])
+        if self._process is None:
+            self._start()
+        try:
+            _host.send(self._conn, request, GRACE_S)
+            seen = _host.receive(self._conn, limits.wall_s + GRACE_S)
+        except (EOFError, OSError) as error:
+            self.close()
+            raise SandboxError(f"{type(error).__name__}: {error}") from error
+        return Execution(_outcome(seen, nonce if checks else "", limits), seen["stdout"])
 
     def close(self) -> None:
         """Ends the host and whatever it still runs; harmless if there is none."""
-        with self._lock:
-            if self._owner == os.getpid():
-                self._stop()
+        if self._process is not None:
+            self._conn.close()
+            _host.kill_tree(self._process.pid)
+            self._process.wait(timeout=GRACE_S)
+            self._process = None
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _start(self) -> None:
@@ -122,12 +99,20 @@ class Sandbox:
         flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
         command = [sys.executable, *flags, _host.__file__, str(os.getpid()), self._root]
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs, env={"PYTHONHASHSEED": "0"}, start_new_session=True)
-        self._owner = os.getpid()
+            environment = {"PYTHONHASHSEED": "0"}
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=environment, start_new_session=True)
 
-    def _stop(self) -> None:
-        self._owner = 0
-        self._conn.close()
-        _host.kill_tree(self._process.pid)
-        self._process.wait(timeout=GRACE_S)
-        shutil.rmtree(self._root, ignore_errors=True)
+
+def _outcome(seen: dict[str, Any], proof: str, limits: Limits) -> str:
+    """Exit status and output decide on a program; a checked one must also have shown the proof."""
+    status, report = seen["status"], seen["report"]
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if seen["output_full"]:
+        return "output"
+    if seen["timed_out"] or killed == signal.SIGXCPU or (killed and seen["cpu_s"] >= limits.cpu_s):
+        return "timeout"
+    if status == 0 and report == proof:
+        return "ok"
+    if killed == signal.SIGKILL:  # not by us: the kernel was out of memory
+        return "memory"
+    return report if report in ("syntax", "memory", "wrong") else "runtime"

@@ -9,33 +9,20 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 
 from ringrl.rewards import _host
+from ringrl.rewards.answers import Verdict, load_math_verify, verify_math, verify_science
 from ringrl.rewards.code import TOTAL_S, verify_code
-from ringrl.rewards.math import load_math_verify
-from ringrl.rewards.verdict import Verdict
-from ringrl.rewards.verifiers import VERIFIERS
 
+Verifier = Callable[[str, Mapping[str, object]], Verdict]
+VERIFIERS: dict[str, Verifier] = {
+    "math": verify_math,
+    "science": verify_science,
+    "code": verify_code,
+}
 MEMORY_BYTES = 4 << 30  # a number with a billion digits must end here and not with the machine
 CODE_SHARE = 0.75  # of the deadline: a slow program is the response's fault and must not look like ours
-
-
-def _judge(item: dict, deadline_s: float) -> Verdict:
-    verifiers = {
-        **VERIFIERS,
-        "code": functools.partial(verify_code, total_s=min(TOTAL_S, CODE_SHARE * deadline_s)),
-    }
-    try:
-        return verifiers[item["domain"]](item["text"], item["reference"])
-    except Exception as error:  # a verifier's bug is an error that is counted, never a lost process or a zero
-        return Verdict("error", f"{type(error).__name__}: {error}"[:500])
-
-
-def _preload() -> None:
-    try:
-        load_math_verify()
-    except ImportError:  # the items that need it will say so
-        pass
 
 
 def main(parent: int, temporary: str, deadline_s: float) -> None:
@@ -48,11 +35,17 @@ def main(parent: int, temporary: str, deadline_s: float) -> None:
         os.dup2(null.fileno(), 0)
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    _preload()
+    load_math_verify()
+    code = functools.partial(verify_code, total_s=min(TOTAL_S, CODE_SHARE * deadline_s))
+    verifiers: dict[str, Verifier] = {**VERIFIERS, "code": code}
     try:
         _host.send(conn, "ready", deadline_s)
         while True:
-            verdict = _judge(_host.receive(conn, None), deadline_s)
+            item = _host.receive(conn, None)
+            try:
+                verdict = verifiers[item["domain"]](item["text"], item["reference"])
+            except Exception as error:  # a verifier's bug is an error that is counted, never a lost process or a zero
+                verdict = Verdict("error", f"{type(error).__name__}: {error}"[:500])
             _host.send(conn, [verdict.kind, verdict.reason], deadline_s)
     except (EOFError, OSError):  # the pool is gone
         sys.exit(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,7 +52,7 @@ class TransferGroup:
         timeout = timedelta(seconds=deadline_s)
         self.store = dist.TCPStore(host, port, size, rank == 0, timeout, wait_for_workers=False)
         prefixed = dist.PrefixStore("ringrl/weights", self.store)
-        kind = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
+        kind: Any = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
         self.group = kind(prefixed, rank, size, timeout)
         self.device, self.timeout = device, timeout
 

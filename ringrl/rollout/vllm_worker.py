@@ -175,7 +175,8 @@ class Worker:
             if kind == "generate":
                 self.generate(conn, *args)
             else:
-                {"join": self.join, "update": self.update}[kind](*args)
+                handle: Any = {"join": self.join, "update": self.update}[kind]
+                handle(*args)
             conn.send(("done",))
 
 

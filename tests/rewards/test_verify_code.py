@@ -10,7 +10,7 @@ import pytest
 from ringrl.rewards.code import extract_code, same_output, verify_code
 from ringrl.rewards.sandbox import Limits, Sandbox, SandboxError
 
-FAST = Limits(wall_s=2.0, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
+FAST = Limits(wall_s=1.5, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
 DOUBLE = [{"input": "2\n", "output": "4\n"}, {"input": "5\n", "output": "10"}]
 
 
@@ -21,9 +21,7 @@ def sandbox():
 
 
 def judge(code: str, **reference) -> str:
-    verdict = verify_code(
-        f"<think>```python\nprint(4)\n```</think>\n```python\n{code}\n```\nDone.", reference
-    )
+    verdict = verify_code(f"<think>```python\nprint(4)\n```</think>\n```python\n{code}\n```\nDone.", reference)
     return verdict.reason if verdict.kind != "error" else f"error: {verdict.reason}"
 
 
@@ -139,11 +137,3 @@ def test_a_lost_host_is_an_error_and_comes_back(sandbox):
     assert sandbox.run("print(1)").stdout == "1\n"
     kill = "```python\nimport os; os.kill(os.getppid(), 9)\n```"
     assert verify_code(kill, {"tests": DOUBLE}).reason.startswith("sandbox: ")
-
-
-def test_throughput(sandbox):
-    sandbox.run("1")
-    started = time.monotonic()
-    for _ in range(100):
-        sandbox.run("print(1)")
-    print(f"\n{(time.monotonic() - started) * 10:.2f} ms per program")

@@ -1,0 +1,97 @@
+"""The whole method in miniature, through the command line, with real vLLM workers and two training processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, write_yaml
+
+pytest.importorskip("vllm")
+
+
+def pipeline_config(inputs: Inputs, run: Path) -> dict[str, Any]:
+    rl = rl_config(inputs, run)
+    trainer = {**rl["trainer"], "ranks": 2}
+    rollout = {**rl["rollout"], "engine": "vllm", "workers": 1}
+    math = {**rl["stages"][0], "steps": 2}
+    second = {**math, "name": "code_science", "data": [inputs.source("rl_code", "rl_science")], "max_total_tokens": 96}
+    sampling = {"samples": 2, "max_total_tokens": 96, "prompting": {"suffix": {}}, "rollout": rollout}
+    return {
+        "run": str(run),
+        "model": inputs.model,
+        "sft": {
+            "data": inputs.source("sft"),
+            "validation": inputs.source("sft_val"),
+            "trainer": {**trainer, "microbatch_tokens": 1024},
+            "optimizer": {"lr": 3e-3},
+            "epochs": 2,
+            "batch_examples": 32,
+            "max_tokens": 256,
+        },
+        "select": {"probe": inputs.source("probe"), "trainer": rl["trainer"], "band": [0.1, 9.0], **sampling},
+        "rl": {k: v for k, v in rl.items() if k not in ("run", "model")}
+        | {
+            "stages": [math, second],
+            "trainer": trainer,
+            "rollout": rollout,
+            "held_out": [{"name": "math", "data": inputs.source("heldout_math")}],
+            "eval_samples": 2,
+        },
+        "eval": {
+            "benchmarks": [
+                {"name": "math", "data": inputs.data("heldout_math")},
+                {"name": "code", "data": inputs.data("heldout_code")},
+            ],
+            "top_p": 1.0,
+            **sampling,
+        },
+    }
+
+
+def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = write_yaml(tmp_path / "run.yaml", pipeline_config(inputs, run))
+    selection = run / "select" / "finished.json"
+    stopped = ringrl_until(selection.is_file, signal.SIGKILL, "run", config)
+    assert stopped.code == 128 + signal.SIGKILL
+    result = ringrl("run", config, "--resume")
+    assert result.code == 0, result.text
+
+    chosen = json.loads((run / "select" / "selection.json").read_text())
+    assert [r["epoch"] for r in chosen["rows"]] == [1.0, 2.0]
+    assert chosen["rl_sft_token_ratio"] == pytest.approx(4 * 200 / chosen["rows"][-1]["sft_tokens"], rel=1)
+    summary = json.loads((run / "summary.json").read_text())
+    assert [r["stage"] for r in summary["rows"]] == ["sft", "math", "code_science"]
+    assert all(set(r["scores"]) == {"math", "code"} and Path(r["model"]).is_dir() for r in summary["rows"])
+    assert (run / "report.html").stat().st_size > 10_000
+
+    metrics = lines(run / "rl" / "metrics.jsonl")
+    assert [r["stage"] for r in metrics] == ["math", "math", "code_science", "code_science"]
+    assert all(r["tokens_trained"] == 200 and r["parity"] < 1e-3 and r["reward_errors"] == 0 for r in metrics)
+    parents = {d: json.loads((run / d / "lineage.json").read_text())["parent"] for d in ("sft", "select", "rl")}
+    assert parents == {"sft": inputs.model, "select": str(run / "sft"), "rl": chosen["chosen_path"]}
+    assert children_of_tests() == []
+
+
+def test_eval_on_named_benchmark_keeps_every_response(inputs: Inputs, tmp_path: Path) -> None:
+    """The flags of the README, on a file in the project's format, by name."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"id": f"a{i}", "problem": f"Find ${i}+{i}$ in base ten.", "answer": str(2 * i)} for i in range(3)]
+    (data / "aime24.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    result = ringrl(
+        *("eval", "--model", inputs.model, "--bench", "aime24", "--samples", "4", "--data", data),
+        *("--run", tmp_path / "run", "max_total_tokens=256", "rollout.dtype=float32", "rollout.kv_cache_mib=32"),
+    )
+    assert result.code == 0, result.text
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    bench = results["benchmarks"]["aime24"]
+    assert (bench["k"], bench["n"], bench["errors"]) == (4, 3, 0)
+    assert [p["total"] for p in bench["problems"]] == [4, 4, 4]
+    assert results["sampling"]["top_p"] == 0.95
+    assert len(results["template_sha256"]) == 64
+    assert len(lines(tmp_path / "run" / "responses" / "aime24.jsonl")) == 12

@@ -1,0 +1,283 @@
+"""Every configuration that ships parses; every mistake is one line that names its key; Φ's arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from ringrl.config import EvalConfig, Knobs, PipelineConfig, RLConfig, SelectConfig, SFTConfig, dump, load, resolve
+from ringrl.errors import ConfigError
+from ringrl.plan import arithmetic
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+BY_NAME = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig, "eval": EvalConfig, "run": PipelineConfig,
+           "demo": PipelineConfig}  # fmt: skip
+BY_KEY = {"validation": SFTConfig, "probe": SelectConfig, "stages": RLConfig, "benchmarks": EvalConfig,
+          "sft": PipelineConfig}  # fmt: skip
+
+
+def sft(**more: Any) -> dict[str, Any]:
+    return {"run": "r", "model": "m", "data": {"files": ["a.jsonl"]}, "validation": {"files": ["b.jsonl"]}, **more}
+
+
+def rl(stage: dict[str, Any] | None = None, budget: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    one = {"name": "math", "data": [{"files": ["a.jsonl"]}], "steps": 12, "prompts": 12, "samples": 8,
+           "max_total_tokens": 101, "budget": {"phi": 1200, **(budget or {})}, **(stage or {})}  # fmt: skip
+    return {"run": "r", "model": "m", "stages": [one], **more}
+
+
+def pipeline(**more: Any) -> dict[str, Any]:
+    def section(raw: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in raw.items() if k not in ("run", "model")}
+
+    probe, benchmarks = {"files": ["p.jsonl"]}, [{"name": "aime24"}]
+    sections = {
+        "sft": section(sft()),
+        "select": {"probe": probe},
+        "rl": section(rl()),
+        "eval": {"benchmarks": benchmarks},
+    }
+    return {"run": "r", "model": "m", **sections, **more}
+
+
+def refused(cls: type[Knobs], raw: dict[str, Any], *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        resolve(cls, raw, overrides, "my.yaml")
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- the files that ship
+
+
+def shipped_class(path: Path) -> type[Knobs]:
+    """What the keys say; a name that says something must agree."""
+    keys = yaml.safe_load(path.read_text())
+    found = {cls for key, cls in BY_KEY.items() if key in keys}
+    assert len(found) == 1, f"{path}: cannot tell which command reads this"
+    (cls,) = found
+    named = [c for prefix, c in BY_NAME.items() if path.stem.startswith(prefix)]
+    assert named in ([], [cls]), f"{path} is named like a {named[0].__name__} and has the keys of a {cls.__name__}"
+    return cls
+
+
+def test_configurations_ship():
+    assert len(list(CONFIGS.rglob("*.yaml"))) >= 2
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_shipped_configuration_parses_and_survives_being_written(path: Path):
+    cls = shipped_class(path)
+    cfg = load(cls, path)
+    assert resolve(cls, yaml.safe_load(dump(cfg)), (), "again") == cfg
+    assert arithmetic(cfg)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("cls", "raw", "message"),
+    [
+        (SFTConfig, sft(epoch=1), "my.yaml: epoch: unknown key, did you mean 'epochs'?"),
+        (SFTConfig, sft(optimizer={"lr": 1, "betta": 2}), "optimizer.betta: unknown key, did you mean 'betas'?"),
+        (SFTConfig, sft(data={"files": ["a"], "colums": {}}), "data.colums: unknown key, did you mean 'columns'?"),
+        (RLConfig, rl({"stepss": 3}), "stages.0.stepss: unknown key, did you mean 'steps'?"),
+        (RLConfig, rl(None, {"fi": 3, "scop": "x"}), "stages.0.budget.fi: unknown key"),
+        (RLConfig, rl(None, {"scop": "rank"}), "stages.0.budget.scop: unknown key, did you mean 'scope'?"),
+        (
+            RLConfig,
+            rl({"data": [{"files": ["a"]}, {"files": ["a"], "limitt": 1}]}),
+            "stages.0.data.1.limitt: unknown key, did you mean 'limit'?",
+        ),
+        (RLConfig, rl(rollout={"adresses": []}), "rollout.adresses: unknown key, did you mean 'addresses'?"),
+        (
+            RLConfig,
+            rl(held_out=[{"name": "x", "data": {"files": ["a"], "splitt": "t"}}]),
+            "held_out.0.data.splitt: unknown key, did you mean 'split'?",
+        ),
+        (
+            EvalConfig,
+            {"run": "r", "model": "m", "benchmarks": [{"name": "x", "sample": 1}]},
+            "benchmarks.0.sample: unknown key, did you mean 'samples'?",
+        ),
+        (PipelineConfig, pipeline(sfft={}), "my.yaml: sfft: unknown key, did you mean 'sft'?"),
+        (PipelineConfig, pipeline(rl={"stages": rl({"stepss": 1})["stages"]}),
+         "rl: stages.0.stepss: unknown key, did you mean 'steps'?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_named_with_the_nearest_known_one(cls: type[Knobs], raw: dict[str, Any], message: str):
+    assert message in refused(cls, raw)
+
+
+def test_a_key_like_no_other_gets_no_suggestion():
+    assert refused(SFTConfig, sft(zzzz=1)).endswith("zzzz: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("cls", "raw", "parts"),
+    [
+        (SFTConfig, sft(epochs="many"), ["epochs: got 'many', expected:", "integer"]),
+        (SFTConfig, sft(epochs=0), ["epochs: got 0, expected:", "greater than or equal to 1"]),
+        (SFTConfig, sft(optimizer={"lr": -1}), ["optimizer.lr: got -1", "greater than 0"]),
+        (SFTConfig, sft(optimizer={}), ["optimizer.lr: missing"]),
+        (SFTConfig, {k: v for k, v in sft().items() if k != "model"}, ["my.yaml: model: missing"]),
+        (SFTConfig, sft(data={"files": []}), ["data.files: got []"]),
+        (SFTConfig, sft(data={"files": ["a"], "domain": "art"}), ["data.domain: got 'art'", "'math'", "'row'"]),
+        (SFTConfig, sft(trainer={"zero": 4}), ["trainer.zero: got 4"]),
+        (SFTConfig, sft(prompting={"system": "a\nb", "max_tokens": "a\nb"}), ["prompting.max_tokens: got 'a\\nb'"]),
+        (RLConfig, rl({"samples": 1}), ["stages.0.samples: got 1"]),
+        (RLConfig, rl(stages=[]), ["stages: got []"]),
+        (RLConfig, rl(loss={"method": "dapo"}), ["loss.method: got 'dapo'", "'c3po'", "'grpo'"]),
+        (
+            SelectConfig,
+            {"run": "r", "model": "m", "probe": {"files": ["a"]}, "band": [0.5, 0.5]},
+            ["band: lower end 0.5"],
+        ),
+        (PipelineConfig, pipeline(sft=sft()), ["sft.run: set by the pipeline, remove it"]),
+    ],
+)
+def test_a_bad_value_is_one_line_with_key_value_and_what_is_expected(
+    cls: type[Knobs], raw: dict[str, Any], parts: list[str]
+):
+    message = refused(cls, raw)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("a: [1,\nb: 2", "not YAML"), ("- 1\n- 2\n", "got list, expected a mapping"), ("", "got NoneType")],
+)
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, what: str):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(SFTConfig, tmp_path / "bad.yaml")
+    assert str(error.value).startswith(f"{tmp_path / 'bad.yaml'}: {what}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such configuration file"):
+        load(SFTConfig, tmp_path / "none.yaml")
+
+
+# ---- overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("seed=7", lambda c: c.seed == 7),
+        ("optimizer.lr=3e-6", lambda c: c.optimizer.lr == 3e-6),
+        ("optimizer={lr: 0.5, betas: [0.8, 0.9]}", lambda c: c.optimizer.betas == (0.8, 0.9)),
+        ("trainer.packing=false", lambda c: c.trainer.packing is False),
+        ("stages.0.budget.phi=600", lambda c: c.stages[0].budget.phi == 600),
+        ("stages.0.data.0.files=[x.jsonl, y.jsonl]", lambda c: c.stages[0].data[0].files == ("x.jsonl", "y.jsonl")),
+        ("stages.0.data.0.columns.problem=question", lambda c: c.stages[0].data[0].columns == {"problem": "question"}),
+        ("prompting.system=a=b", lambda c: c.prompting.system == "a=b"),
+        ("prompting.system=''", lambda c: c.prompting.system == ""),
+        ("prompting.suffix={}", lambda c: c.prompting.suffix == {}),
+    ],
+)
+def test_an_override_is_a_path_and_a_yaml_value(override: str, read: Any):
+    raw = rl(optimizer={"lr": 1.0})
+    assert not read(resolve(RLConfig, rl(optimizer={"lr": 1.0}, prompting={"system": "no"}), (), "x"))
+    assert read(resolve(RLConfig, raw, (override,), "x"))
+
+
+def test_the_last_override_wins():
+    assert resolve(SFTConfig, sft(), ("seed=1", "seed=2"), "x").seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("seed", "override 'seed': expected key.sub=value"),
+        ("stages.5.steps=1", "the configuration has no 'stages.5.steps'"),
+        ("stages.first.steps=1", "the configuration has no 'stages.first.steps'"),
+        ("run.name=1", "the configuration has no 'run.name'"),
+        ("seed=[1", "'[1' is not a YAML value"),
+        ("stages.0.stepz=1", "stages.0.stepz: unknown key, did you mean 'steps'?"),
+        ("optimizer.lr=fast", "optimizer.lr: got 'fast'"),
+    ],
+)
+def test_a_bad_override_is_one_line(override: str, what: str):
+    assert what in refused(RLConfig, rl(optimizer={"lr": 1.0}), override)
+
+
+# ---- Φ, ranks, and what follows from them
+
+MOST = 12 * 8 * 100  # prompts x samples x response tokens of `rl()`
+
+
+@pytest.mark.parametrize(
+    ("scope", "ranks", "updates", "step_phi", "update_phi", "parts"),
+    [
+        ("step", 1, 1, 1200, 1200, 1),
+        ("step", 4, 3, 1200, 400, 3),
+        ("rank", 4, 1, 4800, 4800, 4),
+        ("rank", 4, 2, 4800, 2400, 8),
+        ("minibatch", 4, 3, 3600, 1200, 3),
+    ],
+)
+def test_what_phi_counts_in_every_scope(
+    scope: str, ranks: int, updates: int, step_phi: int, update_phi: int, parts: int
+):
+    cfg = resolve(RLConfig, rl(None, {"scope": scope}, trainer={"ranks": ranks}, updates=updates), (), "x")
+    (stage,) = cfg.stages
+    assert (cfg.step_phi(stage), cfg.update_phi(stage), cfg.parts(stage)) == (step_phi, update_phi, parts)
+    assert cfg.step_phi(stage) % cfg.parts(stage) == 0
+    assert any(f"Φ = {update_phi:,} tokens per optimizer step" in line for line in arithmetic(cfg))
+
+
+def test_phi_may_be_all_that_can_be_sampled_and_not_a_token_more():
+    assert resolve(RLConfig, rl(None, {"phi": MOST}), (), "x").stages[0].budget.phi == MOST
+    assert f"stages.0.budget.phi: got {MOST + 1}" in refused(RLConfig, rl(None, {"phi": MOST + 1}))
+    assert f"expected at most {MOST}" in refused(
+        RLConfig, rl(None, {"phi": MOST // 2, "scope": "rank"}, trainer={"ranks": 3})
+    )
+
+
+def test_grpo_has_no_budget_to_be_too_large():
+    assert resolve(RLConfig, rl(None, {"phi": 10 * MOST}, loss={"method": "grpo"}), (), "x").loss.method == "grpo"
+
+
+def test_phi_must_divide_into_its_parts():
+    assert "budget.phi: got 1201, expected a multiple of 3" in refused(RLConfig, rl(None, {"phi": 1201}, updates=3))
+
+
+@pytest.mark.parametrize("key", ["prompts", "steps"])
+def test_updates_must_divide_prompts_and_steps(key: str):
+    raw = rl({key: 10}, {"phi": 400}, updates=4)
+    assert f"stages.0.{key}: got 10, expected a multiple of updates=4" in refused(RLConfig, raw)
+
+
+def test_more_ranks_than_sequences_are_refused():
+    assert "trainer.ranks: got 9, expected at most 8" in refused(SFTConfig, sft(batch_examples=8, trainer={"ranks": 9}))
+    assert resolve(SFTConfig, sft(batch_examples=8, trainer={"ranks": 8}), (), "x").trainer.ranks == 8
+    assert "trainer.ranks: got 97, expected at most 96" in refused(RLConfig, rl(trainer={"ranks": 97}))
+    assert "expected at most 32 (stages.0" in refused(RLConfig, rl(trainer={"ranks": 33}, updates=3))
+
+
+def test_steps_are_the_sum_over_stages():
+    raw = rl()
+    assert resolve(RLConfig, {**raw, "stages": [*raw["stages"], {**raw["stages"][0], "steps": 5}]}, (), "x").steps == 17
+
+
+def test_a_configuration_cannot_be_changed():
+    cfg = resolve(RLConfig, rl(), (), "x")
+    for knobs, key in ((cfg, "seed"), (cfg.stages[0], "steps"), (cfg.stages[0].budget, "phi")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(knobs, key, 1)
+
+
+def test_the_pipeline_hands_each_stage_its_run_model_and_seed():
+    cfg = resolve(PipelineConfig, pipeline(seed=5), (), "x")
+    stage = cfg.stage("rl", "chosen/checkpoint", "rl-1")
+    assert isinstance(stage, RLConfig)
+    assert (stage.run, stage.model, stage.seed) == ("r/rl-1", "chosen/checkpoint", 5)

@@ -1,0 +1,206 @@
+"""The run directory: never overwritten, continued only with the same configuration, and reads as if unbroken."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ringrl.config import RLConfig, SFTConfig, Source, dump, resolve
+from ringrl.errors import DataError
+from ringrl.run import Progress, Run, open_run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"messages": []}\n')
+    return file
+
+
+def config(tmp_path: Path, data: Path, *overrides: str) -> SFTConfig:
+    source = {"files": [str(data)]}
+    raw = {"run": str(tmp_path / "runs" / "one"), "model": "m", "data": source, "validation": source}
+    return resolve(SFTConfig, raw, overrides, "x")
+
+
+def opened(cfg: SFTConfig | RLConfig, data: Path, resume: bool = False) -> Run:
+    return open_run(cfg, cfg.model, [Source(files=(str(data),))], resume)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_new_run_holds_its_configuration_and_where_it_comes_from(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = opened(cfg, data)
+    assert SFTConfig.model_validate(yaml.safe_load((run.path / "config.yaml").read_text())) == cfg
+    lineage = json.loads((run.path / "lineage.json").read_text())
+    assert lineage["data"] == {str(data): hashlib.sha256(data.read_bytes()).hexdigest()}
+    assert Path(lineage["parent"]).is_absolute()
+    assert {"ringrl", "python", "torch", "transformers"} <= lineage["versions"].keys()
+    assert set(files(run.path)) == {"config.yaml", "lineage.json"}
+
+
+def test_an_existing_run_is_refused_without_resume_and_left_alone(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = opened(cfg, data)
+    run.append("metrics", {"step": 1})
+    before = files(run.path)
+    with pytest.raises(DataError, match="exists; continue it with --resume"):
+        opened(cfg, data)
+    assert files(run.path) == before
+
+
+def test_a_folder_of_something_else_is_refused_with_and_without_resume(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    Path(cfg.run).mkdir(parents=True)
+    (Path(cfg.run) / "thesis.tex").write_text("years of work")
+    for resume in (True, False):
+        with pytest.raises(DataError, match="is not a run directory"):
+            opened(cfg, data, resume)
+    assert files(Path(cfg.run)) == {"thesis.tex": b"years of work"}
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    Path(cfg.run).mkdir(parents=True)
+    assert (opened(cfg, data).path / "config.yaml").is_file()
+
+
+def test_resuming_changes_nothing_in_the_directory(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    before = files(opened(cfg, data).path)
+    assert files(opened(cfg, data, resume=True).path) == before
+
+
+def test_resuming_what_is_not_there_begins_it(tmp_path: Path, data: Path):
+    assert (opened(config(tmp_path, data), data, resume=True).path / "lineage.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("seed=3", "seed was 0, now 3"),
+        ("optimizer.lr=0.5", "optimizer.lr was 0.0003, now 0.5"),
+        ("trainer.packing=false", "trainer.packing was True, now False"),
+        ("data.columns.problem=question", "data.columns.problem was None, now 'question'"),
+    ],
+)
+def test_resuming_with_another_configuration_is_refused_naming_the_key(
+    tmp_path: Path, data: Path, override: str, named: str
+):
+    run = opened(config(tmp_path, data), data)
+    before = files(run.path)
+    with pytest.raises(DataError) as error:
+        opened(config(tmp_path, data, override), data, resume=True)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert files(run.path) == before
+
+
+def make_lines(run: Run) -> None:
+    run.path.mkdir(exist_ok=True)
+    for step in range(1, 7):
+        run.append("metrics", {"step": step, "loss": 1 / step})
+        run.write_lines(f"rollouts/step_{step:06d}.jsonl", [{"prompt_id": "a"}])
+    for step in (0, 3, 6):
+        for domain in ("math", "code"):
+            run.append("evals", {"step": step, "domain": domain})
+
+
+def test_rewinding_drops_what_came_after_and_nothing_else(tmp_path: Path):
+    run, whole = Run(tmp_path / "a"), Run(tmp_path / "b")
+    make_lines(run)
+    make_lines(whole)
+    run.rewind(4)
+    assert run.rows("metrics") == whole.rows("metrics")[:4]
+    assert run.rows("evals") == whole.rows("evals")[:4]
+    assert [p.name for p in sorted((run.path / "rollouts").iterdir())] == [f"step_{i:06d}.jsonl" for i in range(1, 5)]
+
+
+def test_a_rewound_run_that_goes_on_reads_as_if_nothing_had_happened(tmp_path: Path):
+    run, whole = Run(tmp_path / "a"), Run(tmp_path / "b")
+    make_lines(run)
+    make_lines(whole)
+    run.rewind(4)
+    for step in (5, 6):
+        run.append("metrics", {"step": step, "loss": 1 / step})
+    assert (run.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
+
+
+def test_rewinding_to_the_end_or_with_nothing_there_changes_nothing(tmp_path: Path):
+    run = Run(tmp_path / "a")
+    make_lines(run)
+    before = files(run.path)
+    run.rewind(6)
+    assert files(run.path) == before
+    (tmp_path / "empty").mkdir()
+    Run(tmp_path / "empty").rewind(0)
+    assert files(tmp_path / "empty") == {}
+
+
+@pytest.mark.parametrize("kept", [1, 10, 18])
+def test_a_last_line_that_was_cut_off_is_dropped_and_the_rest_survives(tmp_path: Path, kept: int):
+    run = Run(tmp_path)
+    make_lines(run)
+    with (tmp_path / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 7, "loss": 0.14}'[:kept])
+    assert [r["step"] for r in run.rows("metrics")] == [1, 2, 3, 4, 5, 6]
+    run.rewind(6)
+    run.append("metrics", {"step": 7, "loss": 0.5})
+    assert [r["step"] for r in run.rows("metrics")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(AssertionError, match=r"metrics\.jsonl:2: broken line"):
+        Run(tmp_path).rows("metrics")
+
+
+def test_lines_hold_any_text(tmp_path: Path):
+    row = {"step": 1, "text": 'line\u2028separator\nnew\x0bline "quoted" 日本'}
+    Run(tmp_path).append("metrics", row)
+    assert Run(tmp_path).rows("metrics") == [row]
+
+
+def test_checkpoints_are_listed_in_order_and_only_the_newest_keeps_trainer_state(tmp_path: Path):
+    run = Run(tmp_path)
+    for step in (20, 100, 3):
+        (run.checkpoint(step) / "trainer").mkdir(parents=True)
+        (run.checkpoint(step) / "config.json").write_text("{}")
+    assert [p.name for p in run.checkpoints] == ["step_000003", "step_000020", "step_000100"]
+    run.keep_latest_trainer_state()
+    assert [(p / "trainer").is_dir() for p in run.checkpoints] == [False, False, True]
+    assert all((p / "config.json").is_file() for p in run.checkpoints)
+
+
+def test_writing_leaves_no_parts_behind(tmp_path: Path):
+    run = Run(tmp_path)
+    for value in ({"a": 1}, {"a": 2}):
+        run.write("selection.json", value)
+    assert files(tmp_path) == {"selection.json": b'{\n  "a": 2\n}\n'}
+
+
+def test_progress_speaks_json_to_a_launcher_and_lines_to_a_person(capsys: pytest.CaptureFixture[str]):
+    stream = io.StringIO()
+    numbers: dict[str, Any] = {"loss": 0.123456, "tokens": 12345.6, "stage": "math"}
+    for progress in (Progress(stream), Progress(None)):
+        progress.phase("rollout", 1, 2)
+        progress.step(3, 10, numbers)
+        progress.note("saved")
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [e["kind"] for e in events] == ["phase", "step", "note"]
+    assert events[1]["numbers"] == numbers
+    assert capsys.readouterr().out == "step 3/10  loss 0.123  tokens 12,346  stage math\nsaved\n"
+
+
+def test_the_written_configuration_reads_back_as_itself(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data, "optimizer.lr=1e-7", "prompting.system='Φ: yes\n no'")
+    assert SFTConfig.model_validate(yaml.safe_load(dump(cfg))) == cfg
