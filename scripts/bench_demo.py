@@ -97,11 +97,13 @@ def main() -> None:
     )
     print(table(results))
     for r in results:
+        exact, steps = r["steps_with_exactly_phi"]
+        start = r["chosen"]
         print(
-            f"seed {r['seed']}: {r['seconds'] / 60:.1f} min; start {r['chosen']['name']} (epoch {r['chosen']['epoch']:.1f}, "
-            f"entropy {r['chosen']['entropy']:.3f}; best score would choose {r['best_score_would_choose']}); "
-            f"exactly Φ in {r['steps_with_exactly_phi'][0]} of {r['steps_with_exactly_phi'][1]} steps; reward errors "
-            f"{r['reward_errors']}; largest parity gap {r['largest_parity']:.1e}"
+            f"seed {r['seed']}: {r['seconds'] / 60:.1f} min; start {start['name']} (epoch {start['epoch']:.1f}, "
+            f"entropy {start['entropy']:.3f}; best score would choose {r['best_score_would_choose']}); "
+            f"exactly Φ in {exact} of {steps} steps; reward errors {r['reward_errors']}; "
+            f"largest parity gap {r['largest_parity']:.1e}"
         )
 
 

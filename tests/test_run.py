@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ringrl.config import RLConfig, SFTConfig, Source, dump, resolve
+from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
 from ringrl.run import Progress, Run, open_run
 
@@ -30,7 +31,7 @@ def config(tmp_path: Path, data: Path, *overrides: str) -> SFTConfig:
 
 
 def opened(cfg: SFTConfig | RLConfig, data: Path, resume: bool = False) -> Run:
-    return open_run(cfg, cfg.model, [Source(files=(str(data),))], resume)
+    return open_run(cfg, cfg.model, fingerprint([Source(files=(str(data),))]), resume)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -115,7 +115,9 @@ def _problem(row: Row, where: str, source: Source) -> Row:
         raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
     key = "tests" if row["domain"] == "code" else "answer"
     if key == "answer":
-        row["answer"] = str(row.get("answer", "")).rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
+        row["answer"] = (
+            str("" if row.get("answer") is None else row["answer"]).rpartition("####")[2].strip()
+        )  # GSM8K writes "... #### 72"
     if not row.get(key):
         raise DataError(f"{where}: {key}: missing, expected what a {row['domain']} verifier needs")
     return row

@@ -1,7 +1,7 @@
 """A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
 
 Started by calling `main` (never as `__main__`: vLLM imports this module by name too), with its specification as one
-JSON line on standard input. It listens on a port that the system gives, writes the address to a file, and answers messages:
+JSON line on standard input. It listens on a port that the system gives, writes the address to a file, and answers:
 
     ("generate", requests, sampling, seed) -> ("group", index, [(token_ids, logprobs, finish), ...]) ..., ("done",)
     ("join", host, port, rank, size)       -> ("done",)       joins the weight transfer group

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ringrl.algo.budget import drop_flat, fill_budget, fill_shares, num_tokens, shuffled
-from ringrl.types import Completion, Prompt, Sample
+from ringrl.types import Completion, Group, Prompt, Sample, ScoredGroup
 
 
 def ragged(rng: random.Random, count: int) -> list[Sample]:
@@ -102,11 +102,25 @@ def test_phi_must_divide_into_the_shares():
         fill_shares(ragged(random.Random(5), 5), 10, 3)
 
 
-def test_dropping_flat_groups_keeps_the_others_in_order():
-    samples = ragged(random.Random(6), 40)
-    kept = drop_flat(samples)
-    assert 0 < len(kept) < len(samples)
-    assert kept == [s for s in samples if s.advantage in (-1.0, 2.0)]
+def group(name: str, rewards: list[float], errors: list[str]) -> ScoredGroup:
+    completions = tuple(Completion((1,), (-1.0,), "stop", 0) for _ in rewards)
+    return ScoredGroup(
+        Group(Prompt(name, "math", (7,), {}), completions), ("",) * len(rewards), tuple(rewards), tuple(errors)
+    )
+
+
+def test_dropping_flat_groups_keeps_the_others_whole_and_in_order():
+    fine = ["", "", ""]
+    groups = [
+        group("unsolved", [0.0, 0.0, 0.0], fine),
+        group("mixed", [0.0, 1.0, 0.0], fine),
+        group("solved", [1.0, 1.0, 1.0], fine),
+        group("partial", [0.0, 0.5, 1.0], fine),
+        group("one verdict", [0.0, 1.0, 0.0], ["broke", "", "broke"]),
+    ]
+    assert [g.group.prompt.id for g in drop_flat(groups)] == ["mixed", "partial"]
+    assert [g.solved for g in groups] == [False, False, True, False, True]
+    assert [g.unsolved for g in groups] == [True, False, False, False, False]
 
 
 def test_shuffling_is_a_permutation_given_by_the_seed():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, write_yaml
 
 pytest.importorskip("vllm")

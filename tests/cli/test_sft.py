@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.conftest import Inputs, lines, ringrl, ringrl_until, write_yaml
 
 
@@ -26,7 +27,9 @@ def sft_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if k not in ("time_step_s", "tokens_per_s")} for r in lines(run / "metrics.jsonl")]
+    return [
+        {k: v for k, v in r.items() if k not in ("time_step_s", "tokens_per_s")} for r in lines(run / "metrics.jsonl")
+    ]
 
 
 @pytest.fixture(scope="module")

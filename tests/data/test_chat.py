@@ -48,7 +48,7 @@ def trained_texts(strand: Strand, tokenizer: PreTrainedTokenizerBase) -> list[tu
 
 
 def test_only_what_the_assistant_says_is_trained_on_in_every_turn(tokenizer: PreTrainedTokenizerBase):
-    assert trained_texts(make_strand(FOUR_TURNS, tokenizer), tokenizer) == [
+    assert trained_texts(make_strand(FOUR_TURNS, tokenizer, "rows:1"), tokenizer) == [
         (False, "<role>SYSTEM</role>Be brief.<role>HUMAN</role>What is 12 + 34?<role>ASSISTANT</role>"),
         (True, REPLY + "<|endoftext|>"),
         (False, "<role>HUMAN</role>Sure?<role>ASSISTANT</role>"),
@@ -57,7 +57,7 @@ def test_only_what_the_assistant_says_is_trained_on_in_every_turn(tokenizer: Pre
 
 
 def test_every_turn_ends_with_a_trained_end_of_sequence(tokenizer: PreTrainedTokenizerBase):
-    strand = make_strand(FOUR_TURNS, tokenizer)
+    strand = make_strand(FOUR_TURNS, tokenizer, "rows:1")
     ends = [t for i, t in zip(strand.token_ids, strand.trained, strict=True) if i == tokenizer.eos_token_id]
     assert ends == [True, True]
     assert strand.trained[0] is False
@@ -72,7 +72,7 @@ def test_the_prompt_has_the_same_tokens_when_trained_on_and_when_sampled_from(
     suffix = how.suffix.get("math", "")
     system = [{"role": "system", "content": how.system}] if how.system else []
     user = {"role": "user", "content": ROW["problem"] + (f"\n{suffix}" if suffix else "")}
-    strand = make_strand([*system, user, {"role": "assistant", "content": REPLY}], tokenizer)
+    strand = make_strand([*system, user, {"role": "assistant", "content": REPLY}], tokenizer, "rows:1")
     n = len(prompt.token_ids)
     assert strand.token_ids[:n] == prompt.token_ids
     assert strand.trained == (False,) * n + (True,) * (len(strand.trained) - n)
@@ -113,7 +113,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(folder: Path, tmp_pat
     file.write_text("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
     forgetful = load_tokenizer(str(folder), Prompting(template=str(file)))
     with pytest.raises(DataError, match="rewrites earlier turns"):
-        make_strand(FOUR_TURNS, forgetful)
+        make_strand(FOUR_TURNS, forgetful, "rows:1")
 
 
 def test_a_tokenizer_without_a_template_needs_one(folder: Path, tmp_path: Path):

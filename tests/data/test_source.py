@@ -74,7 +74,7 @@ def test_a_bad_conversation_is_named_by_file_and_line(tmp_path: Path, bad: Any, 
 
 def test_conversations_come_as_they_are(tmp_path: Path):
     file = write(tmp_path / "sft.jsonl", TALK, {**TALK, "extra": 1})
-    assert read_conversations(source(file)) == [TALK["messages"]] * 2
+    assert [m for _, m in read_conversations(source(file))] == [TALK["messages"]] * 2
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
