@@ -17,10 +17,10 @@ demo: setup     ## the whole method on this CPU, into runs/demo; continues where
 	$(BIN)/ringrl run configs/tiny/run.yaml --resume
 
 test: setup     ## the tests (minutes)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: setup ## the tests, slow ones too
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: setup    ## lint, format, types
 	$(BIN)/ruff check .

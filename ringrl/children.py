@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, however it dies (Linux)."""
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent, of that process id, dies, however it dies (Linux).
+
+    To be called before anything slow is imported.
+    """
     if sys.platform == "linux":
-        parent = os.getppid()
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked

@@ -30,7 +30,7 @@ class Display:
     def __init__(self, command: str, run: str) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
-        self.console.print(f"[bold]ringrl {command}[/bold]  {escape(run)}")
+        self.console.print(f"[bold]ringrl {command}[/bold]  {escape(run)}", soft_wrap=True)
         self.bars = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=40),

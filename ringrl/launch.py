@@ -33,6 +33,10 @@ from ringrl.run import Run
 
 STOP_S = 60.0  # how long ranks may take to save their state after an interrupt
 GRACE_S = 1.0  # between the first death and the verdict, for rank 0 to say why
+WORKER = """from ringrl.children import die_with_parent
+die_with_parent({launcher})
+from ringrl.rollout.vllm_worker import main
+main()"""
 TAIL = 20  # log lines shown of a process that died
 
 
@@ -113,6 +117,7 @@ class Crew:
             if not addresses:
                 addresses = self._start_workers(model, rollout, max_total_tokens)
         spec = {
+            "launcher": os.getpid(),
             "run": str(self.run.path),
             "engine": engine,
             "addresses": addresses,
@@ -138,7 +143,7 @@ class Crew:
                 "authkey": self.authkey,
                 "address_file": files[-1],
             }
-            code = "from ringrl.rollout.vllm_worker import main; main()"
+            code = WORKER.format(launcher=os.getpid())
             env = _worker_env(i, rollout)
             self.workers.append(self._start(f"worker{i}", ["-c", code], env, spec))
         return files

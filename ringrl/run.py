@@ -103,25 +103,21 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
         DataError: it exists and `resume` is off; or it was made with another configuration.
     """
     path = Path(cfg.run)  # type: ignore[attr-defined]
+    run = Run(path)
     if (path / "config.yaml").is_file():
         if not resume:
             raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")
         _check_same(cfg, path / "config.yaml")
-        return Run(path)
-    if path.exists() and any(path.iterdir()):
+    elif path.exists() and any(path.iterdir()):
         raise DataError(f"{path}: exists and is not a run directory; choose another `run`")
-    (path / "logs").mkdir(parents=True, exist_ok=True)
-    write_atomic(path / "config.yaml", dump(cfg))
-    run = Run(path)
-    run.write(
-        "lineage.json",
-        {
-            "parent": os.path.abspath(parent),
-            "data": dict(data),
-            "versions": {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()},
-            "command": shlex.join(sys.argv),
-        },
-    )
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / "config.yaml", dump(cfg))
+    (path / "logs").mkdir(exist_ok=True)
+    if not (path / "lineage.json").is_file():  # also after being killed right behind the configuration
+        versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}
+        lineage = {"parent": os.path.abspath(parent), "data": dict(data), "versions": versions}
+        run.write("lineage.json", {**lineage, "command": shlex.join(sys.argv)})
     return run
 
 

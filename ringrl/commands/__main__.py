@@ -6,13 +6,11 @@ import importlib
 import sys
 import traceback
 
-from ringrl.children import die_with_parent
 from ringrl.commands.context import Context
 from ringrl.errors import RingError
 
 
 def main() -> int:
-    die_with_parent()
     context = Context.from_launcher()
     try:
         import transformers

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from ringrl.children import die_with_parent
 from ringrl.config import Rollout
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
@@ -25,6 +26,7 @@ class Context:
     def from_launcher(cls) -> Context:
         """Reads the one line that the launcher writes to standard input."""
         spec = json.loads(sys.stdin.readline())
+        die_with_parent(spec["launcher"])
         # a rank that reports to nobody writes to nowhere
         stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
         context = cls(Run(spec["run"]), Progress(stream), spec)

@@ -1,7 +1,8 @@
 """A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
 
-Started by calling `main` (never as `__main__`: vLLM imports this module by name too), with its specification as one
-JSON line on standard input. It listens on a port that the system gives, writes the address to a file, and answers:
+Started by `ringrl.launch` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
+specification as one JSON line on standard input. It listens on a port that the system gives, writes the address to a
+file, and answers:
 
     ("generate", requests, sampling, seed) -> ("group", index, [(token_ids, logprobs, finish), ...]) ..., ("done",)
     ("join", host, port, rank, size)       -> ("done",)       joins the weight transfer group
@@ -32,7 +33,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.platforms import current_platform
 
-from ringrl.children import die_with_parent, write_atomic
+from ringrl.children import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup
 
 BACKEND = "ringrl"
@@ -188,7 +189,6 @@ def _completion(o: Any) -> tuple[list[int], list[float], str]:
 
 
 def main() -> None:
-    die_with_parent()
     spec = json.loads(sys.stdin.readline())
     worker = Worker(spec)
     listener = Listener((spec["host"], 0), authkey=bytes.fromhex(spec["authkey"]))
