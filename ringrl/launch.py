@@ -71,7 +71,7 @@ def launch(
     max_total_tokens: int,
     fresh: bool,
 ) -> int:
-    """Run `ringrl.commands.<command>.main` on `ranks` processes beside the workers it needs.
+    """Run the loop of `ringrl <command>` on `ranks` processes beside the workers it needs.
 
     Args:
         fresh: the run directory was made for this call; it is removed if the user's input is at fault.
@@ -155,7 +155,7 @@ class Crew:
         for rank in range(ranks):
             env = _rank_env(rank, ranks, threads, port)
             mine = {**spec, "events": write if rank == 0 else -1}
-            args = ["-m", "ringrl.commands", command]
+            args = ["-m", "ringrl.commands", command.replace("-", "_")]
             self.ranks.append(self._start(f"rank{rank}", args, env, mine, (write,) if rank == 0 else ()))
         os.close(write)
         os.set_blocking(read, False)

@@ -50,9 +50,9 @@ def _stage(cfg: RLConfig, s: Stage) -> list[str]:
         phi = cfg.update_phi(s)
         rows = math.ceil(phi / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
         lines.append(
-            f"stage {s.name}: Φ = {phi:,} tokens per optimizer step (scope {s.budget.scope}), at least {rows} "
-            f"microbatches of {cfg.trainer.microbatch_tokens:,} tokens on each of {_ranks(cfg.trainer)}; filled by "
-            f"responses of {phi * cfg.updates / responses:,.0f} tokens on average"
+            f"stage {s.name}: Φ = {phi:,} tokens per optimizer step (scope {s.budget.scope}), in rows of at "
+            f"most {cfg.trainer.microbatch_tokens:,} tokens: at least {rows} on each of {_ranks(cfg.trainer)}; met if "
+            f"responses average {phi * cfg.updates / responses:,.0f} tokens"
         )
     return lines
 

@@ -60,9 +60,8 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
     if is_finished(run):
         return 0
     began = time.time()
-    module = command.replace("-", "_")
     code = launch(
-        module,
+        command,
         run,
         need.trainer.ranks,
         need.trainer.threads,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -98,6 +97,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def timeless(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file without what depends on the clock."""
+    return [{k: v for k, v in r.items() if not k.startswith("time_") and k != "tokens_per_s"} for r in lines(path)]
+
+
 def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
     """A few C3PO steps on untrained weights; `flat_groups: keep`, since those solve nothing."""
     stage = {
@@ -141,6 +145,3 @@ def children_of_tests() -> list[int]:
             if f"RINGRL_TESTS={os.getpid()}".encode() in environment:
                 found.append(int(entry.name))
     return found
-
-
-__all__ = ["Inputs", "Result", "lines", "ringrl", "ringrl_until", "rl_config", "signal", "write_yaml"]

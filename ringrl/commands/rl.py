@@ -9,21 +9,19 @@ default, a rollout batch is one optimizer step, and every step trains on exactly
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_shares, num_tokens, shuffled
-from ringrl.algo.loss import clipped_surrogate, kl_k3, token_weights
+from ringrl.algo.loss import token_weights
 from ringrl.algo.pack import pack, strand
-from ringrl.algo.router import balance_terms, expert_counts, z_terms
 from ringrl.algo.schedule import learning_rate
 from ringrl.commands.context import Context
+from ringrl.commands.record import Batch, Work, record
 from ringrl.config import RLConfig, Stage, load
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
@@ -31,9 +29,9 @@ from ringrl.data.stream import Stream
 from ringrl.errors import Diverged
 from ringrl.evals.metrics import summarize
 from ringrl.evals.score import sample, sample_and_score, settle
-from ringrl.policy.engine import Policy, to_device
-from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
-from ringrl.policy.meter import Meter
+from ringrl.policy.engine import Policy
+from ringrl.policy.forward import PolicyModule, load_lm
+from ringrl.policy.objective import score_rows, update
 from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import WeightSync
 from ringrl.rewards import VerifierPool
@@ -49,12 +47,12 @@ def main(ctx: Context) -> int:
         for st in cfg.stages
     ]
     held_out = {
-        h.name: make_prompts(read_problems(h.data), tokenizer, cfg.prompting, cfg.stages[0].max_total_tokens)
+        h.name: make_prompts(read_problems(h.data), tokenizer, cfg.prompting, max_total_tokens(cfg))
         for h in cfg.held_out
     }
     ranks = Ranks(cfg.rollout.deadline_s * (1 + max(s.budget.max_resamples for s in cfg.stages)))
     torch.manual_seed(cfg.seed)
-    policy = Policy(cfg.model, cfg.trainer, cfg.optimizer, cfg.temperature, ranks)
+    policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks)
     reference = load_reference(cfg, policy) if cfg.loss.kl else None
 
     state: dict[str, Any] = {"step": 0, "version": 0, "taken": [0] * len(cfg.stages)}
@@ -63,14 +61,14 @@ def main(ctx: Context) -> int:
     streams = [Stream(p, cfg.seed, taken) for p, taken in zip(prompts, state["taken"], strict=True)]
     with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s) as verifier:
         sampler = Sampler(ctx, cfg, tokenizer, verifier, streams, held_out) if ranks.main else None
-        sync = WeightSync(
-            policy, sampler.engine if sampler else None, cfg.model, cfg.temperature, cfg.rollout.parity_limit
-        )
+        engine = sampler.engine if sampler else None
+        sampling = Sampling(1, cfg.temperature, max_total_tokens(cfg))
+        sync = WeightSync(policy, engine, cfg.model, prompts[0][0], sampling, cfg.rollout.parity_limit)
         try:
-            return train(ctx, cfg, policy, reference, sampler, sync, state, prompts[0][0])
+            return train(ctx, cfg, policy, reference, sampler, sync, state)
         finally:
-            if sampler:
-                sampler.engine.close()
+            if engine:
+                engine.close()
 
 
 def train(
@@ -81,11 +79,10 @@ def train(
     sampler: Sampler | None,
     sync: WeightSync,
     state: dict[str, Any],
-    probe: Prompt,
 ) -> int:
-    """The loop over rollout batches, on every rank. Returns the exit code."""
+    """The loop over rollout batches, on every rank; `sampler` is rank 0's. Returns the exit code."""
     ranks, step, version = policy.ranks, state["step"], state["version"]
-    parity = sync.push(version, probe)
+    parity = sync.push(version)
     if sampler:
         ctx.run.rewind(step if ctx.run.checkpoints else -1)
         ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {parity:.2g} nats")
@@ -99,25 +96,23 @@ def train(
         started = time.perf_counter()
         old = [score_rows(policy, reference, rows) for rows in work.updates]
         updates = [
-            update(policy, cfg, rows, before, rate(cfg, step + u))
+            update(policy, cfg.loss, rows, before, rate(cfg, step + u))
             for u, (rows, before) in enumerate(zip(work.updates, old, strict=True))
         ]
-        trained = time.perf_counter()
         check_finite(ctx, step, updates)
-        version += 1
-        parity = sync.push(version, probe)
+        trained = time.perf_counter()
+        parity = sync.push(version + 1)
         if batch:
             times = {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
-            record(ctx, cfg, stage, step, version, batch, updates, times | {"parity": parity})
-        step += len(updates)
+            record(ctx, cfg, step, batch, updates, {"version": version, "parity": parity, **times})
+        step, version = step + len(updates), version + 1
         ends_stage = step in stage_ends(cfg)
         if sampler and (ends_stage or (cfg.eval_every and step % cfg.eval_every == 0)):
             sampler.evaluate(step, stage.name)
         stop = ranks.broadcast(ctx.interrupted)
         if ends_stage or stop or step % cfg.save_every == 0:
             taken = ranks.broadcast([s.taken for s in sampler.streams] if sampler else None)
-            saved = {"step": step, "version": version, "taken": taken}
-            policy.save(ctx.run.checkpoint(step), load_tokenizer(cfg.model, cfg.prompting), saved)
+            policy.save(ctx.run.checkpoint(step), {"step": step, "version": version, "taken": taken})
             if sampler:
                 ctx.run.keep_latest_trainer_state()
         if stop:
@@ -135,24 +130,6 @@ def check_finite(ctx: Context, step: int, updates: list[dict[str, float]]) -> No
                 f"step {step + u + 1}: loss {numbers['loss']:.3g}, grad_norm {numbers['grad_norm']:.3g}; "
                 f"the last good state is {last}"
             )
-
-
-@dataclass(frozen=True)
-class Work:
-    """One rank's share of a rollout batch."""
-
-    updates: list[list[MicroBatch]]  # [updates][rows]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A rollout batch, chosen and packed, on rank 0."""
-
-    work: list[Work]  # [ranks]
-    chosen: list[list[Sample]]  # [updates]
-    scored: list[ScoredGroup]
-    phi: int  # tokens per update
-    times: dict[str, float]
 
 
 class Sampler:
@@ -184,7 +161,7 @@ class Sampler:
         phi = cfg.update_phi(stage)
         rows = [self.pack(part, phi) for part in chosen]
         work = [Work([update[r] for update in rows]) for r in range(cfg.trainer.ranks)]
-        return Batch(work, chosen, scored, phi, times)
+        return Batch(stage.name, work, chosen, scored, phi, times)
 
     def roll_out(self, stage: Stage, step: int, attempt: int, times: dict[str, float]) -> list[ScoredGroup]:
         prompts = self.streams[self.cfg.stages.index(stage)].take(stage.prompts)
@@ -211,8 +188,7 @@ class Sampler:
 
     def evaluate(self, step: int, stage: str) -> None:
         """avg@k of the current weights on every held-out set, to evals.jsonl."""
-        limit = max(s.max_total_tokens for s in self.cfg.stages)
-        sampling = Sampling(self.cfg.eval_samples, self.cfg.temperature, limit)
+        sampling = Sampling(self.cfg.eval_samples, self.cfg.temperature, max_total_tokens(self.cfg))
         for name, prompts in self.held_out.items():
             self.ctx.progress.phase(f"evaluate {name}", 0, 1)
             scored = sample_and_score(self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed)
@@ -243,139 +219,6 @@ def is_full(chosen: list[list[Sample]], cfg: RLConfig, stage: Stage) -> bool:
     return all(num_tokens(part) >= need for part in chosen)
 
 
-@dataclass(frozen=True)
-class Before:
-    """What is known of one update's rows before the update, under π_old: one entry per row."""
-
-    stats: list[TokenStats]
-    reference: list[torch.Tensor]  # [n] log-probs under the reference; empty list without one
-    share: torch.Tensor  # [layers, E] share of routings, over all ranks
-
-
-def score_rows(policy: Policy, reference: PolicyModule | None, rows: list[MicroBatch]) -> Before:
-    """Old log-probs, entropies and expert shares by the trainer itself, never the sampler's."""
-    stats = policy.inspect(rows)
-    with torch.no_grad():
-        ref = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []
-    top_k = policy.module.top_k
-    if not top_k:
-        return Before(stats, ref, torch.zeros(0, 1))
-    counts = policy.ranks.sum(torch.stack([expert_counts(s.router_logits, top_k) for s in stats]).sum(0))
-    return Before(stats, ref, counts / counts.sum(-1, keepdim=True).clamp(min=1))
-
-
-def update(policy: Policy, cfg: RLConfig, rows: list[MicroBatch], before: Before, lr: float) -> dict[str, float]:
-    """One optimizer step. Returns its numbers over all ranks."""
-    loss, meter, moe = cfg.loss, Meter(), policy.module.top_k > 0
-
-    def terms(mb: MicroBatch, stats: TokenStats, i: int) -> torch.Tensor:
-        old, weights, zero = (
-            before.stats[i].logprobs,
-            mb.weights[mb.trained],
-            torch.zeros_like(stats.logprobs),
-        )
-        policy_terms = clipped_surrogate(stats.logprobs, old, mb.advantages[mb.trained], loss.clip)
-        kl = kl_k3(stats.logprobs, before.reference[i]) if before.reference else zero
-        balance = balance_terms(stats.router_logits, before.share) if moe else zero
-        z = z_terms(stats.router_logits) if moe else zero
-        total = (
-            policy_terms.surrogate + loss.kl * kl - loss.entropy * stats.entropy + loss.balance * balance + loss.z * z
-        )
-        mismatch = kl_k3(mb.sampler_logprobs[mb.trained], old)
-        meter.add(
-            loss=(weights * total).sum(),
-            policy_loss=(weights * policy_terms.surrogate).sum(),
-            kl=kl.sum(),
-            entropy=stats.entropy.sum(),
-            clip_frac=policy_terms.clipped.sum(),
-            balance_loss=balance.sum(),
-            z_loss=z.sum(),
-            mismatch_kl=mismatch.sum(),
-            n=mb.trained.sum(),
-        )
-        return total
-
-    grad_norm = policy.update(rows, terms, lr)
-    sums = meter.total(policy.ranks)
-    n = max(sums.pop("n"), 1)
-    whole = {"loss", "policy_loss"}  # already weighted; the others are means per trained token
-    return {k: v if k in whole else v / n for k, v in sums.items()} | {"grad_norm": grad_norm, "lr": lr}
-
-
-def record(
-    ctx: Context,
-    cfg: RLConfig,
-    stage: Stage,
-    step: int,
-    version: int,
-    batch: Batch,
-    updates: list[dict[str, float]],
-    numbers: dict[str, float],
-) -> None:
-    """One line of metrics per optimizer step, a sample of the rollouts, and the display."""
-    completions = [c for g in batch.scored for c in g.group.completions]
-    rewards = [r for g in batch.scored for r in g.judged]
-    generated = sum(len(c.token_ids) for c in completions)
-    seconds = sum(batch.times.values()) + numbers["time_train_s"] + numbers["time_sync_s"]
-    common: dict[str, Any] = {
-        "stage": stage.name,
-        "version": version,
-        "reward_mean": statistics.fmean(rewards) if rewards else 0.0,
-        "groups_solved": sum(g.solved for g in batch.scored),
-        "groups_unsolved": sum(g.unsolved for g in batch.scored),
-        "groups_mixed": sum(not g.flat for g in batch.scored),
-        "tokens_generated": generated,
-        "tokens_dropped": generated - sum(num_tokens(c) for c in batch.chosen),
-        "phi": batch.phi,
-        "response_length_mean": generated / len(completions),
-        "truncated_frac": statistics.fmean(c.finish == "length" for c in completions),
-        "masked_frac": 0.0,
-        "reward_errors": sum(bool(e) for g in batch.scored for e in g.errors),
-        "parity": numbers.pop("parity"),
-        **batch.times,
-        **numbers,
-        "tokens_per_s": generated / seconds,
-    }
-    for u, (result, chosen) in enumerate(zip(updates, batch.chosen, strict=True)):
-        trained = num_tokens(chosen)
-        row = {"step": step + u + 1, **common, "tokens_trained": trained, **result}
-        ctx.run.append("metrics", row)
-        if cfg.loss.method == "c3po" and trained < batch.phi:
-            ctx.progress.note(f"step {row['step']}: shortfall, {trained} of Φ={batch.phi} tokens, still divided by Φ")
-    if cfg.rollouts_kept:
-        ctx.run.write_lines(f"rollouts/step_{step + 1:06d}.jsonl", rollout_rows(batch, cfg.rollouts_kept))
-    shown = (
-        "stage",
-        "reward_mean",
-        "entropy",
-        "response_length_mean",
-        "grad_norm",
-        "tokens_trained",
-        "parity",
-    )
-    ctx.progress.step(step + len(updates), cfg.steps, {k: row[k] for k in shown} | {"s": round(seconds, 2)})
-
-
-def rollout_rows(batch: Batch, most: int) -> list[dict[str, Any]]:
-    """The first responses of the batch, as they were sampled and judged."""
-    advantage = {id(s.completion): s.advantage for s in group_relative(batch.scored)}
-    return [
-        {
-            "prompt_id": g.group.prompt.id,
-            "domain": g.group.prompt.domain,
-            "text": g.texts[i],
-            "reward": g.rewards[i],
-            "error": g.errors[i],
-            "advantage": advantage.get(id(c), 0.0),
-            "length": len(c.token_ids),
-            "finish": c.finish,
-            "version": c.version,
-        }
-        for g in batch.scored
-        for i, c in enumerate(g.group.completions)
-    ][:most]
-
-
 def load_reference(cfg: RLConfig, policy: Policy) -> PolicyModule:
     """The frozen start model."""
     lm = load_lm(cfg.model, cfg.trainer.dtype, cfg.trainer.attention)
@@ -394,3 +237,7 @@ def stage_ends(cfg: RLConfig) -> list[int]:
 def rate(cfg: RLConfig, step: int) -> float:
     o = cfg.optimizer
     return learning_rate(step, cfg.steps, o.lr, o.schedule, o.warmup, o.final_lr)
+
+
+def max_total_tokens(cfg: RLConfig) -> int:
+    return max(s.max_total_tokens for s in cfg.stages)

@@ -39,7 +39,7 @@ def main(ctx: Context) -> int:
     held_out = read_strands(ctx, cfg, cfg.validation, tokenizer)
     ranks = Ranks(DEADLINE_S)
     torch.manual_seed(cfg.seed)
-    policy = Policy(cfg.model, cfg.trainer, cfg.optimizer, 1.0, ranks)
+    policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, ranks)
     stream = Stream(examples, cfg.seed)
     total = round(cfg.epochs * len(examples) / cfg.batch_examples)
     saves = set(range(cfg.save_every, total, cfg.save_every)) if cfg.save_every else epoch_ends(cfg, len(examples))
@@ -82,7 +82,7 @@ def main(ctx: Context) -> int:
                 if ranks.main:
                     ctx.run.append("evals", {k: row[k] for k in ("step", "epoch", "tokens_total")} | measured)
             state = {"step": step, "tokens": tokens, "taken": stream.taken}
-            policy.save(ctx.run.checkpoint(step), tokenizer, state)
+            policy.save(ctx.run.checkpoint(step), state)
             if ranks.main:
                 ctx.run.keep_latest_trainer_state()
         if stop:

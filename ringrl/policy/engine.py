@@ -37,8 +37,16 @@ class Policy:
     `inspect(rows)` is a forward pass without gradient; `update(rows, terms, lr)` is one optimizer step.
     """
 
-    def __init__(self, model: str, trainer: Trainer, optimizer: Optimizer, temperature: float, ranks: Ranks) -> None:
-        self.ranks, self.trainer = ranks, trainer
+    def __init__(
+        self,
+        model: str,
+        tokenizer: PreTrainedTokenizerBase,
+        trainer: Trainer,
+        optimizer: Optimizer,
+        temperature: float,
+        ranks: Ranks,
+    ) -> None:
+        self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
         module = PolicyModule(load_lm(model, trainer.dtype, trainer.attention), temperature)
         if trainer.recompute:
             module.lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -78,7 +86,7 @@ class Policy:
         """All weights under the names of the Hugging Face checkpoint. A collective under ZeRO-3."""
         return hf_weights(self.module, gather=self.trainer.zero == 3)
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, state: dict[str, Any]) -> None:
+    def save(self, folder: Path, state: dict[str, Any]) -> None:
         """Write a plain Hugging Face folder with `trainer/` in it, all or nothing. A collective.
 
         `folder` appears only when everything is in it.
@@ -91,7 +99,7 @@ class Policy:
         weights = self.module.lm.state_dict() if self.trainer.zero < 3 else _gathered(self.module.lm)
         if self.ranks.main:
             self.module.lm.save_pretrained(part, state_dict=weights)
-            tokenizer.save_pretrained(part)
+            self.tokenizer.save_pretrained(part)
         self.engine.save_checkpoint(str(part / "trainer"), tag="engine")
         torch.save(_rng_state(), part / "trainer" / f"rng_{self.ranks.rank}.pt")
         self.ranks.barrier()

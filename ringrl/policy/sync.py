@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,12 +28,20 @@ class WeightSync:
     """On every rank; only rank 0 holds an engine."""
 
     def __init__(
-        self, policy: Policy, engine: RolloutEngine | None, model: str, temperature: float, limit: float
+        self,
+        policy: Policy,
+        engine: RolloutEngine | None,
+        model: str,  # the start model's folder
+        probe: Prompt,
+        sampling: Sampling,  # of the probe's continuations
+        limit: float,  # nats
     ) -> None:
-        self.policy, self.engine, self.temperature, self.limit = policy, engine, temperature, limit
+        self.policy, self.engine, self.probe, self.limit = policy, engine, probe, limit
+        most = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
+        self.sampling = replace(sampling, samples=1, max_total_tokens=most)
         self.expected = checkpoint_shapes(model)
 
-    def push(self, version: int, probe: Prompt) -> float:
+    def push(self, version: int) -> float:
         """A collective.
 
         Returns:
@@ -42,15 +51,14 @@ class WeightSync:
             RingError: names or shapes differ from the checkpoint's, or the gap is above the limit.
             Diverged: the trainer's log-probs are not finite.
         """
-        self._check_finite(version, probe)
+        self._check_finite(version)
         weights = self.policy.hf_weights()
         samples: list[Sample] | None = None
         if self.engine is not None:
             check_complete(weights, self.expected)
             self.engine.update(weights, version)
-            room = len(probe.token_ids) + PROBE_TOKENS
-            completions = self.engine.probe(probe, Sampling(1, self.temperature, room))
-            samples = [Sample(probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
+            completions = self.engine.probe(self.probe, self.sampling)
+            samples = [Sample(self.probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
         gap = self._gap(self.policy.ranks.broadcast(samples))
         if not gap <= self.limit:
             raise RingError(
@@ -59,8 +67,8 @@ class WeightSync:
             )
         return gap
 
-    def _check_finite(self, version: int, probe: Prompt) -> None:
-        ids = probe.token_ids
+    def _check_finite(self, version: int) -> None:
+        ids = self.probe.token_ids
         strands = [Strand(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * self.policy.ranks.size
         rows = pack(strands, self.policy.ranks.size, len(ids))[self.policy.ranks.rank]
         if not all(torch.isfinite(stats.logprobs).all() for stats in self.policy.inspect(rows)):

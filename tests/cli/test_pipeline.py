@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, write_yaml
+from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, timeless, write_yaml
 
 pytest.importorskip("vllm")
 
@@ -96,3 +96,21 @@ def test_eval_on_named_benchmark_keeps_every_response(inputs: Inputs, tmp_path: 
     assert results["sampling"]["top_p"] == 0.95
     assert len(results["template_sha256"]) == 64
     assert len(lines(tmp_path / "run" / "responses" / "aime24.jsonl")) == 12
+
+
+@pytest.mark.slow
+def test_killed_run_on_vllm_resumes_exactly(inputs: Inputs, tmp_path: Path) -> None:
+    """Two workers, two ranks, stages, held-out evaluation: the same numbers as without the kill."""
+    pipeline = pipeline_config(inputs, tmp_path)
+    rl = pipeline["rl"] | {"model": inputs.model, "eval_every": 1, "save_every": 1}
+    rl["rollout"] = {**rl["rollout"], "workers": 2}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert ringrl("rl", write_yaml(tmp_path / "a.yaml", {**rl, "run": str(whole)})).code == 0
+    config = write_yaml(tmp_path / "b.yaml", {**rl, "run": str(killed)})
+    metrics = killed / "metrics.jsonl"
+    ringrl_until(lambda: metrics.is_file() and metrics.read_text().count("\n") >= 3, signal.SIGKILL, "rl", config)
+    result = ringrl("rl", config, "--resume")
+    assert result.code == 0, result.text
+    assert timeless(killed / "metrics.jsonl") == timeless(whole / "metrics.jsonl")
+    assert lines(killed / "evals.jsonl") == lines(whole / "evals.jsonl")
+    assert children_of_tests() == []

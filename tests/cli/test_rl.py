@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, write_yaml
+from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, timeless, write_yaml
 
 CONTRACT = set(
     """step stage version reward_mean groups_solved groups_unsolved groups_mixed tokens_generated tokens_trained
@@ -20,9 +20,7 @@ CONTRACT = set(
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what depends on the clock."""
-    rows = lines(run / "metrics.jsonl")
-    return [{k: v for k, v in r.items() if not k.startswith("time_") and k != "tokens_per_s"} for r in rows]
+    return timeless(run / "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Inputs, lines, ringrl, ringrl_until, write_yaml
+from tests.conftest import Inputs, lines, ringrl, ringrl_until, timeless, write_yaml
 
 
 def sft_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
@@ -27,9 +27,7 @@ def sft_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
-    return [
-        {k: v for k, v in r.items() if k not in ("time_step_s", "tokens_per_s")} for r in lines(run / "metrics.jsonl")
-    ]
+    return timeless(run / "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")
