@@ -156,4 +156,4 @@ def test_help_loads_nothing_heavy(args: list[str]):
 
 
 def test_a_dry_run_loads_nothing_heavy():
-    assert not loaded_by("rl", str(ROOT.parent / "configs" / "tiny" / "rl.yaml"), "--dry-run")
+    assert not loaded_by("rl", str(ROOT.parent / "configs" / "tiny" / "rl_gsm8k.yaml"), "--dry-run")
