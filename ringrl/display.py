@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from ringrl.run import show, step_line
 
+PLAIN_WIDTH = 160  # of tables, without a terminal
 PLAIN_EVERY_S = 5.0  # without a terminal, at most one step line in this time
 
 
@@ -30,6 +32,8 @@ class Display:
     def __init__(self, command: str, run: str) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal
+        if not self.live:
+            self.console = Console(stderr=True, highlight=False, width=PLAIN_WIDTH)
         self.console.print(f"[bold]ringrl {command}[/bold]  {escape(run)}", soft_wrap=True)
         self.bars = Progress(
             TextColumn("{task.description:<22}"),
@@ -58,6 +62,8 @@ class Display:
             self.panel.stop()
 
     def phase(self, name: str, done: int, total: int) -> None:
+        if done <= 1:
+            self.bars.reset(self.now)  # its clock starts with the phase
         self.bars.update(self.now, description=f"  {name}", completed=done, total=total, visible=True)
         self._refresh()
 
@@ -71,6 +77,14 @@ class Display:
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
+
+    def table(self, title: str, rows: list[dict[str, str]]) -> None:
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for name in rows[0]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(escape(v) for v in row.values()))
+        self.console.print(table)
 
     def fail(self, text: str) -> None:
         self.console.print(f"[bold red]error[/bold red] {escape(text)}", soft_wrap=True)

@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -175,6 +175,11 @@ class Progress:
     def note(self, text: str) -> None:
         self._send({"kind": "note", "text": text})
 
+    def table(self, title: str, rows: Sequence[Mapping[str, float | str]]) -> None:
+        """Rows with the same keys, which are the columns."""
+        cells = [{k: show(v) for k, v in row.items()} for row in rows]
+        self._send({"kind": "table", "title": title, "rows": cells})
+
     def ended(self, text: str, code: int) -> None:
         """Why this process ends, for the launcher to show and return."""
         self._send({"kind": "ended", "text": text, "code": code})
@@ -184,6 +189,8 @@ class Progress:
             print(json.dumps(event), file=self.stream, flush=True)
         elif event["kind"] in ("note", "ended"):
             print(event["text"], flush=True)
+        elif event["kind"] == "table":
+            print(event["title"], *(" ".join(f"{k} {v}" for k, v in r.items()) for r in event["rows"]), sep="\n")
         elif event["kind"] == "step":
             print(step_line(event["step"], event["total"], event["numbers"]), flush=True)
 

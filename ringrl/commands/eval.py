@@ -37,12 +37,11 @@ def main(ctx: Context) -> int:
             scored = sample_and_score(engine, verifier, tokenizer, todo, sampling, cfg.seed, show)
             write_responses(ctx, bench.name, scored)
             results[bench.name] = {**summarize(scored), "problems": [problem(g) for g in scored]}
-            r = results[bench.name]
-            shown = {"benchmark": bench.name, f"avg@{r['k']}": r["avg"], "se": r["se"], f"pass@{r['k']}": r["pass_k"]}
-            ctx.progress.step(i + 1, len(cfg.benchmarks), shown)
+            ctx.progress.step(i + 1, len(cfg.benchmarks), {"benchmark": bench.name, "avg": results[bench.name]["avg"]})
             if ctx.interrupted:
                 return 130
     engine.close()
+    ctx.progress.table(f"{cfg.model}, temperature {cfg.temperature:g}, top-p {cfg.top_p:g}", table(results))
     settings = cfg.model_dump(mode="json", include={"temperature", "top_p", "max_total_tokens", "seed", "prompting"})
     ctx.run.write(
         "results.json",
@@ -55,6 +54,22 @@ def main(ctx: Context) -> int:
         },
     )
     return 0
+
+
+def table(results: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "benchmark": name,
+            "problems": str(r["n"]),
+            "k": str(r["k"]),
+            "avg@k %": f"{100 * r['avg']:.1f} ± {100 * r['se']:.1f}",
+            "pass@k %": f"{100 * r['pass_k']:.1f}",
+            "length": f"{r['length_mean']:.0f}",
+            "truncated %": f"{100 * r['truncated_frac']:.1f}",
+            "errors": str(r["errors"]),
+        }
+        for name, r in results.items()
+    ]
 
 
 def problem(g: ScoredGroup) -> dict[str, Any]:
