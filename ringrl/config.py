@@ -77,7 +77,6 @@ class Rollout(Knobs):
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"  # auto: vLLM where it is installed
     workers: int = Field(1, ge=1)  # vLLM processes on this node
-    addresses: tuple[str, ...] = ()  # host:port of workers started elsewhere, instead of our own
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     tensor_parallel: int = Field(1, ge=1)  # GPUs per worker
     concurrent: int = Field(256, ge=1)  # sequences decoded together by one worker

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import secrets
-import selectors
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from ringrl.errors import UserError
 from ringrl.run import Run
 
 STOP_S = 60.0  # how long ranks may take to save their state after an interrupt
+POLL_S = 0.05
 GRACE_S = 1.0  # between the first death and the verdict, for rank 0 to say why
 WORKER = """from ringrl.children import die_with_parent
 die_with_parent({launcher})
@@ -54,10 +54,10 @@ def engine_name(rollout: Rollout) -> str:
         UserError: vLLM is asked for and not installed.
     """
     installed = importlib.util.find_spec("vllm") is not None
-    if rollout.engine == "vllm" and not (installed or rollout.addresses):
+    if rollout.engine == "vllm" and not installed:
         raise UserError("rollout.engine: got vllm, which is not installed; expected transformers or auto here")
     if rollout.engine == "auto":
-        return "vllm" if installed or rollout.addresses else "transformers"
+        return "vllm" if installed else "transformers"
     return rollout.engine
 
 
@@ -99,6 +99,7 @@ class Crew:
         self.ranks: list[Child] = []
         self.ended: dict[str, Any] = {}
         self.first_death = 0.0
+        self.unread = b""
         self.authkey = secrets.token_hex(32)
 
     def work(
@@ -113,9 +114,7 @@ class Crew:
         addresses: list[str] = []
         engine = engine_name(rollout) if rollout else ""
         if rollout and engine == "vllm":
-            addresses = list(rollout.addresses)
-            if not addresses:
-                addresses = self._start_workers(model, rollout, max_total_tokens)
+            addresses = self._start_workers(model, rollout, max_total_tokens)
         spec = {
             "launcher": os.getpid(),
             "run": str(self.run.path),
@@ -188,28 +187,31 @@ class Crew:
 
     def _watch(self, events: int, interrupted: list[int]) -> int:
         """Relay events until all ranks are done, or one child fails, or the user has had enough."""
-        rest, deadline = b"", float("inf")
-        selector = selectors.DefaultSelector()
-        selector.register(events, selectors.EVENT_READ)
+        deadline = float("inf")
         while True:
-            selector.select(timeout=0.1)
-            try:
-                rest += os.read(events, 1 << 16)
-            except BlockingIOError:
-                pass
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                self._event(json.loads(line))
+            time.sleep(POLL_S)
+            code = self._verdict(bool(interrupted))
+            self._relay(events)  # after the verdict: what a process said last came before its end
             if interrupted and deadline == float("inf"):
                 deadline = time.monotonic() + STOP_S
                 self.display.note("interrupted: finishing the step and saving (interrupt again to stop at once)")
                 self._signal_ranks()
             if len(interrupted) > 1 or time.monotonic() > deadline:
                 return 130
-            code = self._verdict(bool(interrupted))
             if code is not None:
                 os.close(events)
                 return code
+
+    def _relay(self, events: int) -> None:
+        """Show what rank 0 has said since the last time."""
+        try:
+            while more := os.read(events, 1 << 16):
+                self.unread += more
+        except BlockingIOError:
+            pass
+        *lines, self.unread = self.unread.split(b"\n")
+        for line in lines:
+            self._event(json.loads(line))
 
     def _verdict(self, interrupted: bool) -> int | None:
         """The run's exit code, or None while it goes on."""

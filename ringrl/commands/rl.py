@@ -28,7 +28,7 @@ from ringrl.data.source import read_problems
 from ringrl.data.stream import Stream
 from ringrl.errors import Diverged
 from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample, sample_and_score, settle
+from ringrl.evals.score import sample, settle
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.objective import score_rows, update
@@ -191,7 +191,7 @@ class Sampler:
         sampling = Sampling(self.cfg.eval_samples, self.cfg.temperature, max_total_tokens(self.cfg))
         for name, prompts in self.held_out.items():
             self.ctx.progress.phase(f"evaluate {name}", 0, 1)
-            scored = sample_and_score(self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed)
+            scored = settle(sample(self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed))
             numbers = summarize(scored)
             self.ctx.run.append("evals", {"step": step, "stage": stage, "domain": name, **numbers})
             self.ctx.progress.note(

@@ -23,7 +23,7 @@ from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.errors import DataError
 from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample_and_score
+from ringrl.evals.score import sample, settle
 from ringrl.policy.engine import hf_weights, to_device
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.sync import check_complete, checkpoint_shapes
@@ -56,7 +56,7 @@ def main(ctx: Context) -> int:
             def show(done: int, name: str = name) -> None:
                 ctx.progress.phase(f"sample {name}", done, len(prompts))
 
-            scored = sample_and_score(engine, verifier, tokenizer, prompts, sampling, cfg.seed, show)
+            scored = settle(sample(engine, verifier, tokenizer, prompts, sampling, cfg.seed, show))
             entropy, gap = measure(module, scored, cfg)
             if gap > cfg.rollout.parity_limit:
                 raise DataError(f"{folder}: the engine's log-probs differ from the trainer's by {gap:.3g} nats")

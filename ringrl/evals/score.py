@@ -22,19 +22,6 @@ class Pending:
     verdicts: tuple[Future[Verdict], ...]
 
 
-def sample_and_score(
-    engine: RolloutEngine,
-    verifier: VerifierPool,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    seed: int,
-    on_group: Callable[[int], None] = lambda done: None,
-) -> list[ScoredGroup]:
-    """One scored group per prompt, in the order of the prompts."""
-    return settle(sample(engine, verifier, tokenizer, prompts, sampling, seed, on_group))
-
-
 def sample(
     engine: RolloutEngine,
     verifier: VerifierPool,

@@ -22,7 +22,7 @@ class VLLMPool:
 
     def __init__(
         self,
-        addresses: Sequence[str],  # "host:port", or a file that will hold it
+        addresses: Sequence[str],  # a file per worker, that will hold "host:port"
         authkey: str,
         tensor_parallel: int,
         start_deadline_s: float,
@@ -105,11 +105,10 @@ def _params(s: Sampling) -> dict:
 
 
 def _connect(address: str, authkey: bytes, end: float) -> Connection:
-    """Wait for the address file if it is one, then connect."""
-    while "/" in address and not Path(address).is_file():
+    """Wait for the address file, then connect."""
+    while not Path(address).is_file():
         if time.monotonic() > end:
             raise ChildDied(f"rollout: worker {Path(address).stem} did not start in time")
         time.sleep(0.05)
-    where = Path(address).read_text() if "/" in address else address
-    host, _, port = where.rpartition(":")
+    host, _, port = Path(address).read_text().rpartition(":")
     return Client((host, int(port)), authkey=authkey)
