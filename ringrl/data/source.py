@@ -52,8 +52,10 @@ def check_local(sources: Iterable[Source], conversations: bool) -> None:
 
 
 def _is_path(name: str) -> bool:
-    """A path is absolute, starts with a dot, ends like a data file, or exists; all else is a hub dataset."""
-    return name.startswith(("/", ".")) or name.endswith((".jsonl", ".json")) or Path(name).exists()
+    """A file is absolute, starts with a dot, ends like a data file, or exists; all else, and any folder, is what
+    `datasets` loads: a name on the hub, or a folder of parquet or JSONL files."""
+    looks = name.startswith(("/", ".")) or name.endswith((".jsonl", ".json")) or Path(name).is_file()
+    return looks and not Path(name).is_dir()
 
 
 def _rows(source: Source) -> Iterator[tuple[str, Row]]:

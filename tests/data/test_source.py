@@ -148,3 +148,16 @@ def test_fingerprints_are_of_the_bytes_and_name_hub_datasets(tmp_path: Path):
     file = write(tmp_path / "rows.jsonl", GOOD)
     expected = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     assert fingerprint([source(file), source(file, "openai/gsm8k")]) == {file: expected, "openai/gsm8k": "hub dataset"}
+
+
+def test_a_folder_is_loaded_by_datasets_as_a_hub_name_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split, answer in (("train", "2"), ("test", "3")):
+        write(folder / f"{split}.jsonl", {"question": "1+1?", "answer": answer})
+    rows = read_problems(source(str(folder), split="test", columns={"problem": "question"}, domain="math"))
+    assert [(r["problem"], r["answer"], r["domain"]) for r in rows] == [("1+1?", "3", "math")]
+    assert rows[0]["id"] == f"{folder}[0]"
