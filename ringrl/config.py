@@ -164,7 +164,8 @@ class Loss(Knobs):
 
     method: Literal["c3po", "grpo"] = "c3po"  # token weights 1/Φ, or 1/(N |y|) over all tokens
     clip: float = Field(0.2, gt=0)  # ε
-    kl: float = Field(1e-3, ge=0)  # β, k3 estimator, to the frozen start model; 0 = no reference in memory
+    kl: float = Field(1e-3, ge=0)  # β, k3 estimator; 0 = no reference model in memory
+    reference: Literal["run", "stage"] = "run"  # frozen model of the KL term: the run's start, or the stage's [ours]
     entropy: float = Field(5e-4, ge=0)  # α of the exploration bonus (subtracted from the loss)
     balance: float = Field(1e-5, ge=0)  # router load balance
     z: float = Field(1e-7, ge=0)  # router z-loss

@@ -53,7 +53,6 @@ def main(ctx: Context) -> int:
     ranks = Ranks(cfg.rollout.deadline_s * (1 + max(s.budget.max_resamples for s in cfg.stages)))
     torch.manual_seed(cfg.seed)
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks)
-    reference = load_reference(cfg, policy) if cfg.loss.kl else None
 
     state: dict[str, Any] = {"step": 0, "version": 0, "taken": [0] * len(cfg.stages)}
     if ctx.run.checkpoints:
@@ -65,7 +64,7 @@ def main(ctx: Context) -> int:
         sampling = Sampling(1, cfg.temperature, max_total_tokens(cfg))
         sync = WeightSync(policy, engine, cfg.model, prompts[0][0], sampling, cfg.rollout.parity_limit)
         try:
-            return train(ctx, cfg, policy, reference, sampler, sync, state)
+            return train(ctx, cfg, policy, sampler, sync, state)
         finally:
             if engine:
                 engine.close()
@@ -75,7 +74,6 @@ def train(
     ctx: Context,
     cfg: RLConfig,
     policy: Policy,
-    reference: PolicyModule | None,
     sampler: Sampler | None,
     sync: WeightSync,
     state: dict[str, Any],
@@ -89,8 +87,11 @@ def train(
         if step == 0:
             sampler.evaluate(step, cfg.stages[0].name)
 
+    reference, loaded = None, ""
     while step < cfg.steps:
         stage = stage_at(cfg, step)
+        if cfg.loss.kl and loaded != (start := reference_path(ctx, cfg, stage)):
+            reference, loaded = load_reference(start, cfg, policy), start
         batch = sampler.collect(step) if sampler else None
         work: Work = ranks.scatter(batch.work if batch else None)
         started = time.perf_counter()
@@ -219,9 +220,16 @@ def is_full(chosen: list[list[Sample]], cfg: RLConfig, stage: Stage) -> bool:
     return all(num_tokens(part) >= need for part in chosen)
 
 
-def load_reference(cfg: RLConfig, policy: Policy) -> PolicyModule:
-    """The frozen start model."""
-    lm = load_lm(cfg.model, cfg.trainer.dtype, cfg.trainer.attention)
+def reference_path(ctx: Context, cfg: RLConfig, stage: Stage) -> str:
+    """The folder of the KL term's frozen model: what the run, or this stage, started from."""
+    first = cfg.stages.index(stage) == 0
+    if first or cfg.loss.reference == "run":
+        return cfg.model
+    return str(ctx.run.checkpoint(stage_ends(cfg)[cfg.stages.index(stage) - 1]))
+
+
+def load_reference(path: str, cfg: RLConfig, policy: Policy) -> PolicyModule:
+    lm = load_lm(path, cfg.trainer.dtype, cfg.trainer.attention)
     return PolicyModule(lm, cfg.temperature).requires_grad_(False).eval().to(policy.device)
 
 

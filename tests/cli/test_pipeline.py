@@ -39,6 +39,7 @@ def pipeline_config(inputs: Inputs, run: Path) -> dict[str, Any]:
             "stages": [math, second],
             "trainer": trainer,
             "rollout": rollout,
+            "loss": {"reference": "stage"},
             "held_out": [{"name": "math", "data": inputs.source("heldout_math")}],
             "eval_samples": 2,
         },
@@ -73,6 +74,9 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     metrics = lines(run / "rl" / "metrics.jsonl")
     assert [r["stage"] for r in metrics] == ["math", "math", "code_science", "code_science"]
     assert all(r["tokens_trained"] == 200 and r["parity"] < 1e-3 and r["reward_errors"] == 0 for r in metrics)
+    kl = [r["kl"] for r in metrics]  # before each update, to what the stage started from
+    assert kl == [pytest.approx(0, abs=1e-9), pytest.approx(kl[1]), pytest.approx(0, abs=1e-9), pytest.approx(kl[3])]
+    assert min(kl[1], kl[3]) > 1e-8
     parents = {d: json.loads((run / d / "lineage.json").read_text())["parent"] for d in ("sft", "select", "rl")}
     assert parents == {"sft": inputs.model, "select": str(run / "sft"), "rl": chosen["chosen_path"]}
     assert children_of_tests() == []
