@@ -95,7 +95,7 @@ def test_every_shipped_configuration_parses_and_survives_being_written(path: Pat
             rl({"data": [{"files": ["a"]}, {"files": ["a"], "limitt": 1}]}),
             "stages.0.data.1.limitt: unknown key, did you mean 'limit'?",
         ),
-        (RLConfig, rl(rollout={"adresses": []}), "rollout.adresses: unknown key, did you mean 'addresses'?"),
+        (RLConfig, rl(rollout={"worker": 2}), "rollout.worker: unknown key, did you mean 'workers'?"),
         (
             RLConfig,
             rl(held_out=[{"name": "x", "data": {"files": ["a"], "splitt": "t"}}]),
