@@ -65,7 +65,8 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
 
     chosen = json.loads((run / "select" / "selection.json").read_text())
     assert [r["epoch"] for r in chosen["rows"]] == [1.0, 2.0]
-    assert chosen["rl_sft_token_ratio"] == pytest.approx(4 * 200 / chosen["rows"][-1]["sft_tokens"], rel=1)
+    start = next(r for r in chosen["rows"] if r["name"] == chosen["chosen"])
+    assert chosen["rl_sft_token_ratio"] == pytest.approx(4 * 200 / start["sft_tokens"])
     summary = json.loads((run / "summary.json").read_text())
     assert [r["stage"] for r in summary["rows"]] == ["sft", "math", "code_science"]
     assert all(set(r["scores"]) == {"math", "code"} and Path(r["model"]).is_dir() for r in summary["rows"])
@@ -75,8 +76,7 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     assert [r["stage"] for r in metrics] == ["math", "math", "code_science", "code_science"]
     assert all(r["tokens_trained"] == 200 and r["parity"] < 1e-3 and r["reward_errors"] == 0 for r in metrics)
     kl = [r["kl"] for r in metrics]  # before each update, to what the stage started from
-    assert kl == [pytest.approx(0, abs=1e-9), pytest.approx(kl[1]), pytest.approx(0, abs=1e-9), pytest.approx(kl[3])]
-    assert min(kl[1], kl[3]) > 1e-8
+    assert max(kl[0], kl[2]) < 1e-9 < 1e-8 < min(kl[1], kl[3])
     parents = {d: json.loads((run / d / "lineage.json").read_text())["parent"] for d in ("sft", "select", "rl")}
     assert parents == {"sft": inputs.model, "select": str(run / "sft"), "rl": chosen["chosen_path"]}
     assert children_of_tests() == []
