@@ -34,7 +34,8 @@ def _command(name: str, help_text: str) -> Callable[..., None]:
     @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
     @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
     def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-        from ringrl.config import PipelineConfig, load
+        from ringrl.config import PipelineConfig
+        from ringrl.knobs import load
         from ringrl.plan import describe
         from ringrl.start import CONFIGS
 
@@ -88,7 +89,8 @@ def evaluate(
 
     Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.
     """
-    from ringrl.config import EvalConfig, load, resolve
+    from ringrl.config import EvalConfig
+    from ringrl.knobs import load, resolve
     from ringrl.plan import describe
 
     if config and "=" in config:

@@ -1,31 +1,24 @@
-"""Every knob of ringrl, and how a YAML file with overrides becomes a checked, frozen configuration.
+"""Every knob of ringrl.
 
 A knob has a unit and a default with its source: [P] is the Ring-lite paper (arXiv 2506.14731), [ours] a choice
-of this project where the paper is silent. What can be computed is a property, not a knob.
-Validation checks and never rewrites: what you wrote is what runs.
+of this project where the paper is silent. What can be computed is a property, not a knob. The loss, its budget and
+the watchdog have a file of their own, `ringrl.dials`; loading is in `ringrl.knobs`.
 """
 
 from __future__ import annotations
 
-import difflib
-import typing
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from ringrl.dials import Budget, Loss, Watchdog
 from ringrl.errors import ConfigError
+from ringrl.knobs import Knobs, check
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."  # [P §3.3]
 FENCED = "Write your solution in Python, in one ```python block."  # [ours]
 
 Domain = Literal["math", "code", "science"]
-
-
-class Knobs(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Source(Knobs):
@@ -148,29 +141,6 @@ class SelectConfig(Knobs):
 # ---------------------------------------------------------------- rl
 
 
-class Budget(Knobs):
-    """C3PO's token budget Φ [P Eq. 2-3]. Where the paper is silent the choice is [ours]."""
-
-    phi: int = Field(409_600, ge=1)  # tokens [P §4.1.1]
-    scope: Literal["step", "rank", "minibatch"] = "step"  # what Φ counts: open in the paper
-    order: Literal["prompt", "shuffle"] = "prompt"  # filling order [P Fig. 3 draws prompt by prompt]
-    flat_groups: Literal["drop", "keep"] = "drop"  # groups whose rewards are all equal (A = 0)
-    shortfall: Literal["resample", "train_fewer"] = "resample"  # fewer than Φ tokens to choose from
-    max_resamples: int = Field(4, ge=0)  # further batches of prompts before a shortfall is accepted
-
-
-class Loss(Knobs):
-    """Coefficients of Eq. 1-6; defaults are the paper's [P §4.1.1, §4.3.2]."""
-
-    method: Literal["c3po", "grpo"] = "c3po"  # token weights 1/Φ, or 1/(N |y|) over all tokens
-    clip: float = Field(0.2, gt=0)  # ε
-    kl: float = Field(1e-3, ge=0)  # β, k3 estimator; 0 = no reference model in memory
-    reference: Literal["run", "stage"] = "run"  # frozen model of the KL term: the run's start, or the stage's [ours]
-    entropy: float = Field(5e-4, ge=0)  # α of the exploration bonus (subtracted from the loss)
-    balance: float = Field(1e-5, ge=0)  # router load balance
-    z: float = Field(1e-7, ge=0)  # router z-loss
-
-
 class HeldOut(Knobs):
     """A set of prompts evaluated during RL."""
 
@@ -206,6 +176,7 @@ class RLConfig(Knobs):
     verify: Verify = Verify()
     optimizer: Optimizer = Optimizer(lr=3e-6)  # [P §4.1.1]
     loss: Loss = Loss()
+    watchdog: Watchdog = Watchdog()
     temperature: float = Field(1.0, gt=0)  # [P §4.3.2]
     updates: int = Field(1, ge=1)  # optimizer steps per rollout batch (minibatches): open in the paper
     save_every: int = Field(20, ge=1)  # steps
@@ -215,29 +186,67 @@ class RLConfig(Knobs):
     def steps(self) -> int:
         return sum(s.steps for s in self.stages)
 
+    @property
+    def budgeted(self) -> bool:
+        """Whether Φ rules: what is trained on, and the divisor."""
+        return self.loss.denominator == "phi"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_distribution(cls, given: Any) -> Any:
+        sections = [("", given), ("rollout.", given.get("rollout"))] if isinstance(given, dict) else []
+        for at, section in sections:
+            for key in ("top_p", "top_k", "min_p"):
+                if isinstance(section, dict) and key in section:
+                    raise ValueError(
+                        f"{at}{key}: got {section[key]}, expected no such key in training: log-probs of a truncated "
+                        f"distribution are not the policy's; remove it (temperature is allowed)"
+                    )
+        return given
+
     @model_validator(mode="after")
     def _check(self) -> RLConfig:
+        if self.loss.ratio == "none" and self.updates > 1:
+            raise ValueError(f"updates: got {self.updates}, expected 1 with loss.ratio none: without a ratio the "
+                             f"second update would not know that the policy has moved")  # fmt: skip
+        if self.loss.reference_every % self.updates:
+            raise ValueError(f"loss.reference_every: got {self.loss.reference_every}, expected a multiple of "
+                             f"updates={self.updates}")  # fmt: skip
+        if self.loss.replay == "engine" and self.rollout.engine == "transformers":
+            raise ValueError("loss.replay: got engine, expected trainer or none with rollout.engine transformers, "
+                             "which cannot say which experts it took")  # fmt: skip
         for i, s in enumerate(self.stages):
-            at = f"stages.{i}"
-            if self.trainer.ranks > s.prompts * s.samples // self.updates:
-                raise ValueError(_ranks_message(self.trainer.ranks, f"{at}: prompts x samples / updates",
-                                                s.prompts * s.samples // self.updates))  # fmt: skip
-            if s.prompts % self.updates:
-                raise ValueError(f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}")
-            if s.steps % self.updates:
-                raise ValueError(f"{at}.steps: got {s.steps}, expected a multiple of updates={self.updates}")
-            if self.loss.method == "grpo":
-                continue
-            most = s.prompts * s.samples * (s.max_total_tokens - 1)
-            if self.step_phi(s) > most:
-                raise ValueError(
-                    f"{at}.budget.phi: got {s.budget.phi} (scope {s.budget.scope}: {self.step_phi(s)} tokens a "
-                    f"rollout batch), expected at most {most}, what {s.prompts} prompts x {s.samples} samples "
-                    f"x {s.max_total_tokens - 1} tokens can produce"
-                )
-            if self.step_phi(s) % self.parts(s):
-                raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+            self._check_stage(f"stages.{i}", s)
         return self
+
+    def _check_stage(self, at: str, s: Stage) -> None:
+        if self.trainer.ranks > s.prompts * s.samples // self.updates:
+            raise ValueError(_ranks_message(self.trainer.ranks, f"{at}: prompts x samples / updates",
+                                            s.prompts * s.samples // self.updates))  # fmt: skip
+        if s.prompts % self.updates:
+            raise ValueError(f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}")
+        if s.steps % self.updates:
+            raise ValueError(f"{at}.steps: got {s.steps}, expected a multiple of updates={self.updates}")
+        if not self.budgeted:
+            for key, plain in (("retention", 0), ("order", "prompt")):
+                if getattr(s.budget, key) not in (plain, "shuffle"):
+                    raise ValueError(
+                        f"{at}.budget.{key}: got {getattr(s.budget, key)}, expected {plain} with loss.denominator "
+                        f"{self.loss.denominator}: without a token budget nothing is filled"
+                    )
+            return
+        if s.budget.order == "informative" and self.loss.ratio == "sequence":
+            raise ValueError(f"{at}.budget.order: got informative, expected another with loss.ratio sequence: it takes "
+                             f"single tokens out of a response that has one ratio")  # fmt: skip
+        most = s.prompts * s.samples * (s.max_total_tokens - 1)
+        if self.step_phi(s) > most:
+            raise ValueError(
+                f"{at}.budget.phi: got {s.budget.phi} (scope {s.budget.scope}: {self.step_phi(s)} tokens a "
+                f"rollout batch), expected at most {most}, what {s.prompts} prompts x {s.samples} samples "
+                f"x {s.max_total_tokens - 1} tokens can produce"
+            )
+        if self.step_phi(s) % self.parts(s):
+            raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
 
     def step_phi(self, stage: Stage) -> int:
         """Tokens trained on per rollout batch, over all ranks and minibatches."""
@@ -251,6 +260,10 @@ class RLConfig(Knobs):
     def update_phi(self, stage: Stage) -> int:
         """Tokens per optimizer step: the constant divisor of the loss."""
         return self.step_phi(stage) // self.updates
+
+    def max_tokens(self, stage: Stage) -> int:
+        """The most tokens an optimizer step's prompts and samples can make, prompts counted in."""
+        return stage.prompts * stage.samples * stage.max_total_tokens // self.updates
 
 
 # ---------------------------------------------------------------- eval
@@ -309,94 +322,6 @@ class PipelineConfig(Knobs):
         for name in ("sft", "select", "rl", "eval"):
             self.stage(name, self.model)
         return self
-
-
-# ---------------------------------------------------------------- loading
-
-C = TypeVar("C", bound=Knobs)
-
-
-def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """Read `path`, apply `key.sub=value` overrides (values are YAML), check.
-
-    Raises:
-        ConfigError: missing file, bad YAML, unknown or ill-typed key; the message is one line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: got {type(raw).__name__}, expected a mapping of keys")
-    return resolve(cls, raw, overrides, str(path))
-
-
-def resolve(cls: type[C], raw: dict[str, Any], overrides: Sequence[str], where: str) -> C:
-    """`raw` with overrides, checked. Raises ConfigError."""
-    for item in overrides:
-        _override(raw, item)
-    return check(cls, raw, where)
-
-
-def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
-    try:
-        return cls.model_validate(raw)
-    except ConfigError as e:  # from a section of a pipeline
-        raise ConfigError(f"{where}: {e}") from None
-    except ValidationError as e:
-        raise ConfigError(f"{where}: {_explain(cls, e)}") from None
-
-
-def dump(cfg: Knobs) -> str:
-    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _override(raw: dict[str, Any], item: str) -> None:
-    key, eq, value = item.partition("=")
-    if not eq:
-        raise ConfigError(f"override {item!r}: expected key.sub=value")
-    node: Any = raw
-    *parents, last = key.split(".")
-    try:
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
-    except (TypeError, ValueError, IndexError, AttributeError):
-        raise ConfigError(f"override {item!r}: the configuration has no {key!r}") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"override {item!r}: {value!r} is not a YAML value") from None
-
-
-def _explain(cls: type[Knobs], error: ValidationError) -> str:
-    """One line: key, value got, value expected."""
-    first = error.errors()[0]
-    loc = [str(p) for p in first["loc"]]
-    key = ".".join(loc)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(loc[-1], _fields_at(cls, loc[:-1]), n=1)
-        return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
-    if first["type"] == "missing":
-        return f"{key}: missing"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" or not key:
-        return f"{key}: {message}" if key else message
-    return f"{key}: got {first['input']!r}, expected: {message[0].lower()}{message[1:]}"
-
-
-def _fields_at(cls: type[Knobs], loc: Sequence[str]) -> list[str]:
-    """Field names of the model that `loc` points into."""
-    kind: Any = cls
-    for part in loc:
-        if isinstance(kind, type) and issubclass(kind, Knobs):
-            kind = typing.get_type_hints(kind)[part]
-        elif typing.get_args(kind):  # tuple[X, ...]
-            kind = typing.get_args(kind)[0]
-    if typing.get_args(kind) and not isinstance(kind, type):
-        kind = typing.get_args(kind)[0]
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Knobs) else []
 
 
 def _ranks_message(ranks: int, what: str, most: int) -> str:

@@ -69,11 +69,13 @@ def launch(
     model: str,
     rollout: Rollout | None,
     max_total_tokens: int,
+    routes: bool,
     fresh: bool,
 ) -> int:
     """Run the loop of `ringrl <command>` on `ranks` processes beside the workers it needs.
 
     Args:
+        routes: workers tell which experts they took.
         fresh: the run directory was made for this call; it is removed if the user's input is at fault.
 
     Returns:
@@ -82,7 +84,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="ringrl-") as meeting, Display(command, str(run.path)) as display:
         crew = Crew(run, Path(meeting), display)
         try:
-            code = crew.work(command, ranks, threads, model, rollout, max_total_tokens)
+            code = crew.work(command, ranks, threads, model, rollout, max_total_tokens, routes)
         finally:
             crew.stop()
     if code == UserError.exit_code and fresh:
@@ -110,11 +112,12 @@ class Crew:
         model: str,
         rollout: Rollout | None,
         max_total_tokens: int,
+        routes: bool,
     ) -> int:
         addresses: list[str] = []
         engine = engine_name(rollout) if rollout else ""
         if rollout and engine == "vllm":
-            addresses = self._start_workers(model, rollout, max_total_tokens)
+            addresses = self._start_workers(model, rollout, max_total_tokens, routes)
         spec = {
             "launcher": os.getpid(),
             "run": str(self.run.path),
@@ -126,7 +129,7 @@ class Crew:
         with _interrupts() as interrupted:
             return self._watch(events, interrupted)
 
-    def _start_workers(self, model: str, rollout: Rollout, max_total_tokens: int) -> list[str]:
+    def _start_workers(self, model: str, rollout: Rollout, max_total_tokens: int, routes: bool) -> list[str]:
         files = []
         for i in range(rollout.workers):
             files.append(str(self.meeting / f"worker{i}"))
@@ -138,6 +141,7 @@ class Crew:
                 "tensor_parallel": rollout.tensor_parallel,
                 "kv_cache_mib": rollout.kv_cache_mib,
                 "deadline_s": rollout.deadline_s,
+                "routes": routes,
                 "host": "127.0.0.1",
                 "authkey": self.authkey,
                 "address_file": files[-1],

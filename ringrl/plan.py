@@ -7,7 +7,8 @@ import math
 import struct
 from pathlib import Path
 
-from ringrl.config import EvalConfig, Knobs, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage, Trainer, dump
+from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage, Trainer
+from ringrl.knobs import Knobs, dump
 
 GIB = 1 << 30
 
@@ -46,7 +47,7 @@ def _stage(cfg: RLConfig, s: Stage) -> list[str]:
         f"stage {s.name}: {batches} rollout batches of {s.prompts} prompts x {s.samples} samples = {responses:,} "
         f"responses, at most {responses * s.max_total_tokens:,} tokens; {s.steps} optimizer steps"
     ]
-    if cfg.loss.method == "c3po":
+    if cfg.budgeted:
         phi = cfg.update_phi(s)
         rows = math.ceil(phi / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
         lines.append(

@@ -22,8 +22,8 @@ import yaml
 
 import ringrl
 from ringrl.children import write_atomic
-from ringrl.config import Knobs, dump
 from ringrl.errors import DataError
+from ringrl.knobs import Knobs, dump
 
 LIBRARIES = (
     "torch",

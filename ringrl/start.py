@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringrl.config import EvalConfig, Knobs, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
+from ringrl.config import EvalConfig, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
 from ringrl.data.source import check_local, fingerprint
-from ringrl.errors import DataError
+from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import source_of
+from ringrl.knobs import Knobs
 from ringrl.launch import engine_name, launch
 from ringrl.run import Run, find_checkpoints, open_run
 
@@ -26,6 +27,7 @@ class Needs:
     trainer: Trainer
     rollout: Rollout | None
     max_total_tokens: int
+    routes: bool = False  # the engine must tell which experts it took
 
 
 def needs(cfg: AnyConfig) -> Needs:
@@ -39,7 +41,7 @@ def needs(cfg: AnyConfig) -> Needs:
     if isinstance(cfg, RLConfig):
         data = [s for stage in cfg.stages for s in stage.data] + [h.data for h in cfg.held_out]
         most = max(s.max_total_tokens for s in cfg.stages)
-        return Needs(tuple(data), cfg.model, cfg.trainer, cfg.rollout, most)
+        return Needs(tuple(data), cfg.model, cfg.trainer, cfg.rollout, most, cfg.loss.replay == "engine")
     sources = tuple(source_of(b, cfg.data_dir) for b in cfg.benchmarks)
     return Needs(sources, cfg.model, Trainer(), cfg.rollout, cfg.max_total_tokens)
 
@@ -53,8 +55,9 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
     need = needs(cfg)
     check_local(need.sources, conversations=isinstance(cfg, SFTConfig))
     check_model_folder(need.model)
-    if need.rollout:
-        engine_name(need.rollout)
+    if need.rollout and engine_name(need.rollout) == "transformers" and need.routes:
+        raise UserError("loss.replay: got engine, expected trainer or none: vLLM is not installed, and the engine "
+                        "in process cannot say which experts it took")  # fmt: skip
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
     run = open_run(cfg, cfg.model, fingerprint(need.sources), resume)
     if is_finished(run):
@@ -68,6 +71,7 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
         need.model,
         need.rollout,
         need.max_total_tokens,
+        need.routes,
         fresh,
     )
     if code == 0:

@@ -10,10 +10,11 @@ This module imports nothing of ours but is imported by everything; tensors appea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -33,16 +34,23 @@ class Completion:
 
     token_ids: tuple[int, ...]  # [T] sampled tokens, end-of-sequence token included
     logprobs: tuple[float, ...]  # [T] log-probs of the sampled tokens under the sampling policy, in nats
-    finish: str  # "stop" (the model ended) | "length" (cut by the limit)
-    version: int  # weights version that sampled it
+    finish: str  # "stop" (the model ended) | "length" (cut by the limit) | "paused" (to be continued)
+    version: int  # weights version that sampled its first token
+    retained: int = 0  # rollout batches it was carried over, and so the least number of versions in it
+    routes: np.ndarray | None = field(default=None, compare=False, repr=False)  # [P + T - 1, layers, top_k] experts
+    # that the engine took for each position, when it was asked
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """K completions of one prompt."""
+    """K completions of one prompt; none yet when it is still to be sampled."""
 
     prompt: Prompt
     completions: tuple[Completion, ...]  # [K]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.completions) and all(c.finish != "paused" for c in self.completions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +106,7 @@ class MicroBatch:
     starts: torch.Tensor  # [S + 1] int32 sequence boundaries in a packed row; empty when padded
     weights: torch.Tensor  # [B, L] float32 loss weight of the prediction at i; 0 where it is not trained
     trained: torch.Tensor  # [B, L] bool, the set Ψ of Eq. 2
+    segments: torch.Tensor  # [B, L] int64, which response of this microbatch a token belongs to
     advantages: torch.Tensor  # [B, L] float32
     sampler_logprobs: torch.Tensor  # [B, L] float32 log-prob of targets under the sampling policy
+    routes: torch.Tensor  # [B, L, layers, top_k] int16 experts the engine took, -1 unknown; 0 layers when not asked

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from ringrl.config import EvalConfig, Knobs, PipelineConfig, RLConfig, SelectConfig, SFTConfig, dump, load, resolve
+from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.errors import ConfigError
+from ringrl.knobs import Knobs, dump, load, resolve
 from ringrl.plan import arithmetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -133,7 +134,7 @@ def test_a_key_like_no_other_gets_no_suggestion():
         (SFTConfig, sft(prompting={"system": "a\nb", "max_tokens": "a\nb"}), ["prompting.max_tokens: got 'a\\nb'"]),
         (RLConfig, rl({"samples": 1}), ["stages.0.samples: got 1"]),
         (RLConfig, rl(stages=[]), ["stages: got []"]),
-        (RLConfig, rl(loss={"method": "dapo"}), ["loss.method: got 'dapo'", "'c3po'", "'grpo'"]),
+        (RLConfig, rl(loss={"method": "ppo"}), ["loss.method: got 'ppo'", "'c3po'", "'grpo'"]),
         (
             SelectConfig,
             {"run": "r", "model": "m", "probe": {"files": ["a"]}, "band": [0.5, 0.5]},

@@ -25,6 +25,8 @@ LAYERS = [
 ]
 LEAVES = {
     "config",
+    "dials",
+    "knobs",
     "run",
     "children",
 }  # usable from everywhere but the last three layers; they import leaves and errors

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config import RLConfig, SFTConfig, Source, dump, resolve
+from ringrl.config import RLConfig, SFTConfig, Source
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
+from ringrl.knobs import dump, resolve
 from ringrl.run import Progress, Run, open_run
 
 

@@ -2,6 +2,11 @@
 
     H_t = -Σ_v π(v) log π(v), exact over the vocabulary, in nats
 
+The exploration bonus is -α H in the loss. α is a constant (the paper: 5e-4), or follows a target (Skywork-OR1, arXiv
+2505.22312), from the entropy H_k that step k measured:
+
+    c_{k+1} = c_k + Δ if H_k <= target else max(c_k - Δ, 0)        α_{k+1} = c_{k+1} if H_k <= target else 0
+
 No [tokens, vocabulary] float32 tensor outlives its chunk: under autograd each chunk is recomputed in backward.
 """
 
@@ -33,3 +38,10 @@ def token_stats(
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def adapt(coefficient: float, entropy: float, target: float, delta: float) -> tuple[float, float]:
+    """(c, α) of the next step from this step's c and measured entropy, both per nat."""
+    if entropy <= target:
+        return coefficient + delta, coefficient + delta
+    return max(coefficient - delta, 0.0), 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ringrl.types import MicroBatch, Sample
@@ -24,6 +25,10 @@ class Strand:
     weight: float  # loss weight of each trained token
     advantage: float = 0.0
     sampler_logprobs: tuple[float, ...] = ()  # [sum(trained)]; empty when there was no sampler
+    routes: np.ndarray | None = None  # [>= N - 1, layers, top_k] experts that the engine's forward pass took
+
+
+EMPTY = Strand((0, 0), (False, False), 0.0)  # one untrained token, so that every rank can run a row
 
 
 def strand(sample: Sample, weight: float) -> Strand:
@@ -36,6 +41,7 @@ def strand(sample: Sample, weight: float) -> Strand:
         weight,
         sample.advantage,
         sample.completion.logprobs[:n],
+        sample.completion.routes,
     )
 
 
@@ -86,7 +92,7 @@ def _bins_padded(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list
 
 def _packed_row(strands: Sequence[Strand]) -> MicroBatch:
     """All sequences in one row [1, N]; an empty row holds one untrained token, so that every rank can run it."""
-    columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
+    columns = [_columns(s, i) for i, s in enumerate(strands or [EMPTY])]
     ends = torch.tensor([0] + [len(c[0]) for c in columns]).cumsum(0).to(torch.int32)
     flat = [torch.cat([c[k] for c in columns])[None] for k in range(len(columns[0]))]
     inputs, targets, positions, *others = flat
@@ -95,7 +101,7 @@ def _packed_row(strands: Sequence[Strand]) -> MicroBatch:
 
 def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
     """One sequence a row [B, L], padded on the right."""
-    columns = [_columns(s) for s in strands] or [_columns(Strand((0, 0), (False, False), 0.0))]
+    columns = [_columns(s, i) for i, s in enumerate(strands or [EMPTY])]
     stacked = [
         torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True) for k in range(len(columns[0]))
     ]
@@ -103,8 +109,8 @@ def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
     return MicroBatch(inputs, targets, positions, torch.empty(0, dtype=torch.int32), *others)
 
 
-def _columns(s: Strand) -> tuple[torch.Tensor, ...]:
-    """inputs, targets, positions, weights, trained, advantages, sampler_logprobs, each [N - 1]."""
+def _columns(s: Strand, index: int) -> tuple[torch.Tensor, ...]:
+    """inputs, targets, positions, weights, trained, segments, advantages, sampler_logprobs, each [N - 1]; routes."""
     ids = torch.tensor(s.token_ids)
     trained = torch.tensor(s.trained)[1:]
     sampler = torch.zeros(len(trained))
@@ -116,6 +122,17 @@ def _columns(s: Strand) -> tuple[torch.Tensor, ...]:
         torch.arange(len(ids) - 1),
         trained * s.weight,
         trained,
+        torch.full_like(ids[1:], index),
         trained * s.advantage,
         sampler,
+        _routes(s),
     )
+
+
+def _routes(s: Strand) -> torch.Tensor:
+    """[N - 1, layers, top_k] int16; -1 where the engine told nothing; [N - 1, 0, 0] when it was not asked."""
+    n = len(s.token_ids) - 1
+    if s.routes is None:
+        return torch.empty(n, 0, 0, dtype=torch.int16)
+    known = torch.from_numpy(s.routes[:n].astype(np.int16))
+    return torch.nn.functional.pad(known, (0, 0, 0, 0, 0, n - len(known)), value=-1)

@@ -15,3 +15,8 @@ def learning_rate(step: int, total: int, lr: float, schedule: str, warmup: float
         return lr
     done = (step - warm) / max(total - 1 - warm, 1)
     return lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def ramp(step: int, total: int, first: float, last: float) -> float:
+    """A line from `first` at step 0 to `last` at step total - 1."""
+    return first + (last - first) * min(step / max(total - 1, 1), 1.0)

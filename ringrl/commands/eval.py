@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ringrl.commands.context import Context
-from ringrl.config import EvalConfig, load
+from ringrl.config import EvalConfig
 from ringrl.data.chat import load_tokenizer, make_prompts, template_hash
 from ringrl.data.source import read_problems
 from ringrl.evals.benchmarks import source_of
 from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample, settle
+from ringrl.evals.score import sample_all
+from ringrl.knobs import load
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling
 from ringrl.types import ScoredGroup
@@ -34,7 +35,7 @@ def main(ctx: Context) -> int:
             def show(done: int, name: str = bench.name, total: int = len(todo)) -> None:
                 ctx.progress.phase(name, done, total)
 
-            scored = settle(sample(engine, verifier, tokenizer, todo, sampling, cfg.seed, show))
+            scored = sample_all(engine, verifier, tokenizer, todo, sampling, cfg.seed, show)
             write_responses(ctx, bench.name, scored)
             results[bench.name] = {**summarize(scored), "problems": [problem(g) for g in scored]}
             ctx.progress.step(i + 1, len(cfg.benchmarks), {"benchmark": bench.name, "avg": results[bench.name]["avg"]})

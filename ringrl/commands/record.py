@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ringrl.algo.advantage import group_relative
-from ringrl.algo.budget import num_tokens
 from ringrl.commands.context import Context
 from ringrl.config import RLConfig
-from ringrl.types import MicroBatch, Sample, ScoredGroup
+from ringrl.evals.metrics import repetition
+from ringrl.types import Completion, MicroBatch, Sample, ScoredGroup
+
+Row = dict[str, Any]
+
+SHOWN = ("stage", "reward_mean", "entropy", "response_length_mean", "grad_norm", "tokens_trained", "parity")
+REPETITION_SAMPLE = 256  # responses looked at
 
 
 @dataclass(frozen=True)
@@ -29,67 +36,77 @@ class Batch:
     chosen: list[list[Sample]]  # [updates]
     scored: list[ScoredGroup]
     phi: int  # tokens per update
+    generated: int  # tokens sampled for it, unfinished responses counted in
+    carried: int  # tokens of unfinished responses that the next batch continues
+    expired: int  # responses that were carried over too often
     times: dict[str, float]
 
 
-def record(
-    ctx: Context,
-    cfg: RLConfig,
-    step: int,
-    batch: Batch,
-    updates: list[dict[str, float]],
-    numbers: dict[str, Any],
-) -> None:
-    """One line of metrics per optimizer step, a sample of the rollouts, and the display.
+def metrics(step: int, batch: Batch, results: list[dict[str, Any]], numbers: Row) -> list[Row]:
+    """One row per optimizer step.
 
     Args:
         step: steps done before this batch.
         numbers: what is measured once per rollout batch, whatever the number of updates.
     """
     completions = [c for g in batch.scored for c in g.group.completions]
-    rewards = [r for g in batch.scored for r in g.judged]
-    generated = sum(len(c.token_ids) for c in completions)
+    judged = [(r, c) for g in batch.scored for r, c, error in zip(g.rewards, g.group.completions, g.errors, strict=True)
+              if not error]  # fmt: skip
+    finished = sum(len(c.token_ids) for c in completions)
     seconds = sum(batch.times.values()) + numbers["time_train_s"] + numbers["time_sync_s"]
-    common: dict[str, Any] = {
+    trained = [s.completion for part in batch.chosen for s in part]
+    common: Row = {
         "stage": batch.stage,
-        "reward_mean": statistics.fmean(rewards) if rewards else 0.0,
+        "reward_mean": statistics.fmean(r for r, _ in judged) if judged else 0.0,
         "groups_solved": sum(g.solved for g in batch.scored),
         "groups_unsolved": sum(g.unsolved for g in batch.scored),
         "groups_mixed": sum(not g.flat for g in batch.scored),
-        "tokens_generated": generated,
-        "tokens_dropped": generated - sum(num_tokens(c) for c in batch.chosen),
+        "tokens_generated": batch.generated,
+        "tokens_dropped": finished - sum(r["tokens_trained"] for r in results),
+        "tokens_carried": batch.carried,
+        "responses_expired": batch.expired,
+        "staleness": max((numbers["version"] - c.version for c in trained), default=0),
         "phi": batch.phi,
-        "response_length_mean": generated / len(completions),
-        "truncated_frac": statistics.fmean(c.finish == "length" for c in completions),
-        "masked_frac": 0.0,
+        "response_length_mean": finished / max(len(completions), 1),
+        "length_right": mean_length(c for r, c in judged if r == 1),
+        "length_wrong": mean_length(c for r, c in judged if r == 0),
+        "truncated_frac": sum(c.finish == "length" for c in completions) / max(len(completions), 1),
+        "repetition": statistics.fmean([repetition(c.token_ids) for c in completions[:REPETITION_SAMPLE]] or [0.0]),
         "reward_errors": sum(bool(e) for g in batch.scored for e in g.errors),
         **batch.times,
         **numbers,
-        "tokens_per_s": generated / seconds,
+        "tokens_per_s": batch.generated / seconds,
+        "time_step_s": seconds,
     }
-    for u, (result, chosen) in enumerate(zip(updates, batch.chosen, strict=True)):
-        trained = num_tokens(chosen)
-        row = {"step": step + u + 1, **common, "tokens_trained": trained, **result}
+    return [{"step": step + u + 1, **common, **result} for u, result in enumerate(results)]
+
+
+def mean_length(completions: Iterable[Completion]) -> float:
+    return statistics.fmean([len(c.token_ids) for c in completions] or [0.0])
+
+
+def record(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch) -> None:
+    """Metrics, a sample of the rollouts, and the display. A row that JSON has no numbers for is not written."""
+    for row in rows:
+        if not is_finite(row):
+            continue
         ctx.run.append("metrics", row)
-        if cfg.loss.method == "c3po" and trained < batch.phi:
-            ctx.progress.note(f"step {row['step']}: shortfall, {trained} of Φ={batch.phi} tokens, still divided by Φ")
+        if cfg.budgeted and row["tokens_trained"] < batch.phi:
+            ctx.progress.note(f"step {row['step']}: shortfall, {row['tokens_trained']:.0f} of Φ={batch.phi} tokens, "
+                              f"still divided by Φ")  # fmt: skip
     if cfg.rollouts_kept:
-        ctx.run.write_lines(f"rollouts/step_{step + 1:06d}.jsonl", rollout_rows(batch, cfg.rollouts_kept))
-    shown = (
-        "stage",
-        "reward_mean",
-        "entropy",
-        "response_length_mean",
-        "grad_norm",
-        "tokens_trained",
-        "parity",
-    )
-    ctx.progress.step(step + len(updates), cfg.steps, {k: row[k] for k in shown} | {"s": round(seconds, 2)})
+        ctx.run.write_lines(f"rollouts/step_{rows[0]['step']:06d}.jsonl", rollout_rows(batch, cfg))
+    last = rows[-1]
+    ctx.progress.step(last["step"], cfg.steps, {k: last[k] for k in SHOWN} | {"s": round(last["time_step_s"], 2)})
 
 
-def rollout_rows(batch: Batch, most: int) -> list[dict[str, Any]]:
+def is_finite(row: Row) -> bool:
+    return all(math.isfinite(v) for v in row.values() if isinstance(v, float))
+
+
+def rollout_rows(batch: Batch, cfg: RLConfig) -> list[Row]:
     """The first responses of the batch, as they were sampled and judged."""
-    advantage = {id(s.completion): s.advantage for s in group_relative(batch.scored)}
+    advantage = {id(s.completion): s.advantage for s in group_relative(batch.scored, cfg.loss.advantage)}
     return [
         {
             "prompt_id": g.group.prompt.id,
@@ -101,7 +118,8 @@ def rollout_rows(batch: Batch, most: int) -> list[dict[str, Any]]:
             "length": len(c.token_ids),
             "finish": c.finish,
             "version": c.version,
+            "retained": c.retained,
         }
         for g in batch.scored
         for i, c in enumerate(g.group.completions)
-    ][:most]
+    ][: cfg.rollouts_kept]

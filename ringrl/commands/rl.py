@@ -2,41 +2,37 @@
 
     prompts  ->  rollout  ->  rewards  ->  advantages  ->  budget Φ  ->  microbatches  ->  update  ->  weight sync
 
-Rank 0 samples, scores and chooses (`collect`); all ranks train on their share (`train`). With `updates` = 1, the
-default, a rollout batch is one optimizer step, and every step trains on exactly Φ tokens and divides by Φ.
+Rank 0 samples, scores and chooses (`Sampler.collect`); all ranks train on their share (`train`). With `updates` = 1,
+the default, a rollout batch is one optimizer step, and every step trains on exactly Φ tokens and divides by Φ.
+A watchdog reads the numbers of every step; on collapse the run stops, or goes back and leaves the batch out.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ringrl.algo.advantage import group_relative
-from ringrl.algo.budget import drop_flat, fill_shares, num_tokens, shuffled
-from ringrl.algo.loss import token_weights
-from ringrl.algo.pack import pack, strand
+from ringrl.algo.entropy import adapt
 from ringrl.algo.schedule import learning_rate
+from ringrl.commands import watchdog
 from ringrl.commands.context import Context
-from ringrl.commands.record import Batch, Work, record
-from ringrl.config import RLConfig, Stage, load
+from ringrl.commands.record import Batch, Row, Work, metrics, record
+from ringrl.commands.sampler import Sampler, max_total_tokens, stage_at, stage_end, stage_ends
+from ringrl.config import RLConfig, Stage
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.data.stream import Stream
-from ringrl.errors import Diverged
-from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample, settle
-from ringrl.policy.engine import Policy
+from ringrl.errors import Diverged, RingError
+from ringrl.knobs import load
+from ringrl.policy.engine import Policy, paused_groups
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.objective import score_rows, update
 from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import WeightSync
 from ringrl.rewards import VerifierPool
-from ringrl.rollout.engine import RolloutEngine, Sampling
-from ringrl.types import MicroBatch, Prompt, Sample, ScoredGroup
+from ringrl.rollout.engine import Sampling
 
 
 def main(ctx: Context) -> int:
@@ -52,17 +48,18 @@ def main(ctx: Context) -> int:
     }
     ranks = Ranks(cfg.rollout.deadline_s * (1 + max(s.budget.max_resamples for s in cfg.stages)))
     torch.manual_seed(cfg.seed)
-    policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks)
-
+    policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks, cfg.loss.freeze_router)
     state: dict[str, Any] = {"step": 0, "version": 0, "taken": [0] * len(cfg.stages)}
-    if ctx.run.checkpoints:
-        state = policy.restore(ctx.run.checkpoints[-1])
+    state["bonus"] = [cfg.loss.entropy, cfg.loss.entropy]
+    last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+    if last:
+        state = policy.restore(last)
     streams = [Stream(p, cfg.seed, taken) for p, taken in zip(prompts, state["taken"], strict=True)]
+    paused = paused_groups(last) if last else []
     with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s) as verifier:
-        sampler = Sampler(ctx, cfg, tokenizer, verifier, streams, held_out) if ranks.main else None
+        sampler = Sampler(ctx, cfg, tokenizer, verifier, streams, held_out, paused) if ranks.main else None
         engine = sampler.engine if sampler else None
-        sampling = Sampling(1, cfg.temperature, max_total_tokens(cfg))
-        sync = WeightSync(policy, engine, cfg.model, prompts[0][0], sampling, cfg.rollout.parity_limit)
+        sync = WeightSync(policy, engine, cfg.model, prompts[0][0], Sampling(1, cfg.temperature, max_total_tokens(cfg)))
         try:
             return train(ctx, cfg, policy, sampler, sync, state)
         finally:
@@ -80,40 +77,50 @@ def train(
 ) -> int:
     """The loop over rollout batches, on every rank; `sampler` is rank 0's. Returns the exit code."""
     ranks, step, version = policy.ranks, state["step"], state["version"]
-    parity = sync.push(version)
-    if sampler:
-        ctx.run.rewind(step if ctx.run.checkpoints else -1)
-        ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {parity:.2g} nats")
-        if step == 0:
-            sampler.evaluate(step, cfg.stages[0].name)
-
+    coefficient, alpha = state["bonus"]  # of the entropy bonus
+    begin(ctx, cfg, sampler, sync, step, version)
+    if cfg.watchdog.on_collapse == "rollback" and not ctx.run.checkpoints:
+        policy.save(ctx.run.checkpoint(0), state)
+    rollbacks = 0
     reference, loaded = None, ""
     while step < cfg.steps:
         stage = stage_at(cfg, step)
-        if cfg.loss.kl and loaded != (start := reference_path(ctx, cfg, stage)):
+        if cfg.loss.kl and loaded != (start := reference_path(ctx, cfg, stage, step)):
             reference, loaded = load_reference(start, cfg, policy), start
         batch = sampler.collect(step) if sampler else None
         work: Work = ranks.scatter(batch.work if batch else None)
         started = time.perf_counter()
-        old = [score_rows(policy, reference, rows) for rows in work.updates]
-        updates = [
-            update(policy, cfg.loss, rows, before, rate(cfg, step + u))
-            for u, (rows, before) in enumerate(zip(work.updates, old, strict=True))
-        ]
-        check_finite(ctx, step, updates)
+        best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
+        scored = [score_rows(policy, cfg.loss, reference, rows, best) for rows in work.updates]
+        results: list[dict[str, Any]] = []
+        for before in scored:
+            results.append(update(policy, cfg.loss, before, rate(cfg, step + len(results)), alpha))
+            if cfg.loss.entropy_target:
+                target, delta = cfg.loss.entropy_target, cfg.loss.entropy_step
+                coefficient, alpha = adapt(coefficient, results[-1]["entropy"], target, delta)
         trained = time.perf_counter()
         parity = sync.push(version + 1)
+        rows: list[Row] = []
         if batch:
             times = {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
-            record(ctx, cfg, step, batch, updates, {"version": version, "parity": parity, **times})
-        step, version = step + len(updates), version + 1
-        ends_stage = step in stage_ends(cfg)
-        if sampler and (ends_stage or (cfg.eval_every and step % cfg.eval_every == 0)):
+            rows = metrics(step, batch, results, {"version": version, "parity": parity, **times})
+            record(ctx, cfg, rows, batch)
+        version += 1
+        if collapse := ranks.broadcast(watch(ctx, cfg, rows, batch)):
+            if cfg.watchdog.on_collapse == "stop" or rollbacks == cfg.watchdog.max_rollbacks:
+                raise Diverged(f"{collapse}; {last_good(ctx)}")
+            rollbacks += 1
+            step, (coefficient, alpha) = roll_back(ctx, policy, sampler, sync, version, collapse)
+            continue
+        before_batch, step = step, step + len(results)
+        if sampler and (step in stage_ends(cfg) or crosses(before_batch, step, cfg.eval_every)):
             sampler.evaluate(step, stage.name)
         stop = ranks.broadcast(ctx.interrupted)
-        if ends_stage or stop or step % cfg.save_every == 0:
+        every = (cfg.save_every, cfg.loss.reference_every)
+        if step in stage_ends(cfg) or stop or any(crosses(before_batch, step, n) for n in every):
             taken = ranks.broadcast([s.taken for s in sampler.streams] if sampler else None)
-            policy.save(ctx.run.checkpoint(step), {"step": step, "version": version, "taken": taken})
+            state = {"step": step, "version": version, "taken": taken, "bonus": [coefficient, alpha]}
+            policy.save(ctx.run.checkpoint(step), state, sampler.paused if sampler else ())
             if sampler:
                 ctx.run.keep_latest_trainer_state()
         if stop:
@@ -122,110 +129,74 @@ def train(
     return 0
 
 
-def check_finite(ctx: Context, step: int, updates: list[dict[str, float]]) -> None:
-    """Raises Diverged when an update's loss or gradient is not finite."""
-    for u, numbers in enumerate(updates):
-        if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
-            last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else "the start model"
-            raise Diverged(
-                f"step {step + u + 1}: loss {numbers['loss']:.3g}, grad_norm {numbers['grad_norm']:.3g}; "
-                f"the last good state is {last}"
-            )
+def begin(ctx: Context, cfg: RLConfig, sampler: Sampler | None, sync: WeightSync, step: int, version: int) -> None:
+    """The first weight sync, and the evaluation of the start model.
+
+    Raises:
+        RingError: sampler and trainer disagree before anything was trained.
+    """
+    parity = sync.push(version)
+    if not parity <= cfg.rollout.parity_limit:
+        raise RingError(
+            f"weight sync to version {version}: the engine's log-probs differ from the trainer's by {parity:.3g} "
+            f"nats, expected at most rollout.parity_limit={cfg.rollout.parity_limit:g}"
+        )
+    if sampler:
+        ctx.run.rewind(step if ctx.run.checkpoints else -1)
+        ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {parity:.2g} nats")
+        if step == 0:
+            sampler.evaluate(step, cfg.stages[0].name)
 
 
-class Sampler:
-    """Rank 0's half: prompts, engine and verifiers; from a step number to a Batch."""
-
-    def __init__(
-        self,
-        ctx: Context,
-        cfg: RLConfig,
-        tokenizer: Any,
-        verifier: VerifierPool,
-        streams: list[Stream[Prompt]],
-        held_out: dict[str, list[Prompt]],
-    ) -> None:
-        self.ctx, self.cfg, self.tokenizer, self.verifier = ctx, cfg, tokenizer, verifier
-        self.streams, self.held_out = streams, held_out
-        self.engine: RolloutEngine = ctx.rollout_engine(cfg.model, cfg.rollout)
-
-    def collect(self, step: int) -> Batch:
-        """Sample and score prompts until the budget can be filled, then choose its tokens and pack them."""
-        cfg, stage = self.cfg, stage_at(self.cfg, step)
-        times = {"time_rollout_s": 0.0, "time_reward_s": 0.0}
-        scored: list[ScoredGroup] = []
-        for attempt in range(1 + stage.budget.max_resamples):
-            scored += self.roll_out(stage, step, attempt, times)
-            chosen = choose(scored, cfg, stage, step)
-            if stage.budget.shortfall == "train_fewer" or is_full(chosen, cfg, stage):
-                break
-        phi = cfg.update_phi(stage)
-        rows = [self.pack(part, phi) for part in chosen]
-        work = [Work([update[r] for update in rows]) for r in range(cfg.trainer.ranks)]
-        return Batch(stage.name, work, chosen, scored, phi, times)
-
-    def roll_out(self, stage: Stage, step: int, attempt: int, times: dict[str, float]) -> list[ScoredGroup]:
-        prompts = self.streams[self.cfg.stages.index(stage)].take(stage.prompts)
-        sampling = Sampling(stage.samples, self.cfg.temperature, stage.max_total_tokens)
-        again = f", again {attempt}" if attempt else ""
-
-        def show(done: int) -> None:
-            self.ctx.progress.phase(f"rollout {stage.name}{again}", done, len(prompts))
-
-        seed = (self.cfg.seed * 1_000_003 + step) * 101 + attempt
-        started = time.perf_counter()
-        pending = sample(self.engine, self.verifier, self.tokenizer, prompts, sampling, seed, show)
-        sampled = time.perf_counter()
-        scored = settle(pending)  # most verdicts are there already
-        times["time_rollout_s"] += sampled - started
-        times["time_reward_s"] += time.perf_counter() - sampled
-        return scored
-
-    def pack(self, chosen: list[Sample], phi: int) -> list[list[MicroBatch]]:
-        trainer = self.cfg.trainer
-        weights = token_weights(chosen, self.cfg.loss.method, phi)
-        strands = [strand(s, w) for s, w in zip(chosen, weights, strict=True)]
-        return pack(strands, trainer.ranks, trainer.microbatch_tokens, trainer.packing)
-
-    def evaluate(self, step: int, stage: str) -> None:
-        """avg@k of the current weights on every held-out set, to evals.jsonl."""
-        sampling = Sampling(self.cfg.eval_samples, self.cfg.temperature, max_total_tokens(self.cfg))
-        for name, prompts in self.held_out.items():
-            self.ctx.progress.phase(f"evaluate {name}", 0, 1)
-            scored = settle(sample(self.engine, self.verifier, self.tokenizer, prompts, sampling, self.cfg.seed))
-            numbers = summarize(scored)
-            self.ctx.run.append("evals", {"step": step, "stage": stage, "domain": name, **numbers})
-            self.ctx.progress.note(
-                f"step {step}: {name} avg@{numbers['k']} {100 * numbers['avg']:.1f} ± {100 * numbers['se']:.1f}"
-            )
+def watch(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch | None) -> str:
+    """On rank 0: notes what is odd, saves the batch on collapse. Returns why the run collapsed, or nothing."""
+    if batch is None:
+        return ""
+    history = [r for r in ctx.run.rows("metrics") if r["stage"] == batch.stage and r["step"] < rows[0]["step"]]
+    for row in rows:
+        alarms = watchdog.judge(history, row, cfg.watchdog, cfg.optimizer.clip_norm, cfg.rollout.parity_limit)
+        collapses = [a for a in alarms if a.collapse]
+        if collapses:
+            file = watchdog.save(ctx.run, rows, alarms, batch)
+            return f"step {row['step']}: {collapses[0].kind}: {collapses[0].text}; the batch is in {file}"
+        for alarm in alarms:
+            ctx.progress.note(f"warning, step {row['step']}: {alarm.text}")
+        history.append(row)
+    return ""
 
 
-def choose(scored: Sequence[ScoredGroup], cfg: RLConfig, stage: Stage, step: int) -> list[list[Sample]]:
-    """The responses, cut to the budget, that each update trains on: [updates]."""
-    budget = stage.budget
-    samples = group_relative(drop_flat(scored) if budget.flat_groups == "drop" else scored)  # A on full groups
-    if budget.order == "shuffle":
-        samples = shuffled(samples, cfg.seed * 1_000_003 + step)
-    if cfg.loss.method == "grpo":  # no budget: all tokens, in equal parts
-        size = math.ceil(len(samples) / cfg.updates)
-        return [list(samples[u * size : (u + 1) * size]) for u in range(cfg.updates)]
-    shares = fill_shares(samples, cfg.step_phi(stage), cfg.parts(stage))
-    per_update = len(shares) // cfg.updates
-    return [[s for share in shares[u * per_update : (u + 1) * per_update] for s in share] for u in range(cfg.updates)]
+def roll_back(
+    ctx: Context, policy: Policy, sampler: Sampler | None, sync: WeightSync, version: int, why: str
+) -> tuple[int, list[float]]:
+    """The last checkpoint's weights and optimizer; prompts go on, so the batch is left out. A collective.
+
+    Returns:
+        The step to continue from, and the entropy bonus.
+    """
+    state = policy.restore(ctx.run.checkpoints[-1])
+    if sampler:
+        ctx.run.rewind(state["step"])
+        sampler.paused = []
+        ctx.progress.note(f"{why}; back to step {state['step']}, without the batch")
+    sync.push(version)
+    return state["step"], state["bonus"]
 
 
-def is_full(chosen: list[list[Sample]], cfg: RLConfig, stage: Stage) -> bool:
-    """Whether every update has all its tokens; without a budget, whether it has any."""
-    need = cfg.update_phi(stage) if cfg.loss.method == "c3po" else 1
-    return all(num_tokens(part) >= need for part in chosen)
+def last_good(ctx: Context) -> str:
+    return f"the last good state is {ctx.run.checkpoints[-1] if ctx.run.checkpoints else 'the start model'}"
 
 
-def reference_path(ctx: Context, cfg: RLConfig, stage: Stage) -> str:
-    """The folder of the KL term's frozen model: what the run, or this stage, started from."""
-    first = cfg.stages.index(stage) == 0
-    if first or cfg.loss.reference == "run":
-        return cfg.model
-    return str(ctx.run.checkpoint(stage_ends(cfg)[cfg.stages.index(stage) - 1]))
+def crosses(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]; 0 = never."""
+    return every > 0 and after // every > before // every
+
+
+def reference_path(ctx: Context, cfg: RLConfig, stage: Stage, step: int) -> str:
+    """The folder of the KL term's model: what the run or this stage started from, or the policy of a later step."""
+    start = stage_end(cfg, stage) - stage.steps if cfg.loss.reference == "stage" else 0
+    every = cfg.loss.reference_every
+    at = max(start, step // every * every if every else 0)
+    return str(ctx.run.checkpoint(at)) if at else cfg.model
 
 
 def load_reference(path: str, cfg: RLConfig, policy: Policy) -> PolicyModule:
@@ -233,19 +204,6 @@ def load_reference(path: str, cfg: RLConfig, policy: Policy) -> PolicyModule:
     return PolicyModule(lm, cfg.temperature).requires_grad_(False).eval().to(policy.device)
 
 
-def stage_at(cfg: RLConfig, step: int) -> Stage:
-    return next(s for s, end in zip(cfg.stages, stage_ends(cfg), strict=True) if step < end)
-
-
-def stage_ends(cfg: RLConfig) -> list[int]:
-    """Steps after which each stage is over."""
-    return [sum(s.steps for s in cfg.stages[: i + 1]) for i in range(len(cfg.stages))]
-
-
 def rate(cfg: RLConfig, step: int) -> float:
     o = cfg.optimizer
     return learning_rate(step, cfg.steps, o.lr, o.schedule, o.warmup, o.final_lr)
-
-
-def max_total_tokens(cfg: RLConfig) -> int:
-    return max(s.max_total_tokens for s in cfg.stages)

@@ -18,12 +18,13 @@ import torch
 
 from ringrl.algo.pack import pack, strand
 from ringrl.commands.context import Context
-from ringrl.config import SelectConfig, load
+from ringrl.config import SelectConfig
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.errors import DataError
 from ringrl.evals.metrics import summarize
-from ringrl.evals.score import sample, settle
+from ringrl.evals.score import sample_all
+from ringrl.knobs import load
 from ringrl.policy.engine import hf_weights, to_device
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.sync import check_complete, checkpoint_shapes
@@ -56,7 +57,7 @@ def main(ctx: Context) -> int:
             def show(done: int, name: str = name) -> None:
                 ctx.progress.phase(f"sample {name}", done, len(prompts))
 
-            scored = settle(sample(engine, verifier, tokenizer, prompts, sampling, cfg.seed, show))
+            scored = sample_all(engine, verifier, tokenizer, prompts, sampling, cfg.seed, show)
             entropy, gap = measure(module, scored, cfg)
             if gap > cfg.rollout.parity_limit:
                 raise DataError(f"{folder}: the engine's log-probs differ from the trainer's by {gap:.3g} nats")

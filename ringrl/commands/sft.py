@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from ringrl.algo.pack import Strand, pack
-from ringrl.algo.router import balance_terms, expert_counts, z_terms
+from ringrl.algo.router import balance_terms, expert_counts, shares, z_terms
 from ringrl.algo.schedule import learning_rate
 from ringrl.commands.context import Context
-from ringrl.config import SFTConfig, Source, load
+from ringrl.config import SFTConfig, Source
 from ringrl.data.chat import load_tokenizer, make_strand
 from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
+from ringrl.knobs import load
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -99,7 +100,7 @@ def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float
     def terms(mb: MicroBatch, stats: TokenStats, _: int) -> torch.Tensor:
         w = mb.weights[mb.trained]
         loss, zero = -stats.logprobs, torch.zeros_like(stats.logprobs)
-        balance = balance_terms(stats.router_logits, share) if cfg.balance else zero
+        balance = balance_terms(stats.router_logits, share, policy.module.routers.scoring) if cfg.balance else zero
         z = z_terms(stats.router_logits) if cfg.z else zero
         meter.add(loss=(w * loss).sum(), balance_loss=(w * balance).sum(), z_loss=(w * z).sum())
         return loss + cfg.balance * balance + cfg.z * z
@@ -110,9 +111,9 @@ def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float
 
 def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
     """Share of the trained tokens' routings that goes to each expert, over all ranks: [layers, E]."""
-    counts = torch.stack([expert_counts(s.router_logits, policy.module.top_k) for s in policy.inspect(rows)])
-    summed = policy.ranks.sum(counts.sum(0))
-    return summed / summed.sum(-1, keepdim=True)
+    stats = policy.inspect(rows)
+    counts = torch.stack([expert_counts(s.chosen, s.router_logits.shape[-1]) for s in stats])
+    return shares(policy.ranks.sum(counts.sum(0)))
 
 
 def validate(policy: Policy, examples: list[Strand], cfg: SFTConfig, ranks: Ranks) -> dict[str, float]:

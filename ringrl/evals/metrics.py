@@ -30,6 +30,13 @@ def summarize(scored: Sequence[ScoredGroup]) -> dict[str, Any]:
     }
 
 
+def repetition(token_ids: Sequence[int], n: int = 8, last: int = 2048) -> float:
+    """Share of the n-grams in the last tokens of a response that it had made before: near 1 in a loop."""
+    tail = tuple(token_ids[-last:])
+    grams = [tail[i : i + n] for i in range(len(tail) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Unbiased estimate of the chance that one of k samples is right, from n of which `correct` are:
     1 - C(n - c, k) / C(n, k) (arXiv 2107.03374)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.rewards import Verdict, VerifierPool
-from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.rollout.engine import RolloutEngine, Sampling, fresh
 from ringrl.types import Group, Prompt, ScoredGroup
 
 
@@ -26,20 +26,42 @@ def sample(
     engine: RolloutEngine,
     verifier: VerifierPool,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    groups: Sequence[Group],
     sampling: Sampling,
     seed: int,
     on_group: Callable[[int], None] = lambda done: None,
-) -> list[Pending]:
-    """Groups in the order of the prompts, on their way to verdicts; `on_group` is told how many are sampled."""
+    enough: int = 0,
+) -> tuple[list[Pending], list[Group]]:
+    """Groups in their order on their way to verdicts, and those left unfinished when `enough` tokens were there.
+
+    `on_group` is told how many are sampled.
+    """
     pending: dict[int, Pending] = {}
-    for index, group in engine.generate(prompts, sampling, seed):
+    unfinished: dict[int, Group] = {}
+    for index, group in engine.generate(groups, sampling, seed, enough):
+        if not group.done:
+            unfinished[index] = group
+            continue
         opened = thinking_prefix(group.prompt, tokenizer)
         texts = [opened + read(c.token_ids, tokenizer) for c in group.completions]
         verdicts = [verifier.submit(group.prompt.domain, t, group.prompt.reference) for t in texts]
         pending[index] = Pending(group, tuple(texts), tuple(verdicts))
         on_group(len(pending))
-    return [pending[i] for i in range(len(prompts))]
+    return [pending[i] for i in sorted(pending)], [unfinished[i] for i in sorted(unfinished)]
+
+
+def sample_all(
+    engine: RolloutEngine,
+    verifier: VerifierPool,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    on_group: Callable[[int], None] = lambda done: None,
+) -> list[ScoredGroup]:
+    """Every prompt sampled and judged, in order."""
+    pending, _ = sample(engine, verifier, tokenizer, fresh(prompts), sampling, seed, on_group)
+    return settle(pending)
 
 
 def settle(pending: Sequence[Pending]) -> list[ScoredGroup]:

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from ringrl.config import Optimizer, Trainer
 from ringrl.errors import DataError
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.ranks import Ranks
-from ringrl.types import MicroBatch
+from ringrl.types import Group, MicroBatch
 
+Routes = Sequence[torch.Tensor]  # [rows] of [layers, B L, top_k] integer expert ids
 TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
 
@@ -45,11 +46,15 @@ class Policy:
         optimizer: Optimizer,
         temperature: float,
         ranks: Ranks,
+        freeze_router: bool = False,
     ) -> None:
         self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
         module = PolicyModule(load_lm(model, trainer.dtype, trainer.attention), temperature)
         if trainer.recompute:
             module.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        if freeze_router:
+            for router in module.routers.modules:
+                router.requires_grad_(False)
         self.engine = _initialize(module, trainer, optimizer, ranks)
         self.device = self.engine.device
 
@@ -58,13 +63,19 @@ class Policy:
         return self.engine.module
 
     @torch.no_grad()
-    def inspect(self, rows: list[MicroBatch]) -> list[TokenStats]:
+    def inspect(self, rows: list[MicroBatch], routes: Routes = ()) -> list[TokenStats]:
         """Statistics of every microbatch under the current weights, without a graph."""
         self.engine.eval()
-        return [self.engine(to_device(mb, self.device)) for mb in rows]
+        return [
+            self.engine(to_device(mb, self.device), forced)
+            for mb, forced in zip(rows, _each(routes, rows), strict=True)
+        ]
 
-    def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float) -> float:
+    def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float, routes: Routes = ()) -> float:
         """One optimizer step on the sum of weight x terms over all rows of all ranks.
+
+        Args:
+            routes: for each row the experts that all its tokens must take; empty: the routers choose.
 
         Returns:
             The global gradient norm before clipping.
@@ -72,9 +83,9 @@ class Policy:
         self.engine.train()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        for i, row in enumerate(rows):
+        for i, (row, forced) in enumerate(zip(rows, _each(routes, rows), strict=True)):
             mb = to_device(row, self.device)
-            stats = self.engine(mb)
+            stats = self.engine(mb, forced)
             loss = (mb.weights[mb.trained] * terms(mb, stats, i)).sum() + stats.zero
             self.engine.set_gradient_accumulation_boundary(i == len(rows) - 1)
             # DeepSpeed averages over ranks; the weights already are the whole denominator.
@@ -86,10 +97,14 @@ class Policy:
         """All weights under the names of the Hugging Face checkpoint. A collective under ZeRO-3."""
         return hf_weights(self.module, gather=self.trainer.zero == 3)
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
+    def save(self, folder: Path, state: dict[str, Any], paused: Sequence[Group] = ()) -> None:
         """Write a plain Hugging Face folder with `trainer/` in it, all or nothing. A collective.
 
         `folder` appears only when everything is in it.
+
+        Args:
+            state: JSON values that the loop continues with.
+            paused: unfinished rollouts that are carried over; `paused_groups` reads them.
         """
         part = folder.with_name(f".{folder.name}.part")
         if self.ranks.main:
@@ -104,6 +119,7 @@ class Policy:
         torch.save(_rng_state(), part / "trainer" / f"rng_{self.ranks.rank}.pt")
         self.ranks.barrier()
         if self.ranks.main:
+            torch.save(list(paused), part / "trainer" / "paused.pt")
             (part / "trainer" / "state.json").write_text(json.dumps({**state, "ranks": self.ranks.size}))
             os.replace(part, folder)
         self.ranks.barrier()
@@ -120,6 +136,11 @@ class Policy:
         self.engine.load_checkpoint(str(folder / "trainer"), tag="engine")
         _set_rng_state(torch.load(folder / "trainer" / f"rng_{self.ranks.rank}.pt", weights_only=False))
         return state
+
+
+def paused_groups(folder: Path) -> list[Group]:
+    """The unfinished rollouts of a checkpoint that `Policy.save` wrote."""
+    return torch.load(folder / "trainer" / "paused.pt", weights_only=False)
 
 
 def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ranks: Ranks) -> Any:
@@ -143,9 +164,14 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ra
         "steps_per_print": 10**9,
     }
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
-    params = DummyOptim(list(module.parameters()), lr=optimizer.lr, weight_decay=optimizer.weight_decay)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    params = DummyOptim(trained, lr=optimizer.lr, weight_decay=optimizer.weight_decay)
     engine, _ = accelerator.prepare(module, params)
     return engine
+
+
+def _each(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
+    return routes or [None] * len(rows)
 
 
 def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import ringrl.models.attention  # noqa: F401  (registers "packed")
 from ringrl.algo.entropy import token_stats
+from ringrl.policy.routers import Routers
 from ringrl.types import MicroBatch
 
 
@@ -20,6 +21,8 @@ class TokenStats:
     logprobs: torch.Tensor  # [n] float32 log-prob of the target, in nats
     entropy: torch.Tensor  # [n] float32 entropy of the whole distribution, in nats
     router_logits: torch.Tensor  # [layers, n, E]; zero layers for a dense model
+    chosen: torch.Tensor  # [layers, n, top_k] int64 experts taken
+    routes: torch.Tensor  # [layers, B L, top_k] int16 experts taken by all tokens of the microbatch
     zero: torch.Tensor  # scalar 0 that keeps the graph alive when n = 0
 
 
@@ -30,10 +33,15 @@ class PolicyModule(nn.Module):
         super().__init__()
         self.lm = lm
         self.temperature = temperature
-        self.top_k = getattr(lm.config, "num_experts_per_tok", 0) or 0
+        self.routers = Routers(lm)
         self.config = lm.config  # DeepSpeed looks for it
 
-    def forward(self, mb: MicroBatch) -> TokenStats:
+    @property
+    def moe(self) -> bool:
+        return bool(self.routers.modules)
+
+    def forward(self, mb: MicroBatch, forced: torch.Tensor | None = None) -> TokenStats:
+        """forced [layers, B L, top_k]: experts to take instead of the routers' own, -1 for their own."""
         packed = {}
         if len(mb.starts) > 1:
             longest = int(mb.starts.diff().max())
@@ -43,9 +51,9 @@ class PolicyModule(nn.Module):
                 "max_length_q": longest,
                 "max_length_k": longest,
             }
-        moe = {"output_router_logits": True} if self.top_k else {}
-        out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **moe, **packed)
-        hidden = out.last_hidden_state
+        self.routers.listen(forced)
+        out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **packed)
+        hidden, (logits, chosen) = out.last_hidden_state, self.routers.heard()
         keep = mb.trained.flatten()
         logprobs, entropy = token_stats(
             hidden.flatten(0, 1)[keep],
@@ -53,9 +61,18 @@ class PolicyModule(nn.Module):
             self.lm.get_output_embeddings(),
             self.temperature,
         )
-        routers = [r.reshape(keep.numel(), -1)[keep] for r in (out.router_logits if self.top_k else ())]
-        router_logits = torch.stack(routers) if routers else hidden.new_zeros(0, int(keep.sum()), 1)
-        return TokenStats(logprobs, entropy, router_logits, hidden.sum() * 0.0)
+        if not logits:
+            nothing = hidden.new_zeros(0, len(logprobs), 1)
+            none_chosen = nothing.long()
+            return TokenStats(logprobs, entropy, nothing, none_chosen, none_chosen.short(), hidden.sum() * 0.0)
+        return TokenStats(
+            logprobs,
+            entropy,
+            torch.stack([r.reshape(keep.numel(), -1)[keep] for r in logits]),
+            torch.stack([c.reshape(keep.numel(), -1)[keep] for c in chosen]),
+            torch.stack([c.reshape(keep.numel(), -1) for c in chosen]).short(),
+            hidden.sum() * 0.0,
+        )
 
 
 def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:

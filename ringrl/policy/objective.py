@@ -1,79 +1,154 @@
-"""One C3PO update on packed rows: Eq. 1-6 over the tokens Ψ, from the pure functions in `ringrl.algo`.
+"""One update on packed rows, from the pure functions in `ringrl.algo`: Eq. 1-6 over the tokens Ψ.
 
-    Σ_t w_t [ surrogate_t + β KL_t - α_entropy H_t + α_balance B_t + α_z Z_t ]
+    Σ_t w_t [ c_t surrogate_t + β KL_t - α_entropy H_t + α_balance B_t + α_z Z_t ]
 
 The weights w come with the tokens, so nothing here knows of Φ, of microbatches or of ranks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from ringrl.algo.loss import clipped_surrogate, kl_k3
-from ringrl.algo.router import balance_terms, expert_counts, z_terms
-from ringrl.config import Loss
+from ringrl.algo.budget import top_tokens
+from ringrl.algo.correction import correction
+from ringrl.algo.loss import kl_terms, log_ratio, surrogate
+from ringrl.algo.router import balance_terms, expert_counts, load, router_entropy, shares, z_terms
+from ringrl.dials import Loss
 from ringrl.policy.engine import Policy, to_device
 from ringrl.policy.forward import PolicyModule, TokenStats
 from ringrl.policy.meter import Meter
 from ringrl.types import MicroBatch
 
+WHOLE = {"loss", "policy_loss"}  # already weighted; the other sums are means per trained token
+
 
 @dataclass(frozen=True)
 class Before:
-    """What is known of one update's rows before the update, under π_old: one entry per row."""
+    """One update's rows and what is known of them before it: one entry per row."""
 
-    stats: list[TokenStats]
-    reference: list[torch.Tensor]  # [n] log-probs under the reference; empty list without one
-    share: torch.Tensor  # [layers, E] share of routings, over all ranks
+    rows: list[MicroBatch]
+    trainer: list[torch.Tensor]  # [n] log-probs by the trainer under the weights that sampled; empty when not asked
+    reference: list[torch.Tensor]  # [n] log-probs under the reference; empty without one
+    share: torch.Tensor  # [layers, E] share of routings over all rows and ranks; no layers when f is a microbatch's
+    routes: list[torch.Tensor]  # [layers, B L, top_k] experts to replay; empty without replay
 
 
-def score_rows(policy: Policy, reference: PolicyModule | None, rows: list[MicroBatch]) -> Before:
-    """Old log-probs, entropies and expert shares by the trainer itself, never the sampler's."""
-    stats = policy.inspect(rows)
+def score_rows(
+    policy: Policy, loss: Loss, reference: PolicyModule | None, rows: list[MicroBatch], best: int = 0
+) -> Before:
+    """Everything about `rows` that does not depend on the update.
+
+    Args:
+        best: keep this many tokens, those with the largest |A| H over all rows and ranks (D3S); 0 keeps all.
+    """
+    moe = policy.module.moe
+    routes = [_engine_routes(mb) for mb in rows] if loss.replay == "engine" and moe else []
+    share = torch.zeros(0, 1)
+    global_share = moe and loss.balance > 0 and loss.balance_over == "batch"
+    stats: list[TokenStats] = []
+    if loss.old_logprobs == "trainer" or loss.replay == "trainer" or global_share or best:
+        stats = policy.inspect(rows, routes)
+        if best:
+            rows, stats = keep_best(policy, rows, stats, best)
+        if global_share:
+            share = shares(policy.ranks.sum(torch.stack([_counts(s) for s in stats]).sum(0)))
+        if loss.replay == "trainer" and moe:
+            routes = [s.routes for s in stats]
     with torch.no_grad():
         ref = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []
-    top_k = policy.module.top_k
-    if not top_k:
-        return Before(stats, ref, torch.zeros(0, 1))
-    counts = policy.ranks.sum(torch.stack([expert_counts(s.router_logits, top_k) for s in stats]).sum(0))
-    return Before(stats, ref, counts / counts.sum(-1, keepdim=True).clamp(min=1))
+    return Before(rows, [s.logprobs for s in stats], ref, share, routes)
 
 
-def update(policy: Policy, loss: Loss, rows: list[MicroBatch], before: Before, lr: float) -> dict[str, float]:
-    """One optimizer step. Returns its numbers over all ranks."""
-    meter, moe = Meter(), policy.module.top_k > 0
+def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) -> dict[str, Any]:
+    """One optimizer step. Returns its numbers over all ranks; `alpha` is the coefficient of the entropy bonus."""
+    meter, moe, scoring = Meter(), policy.module.moe, policy.module.routers.scoring
+    counted: list[torch.Tensor] = []
 
     def terms(mb: MicroBatch, stats: TokenStats, i: int) -> torch.Tensor:
-        old, weights, zero = (
-            before.stats[i].logprobs,
-            mb.weights[mb.trained],
-            torch.zeros_like(stats.logprobs),
-        )
-        policy_terms = clipped_surrogate(stats.logprobs, old, mb.advantages[mb.trained], loss.clip)
-        kl = kl_k3(stats.logprobs, before.reference[i]) if before.reference else zero
-        balance = balance_terms(stats.router_logits, before.share) if moe else zero
-        z = z_terms(stats.router_logits) if moe else zero
-        total = (
-            policy_terms.surrogate + loss.kl * kl - loss.entropy * stats.entropy + loss.balance * balance + loss.z * z
-        )
-        mismatch = kl_k3(mb.sampler_logprobs[mb.trained], old)
+        weights, zero = mb.weights[mb.trained], torch.zeros_like(stats.logprobs)
+        segments, advantages = mb.segments[mb.trained], mb.advantages[mb.trained]
+        sampler = mb.sampler_logprobs[mb.trained]
+        trainer = before.trainer[i] if before.trainer else stats.logprobs.detach()
+        old = trainer if loss.old_logprobs == "trainer" else sampler
+
+        log_rho = log_ratio(stats.logprobs, old, segments, loss.ratio)
+        policy_term = surrogate(log_rho, stats.logprobs, advantages, loss.clip, loss.clip_low, loss.clip_high)
+        c = correction(loss.correction.method, old, sampler, segments, loss.correction.low, loss.correction.high)
+        corrected = c * policy_term.surrogate
+        kl = kl_terms(loss.kl_estimator, stats.logprobs, before.reference[i], old) if before.reference else zero
+        total = corrected + loss.kl * kl - alpha * stats.entropy
+        if moe:
+            counted.append(_counts(stats))
+            share = before.share if len(before.share) else shares(counted[-1])
+            balance, z = balance_terms(stats.router_logits, share, scoring), z_terms(stats.router_logits)
+            total = total + loss.balance * balance + loss.z * z
+            meter.add(balance_loss=balance.sum(), z_loss=z.sum())
+            meter.add(router_entropy=router_entropy(stats.router_logits.detach(), scoring).sum())
+        good, bad = advantages > 0, advantages < 0
         meter.add(
             loss=(weights * total).sum(),
-            policy_loss=(weights * policy_terms.surrogate).sum(),
+            policy_loss=(weights * corrected).sum(),
             kl=kl.sum(),
             entropy=stats.entropy.sum(),
-            clip_frac=policy_terms.clipped.sum(),
-            balance_loss=balance.sum(),
-            z_loss=z.sum(),
-            mismatch_kl=mismatch.sum(),
+            clip_frac=policy_term.clipped.sum(),
+            clipped_good=(policy_term.clipped & good).sum(),
+            clipped_bad=(policy_term.clipped & bad).sum(),
+            good=good.sum(),
+            bad=bad.sum(),
+            masked_frac=(c == 0).sum(),
+            mismatch_kl=kl_terms("k3", sampler, trainer, sampler).sum(),
             n=mb.trained.sum(),
         )
+        meter.peak(ratio_max=policy_term.ratio, ratio_min=-policy_term.ratio)
         return total
 
-    grad_norm = policy.update(rows, terms, lr)
-    sums = meter.total(policy.ranks)
-    n = max(sums.pop("n"), 1)
-    whole = {"loss", "policy_loss"}  # already weighted; the others are means per trained token
-    return {k: v if k in whole else v / n for k, v in sums.items()} | {"grad_norm": grad_norm, "lr": lr}
+    grad_norm = policy.update(before.rows, terms, lr, before.routes)
+    numbers = _numbers(meter, policy) | {"grad_norm": grad_norm, "lr": lr, "entropy_coefficient": alpha}
+    if moe:
+        loads = load(policy.ranks.sum(torch.stack(counted).sum(0))).tolist()
+        return numbers | {"expert_load": loads, "expert_load_max": max(loads)}
+    return numbers | {"balance_loss": 0.0, "z_loss": 0.0}
+
+
+def keep_best(
+    policy: Policy, rows: list[MicroBatch], stats: list[TokenStats], count: int
+) -> tuple[list[MicroBatch], list[TokenStats]]:
+    """Only the `count` tokens with the largest |A| H over all rows and ranks stay trained. A collective."""
+    scores = [mb.advantages.to(s.entropy.device)[mb.trained] for mb, s in zip(rows, stats, strict=True)]
+    mine = torch.cat([a.abs() * s.entropy for a, s in zip(scores, stats, strict=True)]).cpu()
+    everyone: list[torch.Tensor] = policy.ranks.gather(mine)
+    keep = top_tokens(torch.cat(everyone), count).split([len(x) for x in everyone])[policy.ranks.rank]
+    kept_rows, kept_stats = [], []
+    for mb, s, k in zip(rows, stats, keep.split([len(s.entropy) for s in stats]), strict=True):
+        trained = mb.trained.clone()
+        trained[mb.trained] = k
+        kept_rows.append(replace(mb, trained=trained, weights=mb.weights * trained))
+        k = k.to(s.logprobs.device)
+        kept_stats.append(replace(s, logprobs=s.logprobs[k], entropy=s.entropy[k],
+                                  router_logits=s.router_logits[:, k], chosen=s.chosen[:, k]))  # fmt: skip
+    return kept_rows, kept_stats
+
+
+def _numbers(meter: Meter, policy: Policy) -> dict[str, float]:
+    sums, peaks = meter.total(policy.ranks), meter.peaks(policy.ranks)
+    tokens = round(sums.pop("n"))
+    n = max(tokens, 1)
+    by_sign = {
+        "clip_frac_good": sums.pop("clipped_good") / max(sums.pop("good"), 1),
+        "clip_frac_bad": sums.pop("clipped_bad") / max(sums.pop("bad"), 1),
+    }
+    means = {k: v if k in WHOLE else v / n for k, v in sums.items()}
+    ratios = {"ratio_max": peaks["ratio_max"], "ratio_min": -peaks["ratio_min"]} if tokens else {}
+    return {"tokens_trained": tokens, **means, **by_sign, "ratio_max": 1.0, "ratio_min": 1.0, **ratios}
+
+
+def _counts(stats: TokenStats) -> torch.Tensor:
+    return expert_counts(stats.chosen, stats.router_logits.shape[-1])
+
+
+def _engine_routes(mb: MicroBatch) -> torch.Tensor:
+    """[layers, B L, top_k] of what the engine took, -1 where it told nothing."""
+    return mb.routes.flatten(0, 1).transpose(0, 1)

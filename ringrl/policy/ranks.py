@@ -47,6 +47,12 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather(self, item: T) -> list[T]:
+        """Every rank's item, on every rank."""
+        received: list[Any] = [None] * self.size
+        dist.all_gather_object(received, item)
+        return received
+
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, in place."""
         dist.all_reduce(tensor)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ringrl.types import Completion, Group, Prompt
 
@@ -22,6 +22,25 @@ class Sampling:
     top_p: float = 1.0
 
 
+def fresh(prompts: Sequence[Prompt]) -> list[Group]:
+    """Groups still to be sampled."""
+    return [Group(p, ()) for p in prompts]
+
+
+def grow(before: Completion | None, tokens: Sequence[int], logprobs: Sequence[float], finish: str, version: int,
+         routes: Any = None) -> Completion:  # fmt: skip
+    """A completion with the tokens that it was continued by; its version stays that of its first token."""
+    if before is None or not before.token_ids:
+        return Completion(tuple(tokens), tuple(logprobs), finish, version, before.retained if before else 0, routes)
+    return replace(
+        before,
+        token_ids=before.token_ids + tuple(tokens),
+        logprobs=before.logprobs + tuple(logprobs),
+        finish=finish,
+        routes=routes,
+    )
+
+
 class RolloutEngine(Protocol):
     """Samples from one weights version at a time.
 
@@ -32,8 +51,17 @@ class RolloutEngine(Protocol):
     name: str  # what the user is shown
     version: int  # of the weights that sample now
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
-        """Yields (index into prompts, group) as groups are finished. Raises ChildDied past the deadline."""
+    def generate(
+        self, groups: Sequence[Group], sampling: Sampling, seed: int, enough: int = 0
+    ) -> Iterator[tuple[int, Group]]:
+        """Samples K completions for groups that have none, and continues those that are paused.
+
+        Args:
+            enough: stop once finished groups have this many response tokens; 0 = finish all. What is unfinished
+                then is yielded last, with completions paused at their last token, or none at all.
+
+        Yields (index into groups, group) as groups are finished. Raises ChildDied past the deadline.
+        """
         ...
 
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from ringrl.rollout.engine import Sampling
+from ringrl.rollout.engine import Sampling, fresh, grow
 from ringrl.types import Completion, Group, Prompt
+
+PAUSE_TOKENS = 16  # how often a generation that may stop early looks whether it should
+UNSTARTED = Completion((), (), "paused", 0)
 
 
 class LocalEngine:
@@ -23,19 +27,28 @@ class LocalEngine:
         ends = self.lm.generation_config.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
+    def generate(
+        self, groups: Sequence[Group], sampling: Sampling, seed: int, enough: int = 0
+    ) -> Iterator[tuple[int, Group]]:
         per_batch = max(self.concurrent // sampling.samples, 1)
+        finished = 0
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for first in range(0, len(prompts), per_batch):
-                batch = prompts[first : first + per_batch]
-                for i, completions in enumerate(self._sample(batch, sampling)):
-                    yield first + i, Group(batch[i], tuple(completions))
+            for first in range(0, len(groups), per_batch):
+                batch = list(groups[first : first + per_batch])
+                while not all(g.done for g in batch) and not 0 < enough <= finished:
+                    grown = self._continue(batch, sampling, PAUSE_TOKENS if enough else 0)
+                    done = [g for old, g in zip(batch, grown, strict=True) if g.done and not old.done]
+                    finished += sum(len(c.token_ids) for g in done for c in g.completions)
+                    batch = grown
+                for i, group in enumerate(batch):
+                    yield first + i, group
 
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return list(self._sample([prompt], sampling)[0])
+            [group] = self._continue(fresh([prompt]), sampling, 0)
+            return list(group.completions)
 
     def update(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         self.lm = self._load({k: v.clone() for k, v in weights.items()})
@@ -53,13 +66,25 @@ class LocalEngine:
             lm.generation_config = self.lm.generation_config
         return lm.to(self.device).eval()
 
+    def _continue(self, groups: Sequence[Group], sampling: Sampling, most: int) -> list[Group]:
+        """At most `most` further tokens (0 = to the end) for everything unfinished in `groups`, as one batch."""
+        started = [g if g.completions else replace(g, completions=(UNSTARTED,) * sampling.samples) for g in groups]
+        todo = [(g.prompt, c) for g in started for c in g.completions if c.finish == "paused"]
+        grown = iter(self._sample(todo, sampling, most) if todo else [])
+        return [
+            replace(g, completions=tuple(next(grown) if c.finish == "paused" else c for c in g.completions))
+            for g in started
+        ]
+
     @torch.no_grad()
-    def _sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """[len(prompts)][K] completions from one left-padded batch."""
-        longest = max(len(p.token_ids) for p in prompts)
+    def _sample(self, todo: Sequence[tuple[Prompt, Completion]], sampling: Sampling, most: int) -> list[Completion]:
+        """[len(todo)] completions, each continued, from one left-padded batch."""
+        prefixes = [list(p.token_ids + c.token_ids) for p, c in todo]
+        longest = max(len(p) for p in prefixes)
+        room = sampling.max_total_tokens - min(len(p) for p in prefixes)
         pad = self.ends[0] if self.ends else 0
-        ids = torch.tensor([[pad] * (longest - len(p.token_ids)) + list(p.token_ids) for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p.token_ids)) + [1] * len(p.token_ids) for p in prompts])
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prefixes])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prefixes])
         out = self.lm.generate(
             ids.to(self.device),
             attention_mask=mask.to(self.device),
@@ -68,25 +93,23 @@ class LocalEngine:
                 temperature=sampling.temperature or 1.0,
                 top_p=sampling.top_p,
                 top_k=0,
-                num_return_sequences=sampling.samples,
-                max_new_tokens=sampling.max_total_tokens - min(len(p.token_ids) for p in prompts),
+                max_new_tokens=min(room, most) if most else room,
                 eos_token_id=self.ends or None,
                 pad_token_id=pad,
                 return_dict_in_generate=True,
                 output_scores=True,
             ),
         )
-        scores = torch.stack([s.log_softmax(-1) for s in out.scores], 1)  # [B K, T, V], processed
+        scores = torch.stack([s.log_softmax(-1) for s in out.scores], 1)  # [len(todo), T, V], processed
         tokens = out.sequences[:, longest:]
         logprobs = scores.gather(-1, tokens[..., None]).squeeze(-1)
-        rows = [
-            self._completion(prompts[i // sampling.samples], t, p, sampling.max_total_tokens)
-            for i, (t, p) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+        return [
+            self._completion(c, t, p, sampling.max_total_tokens - len(prefix))
+            for (_, c), prefix, t, p in zip(todo, prefixes, tokens.tolist(), logprobs.tolist(), strict=True)
         ]
-        return [rows[i : i + sampling.samples] for i in range(0, len(rows), sampling.samples)]
 
-    def _completion(self, prompt: Prompt, tokens: list[int], logprobs: list[float], total: int) -> Completion:
-        room = total - len(prompt.token_ids)
+    def _completion(self, before: Completion, tokens: list[int], logprobs: list[float], room: int) -> Completion:
         end = next((i + 1 for i, t in enumerate(tokens[:room]) if t in self.ends), None)
         n = end if end is not None else min(room, len(tokens))
-        return Completion(tuple(tokens[:n]), tuple(logprobs[:n]), "length" if end is None else "stop", self.version)
+        finish = "stop" if end is not None else "length" if n == room else "paused"
+        return grow(before, tokens[:n], logprobs[:n], finish, self.version)

@@ -12,7 +12,7 @@ import torch
 
 from ringrl.children import free_port
 from ringrl.errors import ChildDied
-from ringrl.rollout.engine import Sampling
+from ringrl.rollout.engine import Sampling, grow
 from ringrl.rollout.transfer import TransferGroup, specs
 from ringrl.types import Completion, Group, Prompt
 
@@ -34,19 +34,27 @@ class VLLMPool:
         self.name = f"vLLM, {len(self.conns)} worker{'s' * (len(self.conns) > 1)}"
         self.transfer: TransferGroup | None = None
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Iterator[tuple[int, Group]]:
+    def generate(
+        self, groups: Sequence[Group], sampling: Sampling, seed: int, enough: int = 0
+    ) -> Iterator[tuple[int, Group]]:
+        share = -(-enough // len(self.conns))  # each worker decides for itself, so that the end is reproducible
         for i, conn in enumerate(self.conns):
-            requests = [(j, list(prompts[j].token_ids)) for j in range(i, len(prompts), len(self.conns))]
-            conn.send(("generate", requests, _params(sampling), seed * 1009 + i))
+            mine = range(i, len(groups), len(self.conns))
+            requests = [(j, list(groups[j].prompt.token_ids), _paused(groups[j])) for j in mine if not groups[j].done]
+            conn.send(("generate", requests, _params(sampling), seed * 1009 + i, share))
+        yield from ((j, g) for j, g in enumerate(groups) if g.done)
         for _, (index, outputs) in self._collect():
-            yield index, Group(prompts[index], tuple(Completion(tuple(t), tuple(p), f, self.version)
-                                                    for t, p, f in outputs))  # fmt: skip
+            before = groups[index].completions or (None,) * len(outputs)
+            new = iter(outputs)
+            grown = tuple(grow(c, *_unpack(next(new), self.version)) if c is None or c.finish == "paused" else c
+                          for c in before)  # fmt: skip
+            yield index, Group(groups[index].prompt, grown)
 
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         for conn in self.conns:
-            conn.send(("generate", [(0, list(prompt.token_ids))], _params(sampling), 0))
+            conn.send(("generate", [(0, list(prompt.token_ids), [])], _params(sampling), 0, 0))
         found = sorted(self._collect(), key=lambda x: x[0])
-        return [Completion(tuple(t), tuple(p), f, self.version) for _, (_, [(t, p, f)]) in found]
+        return [grow(None, *_unpack(output, self.version)) for _, (_, [output]) in found]
 
     def update(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         group = self._group(next(iter(weights.values())).device)
@@ -97,6 +105,16 @@ class VLLMPool:
                     yield busy[conn], tuple(rest)
                 else:
                     del busy[conn]
+
+
+def _paused(group: Group) -> list[list[int]]:
+    """Tokens so far of the completions to continue."""
+    return [list(c.token_ids) for c in group.completions if c.finish == "paused"]
+
+
+def _unpack(output: tuple, version: int) -> tuple:
+    tokens, logprobs, finish, routes = output
+    return tokens, logprobs, finish, version, routes
 
 
 def _params(s: Sampling) -> dict:

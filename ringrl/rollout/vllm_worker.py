@@ -4,7 +4,8 @@ Started by `ringrl.launch` calling `main` (never as `__main__`: vLLM imports thi
 specification as one JSON line on standard input. It listens on a port that the system gives, writes the address to a
 file, and answers:
 
-    ("generate", requests, sampling, seed) -> ("group", index, [(token_ids, logprobs, finish), ...]) ..., ("done",)
+    ("generate", requests, sampling, seed, enough)
+                 -> ("group", index, [(token_ids, logprobs, finish, routes), ...]) ..., ("done",)
     ("join", host, port, rank, size)       -> ("done",)       joins the weight transfer group
     ("update", specs, version)             -> ("done",)       receives all weights, in place
     ("close",)                             -> exit
@@ -16,7 +17,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -135,28 +137,47 @@ class Worker:
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
             seed=0,
             disable_log_stats=True,
+            enable_return_routed_experts=spec["routes"],
             **kv,
         )
 
-    def generate(self, conn: Connection, requests: list[Any], sampling: dict[str, Any], seed: int) -> None:
-        """requests: [(index, token_ids)]. Sends a ("group", ...) for each as soon as it is finished."""
+    def generate(self, conn: Connection, requests: list[Any], sampling: dict[str, Any], seed: int, enough: int) -> None:
+        """Sends a ("group", ...) for each request as soon as it is finished; see RolloutEngine.generate.
+
+        requests: [(index, prompt token_ids, [token_ids of each completion to continue; none: K new ones])].
+        """
         engine = self.llm.llm_engine
         self.llm.collective_rpc("seed_sampling", args=(seed,))
-        total = sampling.pop("max_total_tokens")
-        for index, token_ids in requests:
-            params = vllm.SamplingParams(
-                **sampling,
-                max_tokens=total - len(token_ids),
-                logprobs=0,
-                flat_logprobs=True,
-                detokenize=False,
-                output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-            )
-            engine.add_request(str(index), {"prompt_token_ids": token_ids}, params)
-        while engine.has_unfinished_requests():
+        total, k = sampling.pop("max_total_tokens"), sampling.pop("n")
+        kinds = vllm.sampling_params.RequestOutputKind
+        parts: dict[str, Part] = {}
+        for index, prompt, completions in requests:
+            for j, begun in enumerate(completions or [[]] * k):
+                params = vllm.SamplingParams(
+                    **sampling,
+                    max_tokens=total - len(prompt) - len(begun),
+                    logprobs=0,
+                    flat_logprobs=True,
+                    detokenize=False,
+                    output_kind=kinds.DELTA if enough else kinds.FINAL_ONLY,
+                )
+                parts[f"{index}/{j}"] = Part(index, begun=len(begun))
+                engine.add_request(f"{index}/{j}", {"prompt_token_ids": prompt + begun}, params)
+        open_parts = Counter(part.index for part in parts.values())
+        finished = 0
+        while engine.has_unfinished_requests() and not 0 < enough <= finished:
             for out in engine.step():
-                if out.finished:
-                    conn.send(("group", int(out.request_id), [_completion(o) for o in out.outputs]))
+                part = parts[out.request_id]
+                part.take(out.outputs[0], out.finished)
+                open_parts[part.index] -= out.finished
+                if out.finished and not open_parts[part.index]:
+                    group = [p for p in parts.values() if p.index == part.index]
+                    finished += sum(p.begun + len(p.token_ids) for p in group)
+                    conn.send(("group", part.index, [p.message() for p in group]))
+        left = [key for key, part in parts.items() if open_parts[part.index]]
+        engine.abort_request([key for key in left if not parts[key].finish])
+        for index in dict.fromkeys(parts[key].index for key in left):
+            conn.send(("group", index, [parts[key].message() for key in left if parts[key].index == index]))
 
     def join(self, host: str, port: int, rank: int, size: int) -> None:
         info = {"host": host, "port": port, "rank": rank, "size": size, "deadline_s": self.spec["deadline_s"]}
@@ -181,11 +202,28 @@ class Worker:
             conn.send(("done",))
 
 
-def _completion(o: Any) -> tuple[list[int], list[float], str]:
-    # one log-prob a position was asked for, so the flat list is aligned with the tokens
-    logprobs = list(o.logprobs.logprobs)
-    assert len(logprobs) == len(o.token_ids), (len(logprobs), len(o.token_ids))
-    return list(o.token_ids), logprobs, o.finish_reason
+@dataclass
+class Part:
+    """One completion while it is sampled."""
+
+    index: int  # of its group
+    begun: int  # tokens it had before
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: str = ""
+    routes: Any = None
+
+    def take(self, o: Any, finished: bool) -> None:
+        # one log-prob a position was asked for, so the flat list is aligned with the tokens
+        logprobs = list(o.logprobs.logprobs) if o.logprobs is not None else []
+        assert len(logprobs) == len(o.token_ids), (len(logprobs), len(o.token_ids))
+        self.token_ids += o.token_ids
+        self.logprobs += logprobs
+        if finished:
+            self.finish, self.routes = o.finish_reason, o.routed_experts
+
+    def message(self) -> tuple[list[int], list[float], str, Any]:
+        return self.token_ids, self.logprobs, self.finish or "paused", self.routes
 
 
 def main() -> None:
