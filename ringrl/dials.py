@@ -198,6 +198,7 @@ class Watchdog(Knobs):
     max_rollbacks: int = Field(3, ge=0)
     window: int = Field(20, ge=1)  # steps of history
     grad_norm: float = Field(100.0, gt=1)  # times the window's median: collapse; a tenth of it: warning
+    shift: float = Field(2.0, gt=0)  # nats a token by one update: collapse; a quarter of it: warning
     entropy: float = Field(10.0, gt=1)  # times above or below the window's median: collapse; a third of it: warning
     reward: float = Field(0.3, ge=0, le=1)  # of the best window's mean: collapse; twice it: warning
     patience: int = Field(10, ge=1)  # rollout batches: without any reward, or of fallen reward, before it is a collapse

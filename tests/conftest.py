@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,40 @@ def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Resul
     return Result(process.returncode if process.returncode >= 0 else 128 - process.returncode, text)
 
 
+@contextmanager
+def meddle(folder: Path, where: str, code: str) -> Iterator[None]:
+    """While this lasts, processes of the command line with `where` in their command run `code` as they start."""
+    folder.mkdir(exist_ok=True)
+    script = f"import sys\nif {where!r} in ' '.join(sys.orig_argv):\n{textwrap.indent(textwrap.dedent(code), '    ')}"
+    (folder / "sitecustomize.py").write_text(script)
+    before = ENVIRONMENT.get("PYTHONPATH")
+    ENVIRONMENT["PYTHONPATH"] = f"{folder}:{before}" if before else str(folder)
+    try:
+        yield
+    finally:
+        ENVIRONMENT.pop("PYTHONPATH")
+        if before:
+            ENVIRONMENT["PYTHONPATH"] = before
+
+
+VERIFIERS = "ringrl.rewards"  # the command of a verifier process names it
+RANKS = "ringrl.commands"  # and that of a rank
+UNEVEN = """
+    import ringrl.rewards.worker as worker
+    from ringrl.rewards import Verdict
+    def uneven(text, reference):  # what an untrained model could never earn: rewards
+        return Verdict("pass" if len(text) % 2 else "fail", "")
+    worker.VERIFIERS["math"] = uneven
+"""
+
+
+@pytest.fixture(scope="module")
+def uneven_rewards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every other math response is right, whatever it says, so that advantages are not all zero."""
+    with meddle(tmp_path_factory.mktemp("meddle"), VERIFIERS, UNEVEN):
+        yield
+
+
 def write_yaml(path: Path, value: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(value))
     return path
@@ -128,6 +165,7 @@ def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
             "deadline_s": 120,
         },
         "optimizer": {"lr": 1e-3},
+        "verify": {"workers": 1},
         "save_every": 2,
         **more,
     }

@@ -282,3 +282,58 @@ def test_the_pipeline_hands_each_stage_its_run_model_and_seed():
     stage = cfg.stage("rl", "chosen/checkpoint", "rl-1")
     assert isinstance(stage, RLConfig)
     assert (stage.run, stage.model, stage.seed) == ("r/rl-1", "chosen/checkpoint", 5)
+
+
+# ---- settings that contradict each other
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        ({"loss": {"denominator": "responses"}}, ["loss.denominator: got responses, expected phi with method c3po"]),
+        ({"loss": {"method": "grpo", "denominator": "phi"}}, ["loss.weight: got response, expected token"]),
+        ({"loss": {"method": "dapo", "kl": 0.1}}, ["loss.kl: got 0.1, expected 0 with reference none"]),
+        ({"loss": {"reference": "none"}}, ["loss.kl: got 0.001, expected 0 with reference none"]),
+        ({"loss": {"kl": 0, "reference_every": 4}}, ["loss.reference_every: got 4, expected 0 with kl 0"]),
+        ({"loss": {"reference_every": 3}, "updates": 2}, ["loss.reference_every: got 3, expected a multiple of updates=2"]),
+        ({"loss": {"ratio": "none"}}, ["loss.clip: got ppo, expected none with ratio none"]),
+        ({"loss": {"method": "rloo", "old_logprobs": "sampler"}}, ["loss.old_logprobs: got sampler, expected trainer"]),
+        ({"loss": {"method": "rloo"}, "updates": 2}, ["updates: got 2, expected 1 with loss.ratio none"]),
+        ({"loss": {"method": "gspo", "correction": {"method": "icepop"}}},
+         ["loss.correction.method: got icepop, expected sequence_mis or geometric with ratio sequence"]),
+        ({"loss": {"correction": {"method": "tis"}, "old_logprobs": "sampler"}},
+         ["loss.correction.method: got tis, expected none with old_logprobs sampler"]),
+        ({"loss": {"correction": {"method": "icepop", "low": 6}}}, ["loss.correction.low: got 6.0, expected less than high=5"]),
+        ({"loss": {"entropy_target": 0.2}}, ["loss.entropy_step: got 0, expected above 0"]),
+        ({"loss": {"entropy_step": 0.1}}, ["loss.entropy_target: got 0, expected above 0"]),
+        ({"loss": {"replay": "engine"}, "rollout": {"engine": "transformers"}}, ["loss.replay: got engine, expected trainer"]),
+        ({"top_p": 0.9}, ["my.yaml: top_p: got 0.9, expected no such key in training", "log-probs"]),
+        ({"rollout": {"top_k": 5}}, ["my.yaml: rollout.top_k: got 5, expected no such key in training"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_contradictory_settings_are_refused_with_what_to_change(more: dict[str, Any], parts: list[str]):
+    message = refused(RLConfig, rl(**more))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("budget", "more", "part"),
+    [
+        ({"order": "informative", "scope": "rank"}, {}, "stages.0.budget.scope: got rank, expected step or minibatch"),
+        ({"order": "informative", "cut": "overshoot"}, {}, "stages.0.budget.cut: got overshoot, expected exact"),
+        ({"keep": [0, 1]}, {}, "stages.0.budget.keep: got [0.0, 1.0], expected two shares"),
+        ({"order": "informative"}, {"loss": {"ratio": "sequence"}}, "stages.0.budget.order: got informative"),
+        ({"retention": 2}, {"loss": {"method": "dapo"}}, "stages.0.budget.retention: got 2, expected 0"),
+        ({"order": "length_balanced"}, {"loss": {"method": "dapo"}}, "stages.0.budget.order: got length_balanced"),
+    ],
+)
+def test_a_budget_that_contradicts_itself_or_the_loss_is_refused(
+    budget: dict[str, Any], more: dict[str, Any], part: str
+):
+    assert part in refused(RLConfig, rl(None, budget, **more))
+
+
+def test_evaluation_may_truncate_the_distribution():
+    raw = {"run": "r", "model": "m", "benchmarks": [{"name": "aime24"}], "top_p": 0.9}
+    assert resolve(EvalConfig, raw, (), "x").top_p == 0.9

@@ -103,7 +103,7 @@ def train(
         rows: list[Row] = []
         if batch:
             times = {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
-            rows = metrics(step, batch, results, {"version": version, "parity": parity, **times})
+            rows = metrics(step, batch, results, {"version": version, "parity": parity.gap, "shift": parity.shift, **times})
             record(ctx, cfg, rows, batch)
         version += 1
         if collapse := ranks.broadcast(watch(ctx, cfg, rows, batch)):
@@ -135,15 +135,15 @@ def begin(ctx: Context, cfg: RLConfig, sampler: Sampler | None, sync: WeightSync
     Raises:
         RingError: sampler and trainer disagree before anything was trained.
     """
-    parity = sync.push(version)
-    if not parity <= cfg.rollout.parity_limit:
+    gap = sync.push(version).gap
+    if not gap <= cfg.rollout.parity_limit:
         raise RingError(
-            f"weight sync to version {version}: the engine's log-probs differ from the trainer's by {parity:.3g} "
+            f"weight sync to version {version}: the engine's log-probs differ from the trainer's by {gap:.3g} "
             f"nats, expected at most rollout.parity_limit={cfg.rollout.parity_limit:g}"
         )
     if sampler:
         ctx.run.rewind(step if ctx.run.checkpoints else -1)
-        ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {parity:.2g} nats")
+        ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {gap:.2g} nats")
         if step == 0:
             sampler.evaluate(step, cfg.stages[0].name)
 

@@ -1,8 +1,9 @@
 """Reads a run's metrics and says when it goes wrong. Limits are in `ringrl.dials.Watchdog`.
 
 not finite    the loss, the gradient, or the trainer's own log-probs after the update      collapse
+shift         how far one update moved the log-probs of a fixed prompt                     warning, collapse
 gradient      its norm, over the larger of the window's median and the clipping norm      warning, collapse
-entropy       over or under the window's median                                           warning, collapse
+entropy       over or under the window's median, of steps that trained on something       warning, collapse
 reward        none at all for `patience` batches; or fallen far from its best              warning, collapse
 parity        sampler and trainer disagree on one fixed prompt after a weight sync         collapse
 mismatch      their k3 over the trained tokens                                             warning
@@ -35,12 +36,11 @@ def judge(history: Sequence[Row], row: Row, limits: Watchdog, clip_norm: float, 
     if not is_finite(row):
         bad = ", ".join(f"{k} {v:g}" for k, v in row.items() if isinstance(v, float) and not is_finite({k: v}))
         return [Alarm("not finite", True, bad)]
-    recent = history[-limits.window :]
-    alarms = [
-        *_spread("entropy", row["entropy"], recent, limits.entropy),
-        *_gradient(row["grad_norm"], recent, limits.grad_norm, clip_norm),
-        *_rewards([*history, row], limits),
-    ]
+    recent = [r for r in history if r["tokens_trained"]][-limits.window :]
+    alarms = _shift(row["shift"], limits.shift) + _rewards([*history, row], limits)
+    if row["tokens_trained"]:
+        alarms += _entropy(row["entropy"], recent, limits.entropy)
+        alarms += _gradient(row["grad_norm"], recent, limits.grad_norm, clip_norm)
     if not row["parity"] <= parity_limit:
         text = (f"after the weight sync the engine's log-probs differ from the trainer's by {row['parity']:.3g} nats, "
                 f"expected at most rollout.parity_limit={parity_limit:g}: the weights did not arrive whole, or the "
@@ -73,14 +73,22 @@ def _gradient(norm: float, recent: Sequence[Row], limit: float, clip_norm: float
     return [Alarm("gradient", times > limit, f"grad_norm {norm:.3g} is {times:.0f} times what it was")]
 
 
-def _spread(name: str, value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
+def _shift(nats: float, limit: float) -> list[Alarm]:
+    if nats <= limit / 4:
+        return []
+    text = f"the update moved the log-probs of a fixed prompt by {nats:.3g} nats a token, expected at most {limit:g}"
+    return [Alarm("shift", nats > limit, text)]
+
+
+def _entropy(value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
     if not recent:
         return []
-    usual = statistics.median(r[name] for r in recent)
+    usual = statistics.median(r["entropy"] for r in recent)
     times = max(value, usual) / max(min(value, usual), 1e-12)
     if times <= limit / 3:
         return []
-    return [Alarm(name, times > limit, f"{name} {value:.3g}, a median of {usual:.3g} in the last {len(recent)} steps")]
+    text = f"entropy {value:.3g} nats, a median of {usual:.3g} in the last {len(recent)} steps"
+    return [Alarm("entropy", times > limit, text)]
 
 
 def _rewards(rows: Sequence[Row], limits: Watchdog) -> list[Alarm]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,14 @@ from ringrl.rollout.engine import RolloutEngine, Sampling
 from ringrl.types import Prompt, Sample
 
 PROBE_TOKENS = 32  # sampled per worker and sync
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What one push showed."""
+
+    gap: float  # largest difference between trainer and worker log-probs, in nats
+    shift: float  # mean change of the trainer's log-probs of the probe's own tokens since the last push, in nats
 
 
 class WeightSync:
@@ -38,21 +46,22 @@ class WeightSync:
     ) -> None:
         self.policy, self.engine, self.probe = policy, engine, probe
         most = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
+        self.logprobs = torch.empty(0)  # of the probe's tokens at the last push
         self.sampling = replace(sampling, samples=1, max_total_tokens=most)
         self.expected = checkpoint_shapes(model)
 
-    def push(self, version: int) -> float:
-        """A collective.
+    def push(self, version: int) -> Parity:
+        """A collective. What is too much is for the caller to say.
 
-        Returns:
-            The largest gap between trainer and worker log-probs, in nats; NaN when the trainer's own are not
-            finite, and then nothing was sent. What is too much is for the caller to say.
+        When the trainer's own log-probs are not finite nothing is sent, and both numbers are NaN.
 
         Raises:
             RingError: names or shapes differ from the checkpoint's.
         """
-        if not self._is_finite():
-            return math.nan
+        before, self.logprobs = self.logprobs, self._own_logprobs()
+        if not torch.isfinite(self.logprobs).all():
+            return Parity(math.nan, math.nan)
+        shift = float((self.logprobs - before).abs().mean()) if len(before) else 0.0
         weights = self.policy.hf_weights()
         samples: list[Sample] | None = None
         if self.engine is not None:
@@ -60,14 +69,13 @@ class WeightSync:
             self.engine.update(weights, version)
             completions = self.engine.probe(self.probe, self.sampling)
             samples = [Sample(self.probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]
-        return self._gap(self.policy.ranks.broadcast(samples))
+        return Parity(self._gap(self.policy.ranks.broadcast(samples)), shift)
 
-    def _is_finite(self) -> bool:
-        ids = self.probe.token_ids
-        strands = [Strand(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * self.policy.ranks.size
-        rows = pack(strands, self.policy.ranks.size, len(ids))[self.policy.ranks.rank]
-        bad = sum((~torch.isfinite(stats.logprobs)).sum() for stats in self.policy.inspect(rows))
-        return not self.policy.ranks.sum(torch.as_tensor(bad))
+    def _own_logprobs(self) -> torch.Tensor:
+        """[P - 1] log-probs of the probe's own tokens; every rank computes them, since a forward is a collective."""
+        ids, ranks = self.probe.token_ids, self.policy.ranks
+        strands = [Strand(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * ranks.size
+        return torch.cat([s.logprobs for s in self.policy.inspect(pack(strands, ranks.size, len(ids))[ranks.rank])])
 
     def _gap(self, samples: list[Sample]) -> float:
         ranks = self.policy.ranks

@@ -1,0 +1,148 @@
+"""Methods, budgets and routers through the loop: what each setting must do to the numbers."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import Inputs, ringrl, ringrl_until, rl_config, timeless, write_yaml
+
+pytestmark = pytest.mark.usefixtures("uneven_rewards")
+
+SAME = ("loss", "policy_loss", "kl", "grad_norm", "entropy", "clip_frac", "ratio_max", "balance_loss", "masked_frac")
+VARIANTS = {
+    "gspo": ["loss.method=gspo", "updates=2", "loss.correction.method=sequence_mis"],
+    "c3po": ["loss.correction.method=icepop", "loss.replay=trainer", "loss.kl_estimator=unbiased", "updates=2"],
+    "informative": ["stages.0.budget.order=informative", "updates=2"],
+}
+
+
+def run(inputs: Inputs, folder: Path, *more: str, **sections: Any) -> list[dict[str, Any]]:
+    """The metrics of two steps on uneven rewards, with groups that have no advantage left out."""
+    folder.mkdir(exist_ok=True)
+    config = rl_config(inputs, folder / "run", **sections)
+    config["stages"][0] |= {"budget": {"phi": 200, "order": "shuffle"}, "steps": 2}
+    result = ringrl("rl", write_yaml(folder / "rl.yaml", config), *more)
+    assert result.code == 0, result.text
+    return timeless(folder / "run" / "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def plain(inputs: Inputs, uneven_rewards: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run(inputs, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_method_depends_on_the_layout(name: str, inputs: Inputs, tmp_path: Path) -> None:
+    one = run(inputs, tmp_path / "one", *VARIANTS[name])
+    other = run(inputs, tmp_path / "other", *VARIANTS[name], "trainer.ranks=2", "trainer.microbatch_tokens=150")
+    for a, b in zip(one, other, strict=True):
+        assert {k: b[k] for k in SAME} == pytest.approx({k: a[k] for k in SAME}, rel=2e-4, abs=2e-6)
+        assert a["tokens_trained"] == b["tokens_trained"] > 0
+    assert abs(one[0]["policy_loss"]) > 1e-4
+    assert one[0]["ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert one[1]["ratio_max"] > 1.0001
+
+
+def test_budget_orders_and_cuts(plain: list[dict[str, Any]], inputs: Inputs, tmp_path: Path) -> None:
+    informative = run(inputs, tmp_path / "a", "stages.0.budget.order=informative", "stages.0.budget.keep=[0.25,1]")
+    whole = run(inputs, tmp_path / "c", "stages.0.budget.order=length_balanced", "stages.0.budget.cut=overshoot")
+    assert [r["tokens_trained"] for r in informative + plain] == [200] * 4
+    assert all(200 < r["tokens_trained"] < 264 for r in whole)
+    assert informative[0]["entropy"] > plain[0]["entropy"]  # it takes the tokens where the policy is uncertain
+
+
+def test_rloo_is_the_same_loop(inputs: Inputs, tmp_path: Path) -> None:
+    rows = run(inputs, tmp_path, "loss.method=rloo")
+    assert all(r["ratio_max"] == r["ratio_min"] == 1 and r["tokens_trained"] > 200 for r in rows)
+
+
+def test_flat_groups_are_replaced_until_there_are_enough(inputs: Inputs, tmp_path: Path) -> None:
+    rows = run(inputs, tmp_path, "loss.method=dapo", "stages.0.budget.flat_groups=replace", "stages.0.samples=2")
+    assert all(r["groups_mixed"] >= 4 for r in rows)
+    assert any(r["groups_mixed"] + r["groups_solved"] + r["groups_unsolved"] > 4 for r in rows)
+
+
+def test_truncated_responses_can_be_left_out_of_the_loss(inputs: Inputs, tmp_path: Path) -> None:
+    rows = run(inputs, tmp_path, "loss.method=dapo", "loss.overlong_filter=true", "stages.0.samples=16")
+    assert all(0.5 < r["truncated_frac"] < 1 for r in rows)
+    assert all(0 < r["tokens_trained"] < 0.5 * r["tokens_generated"] for r in rows)
+
+
+def test_the_reference_is_refreshed(inputs: Inputs, tmp_path: Path) -> None:
+    more = ["stages.0.steps=4", "loss.reference_every=2", "save_every=100"]
+    kl = [r["kl"] for r in run(inputs, tmp_path, *more)]
+    assert kl[0] == pytest.approx(0, abs=1e-9)
+    assert kl[1] > 1e-4
+    assert kl[2] == pytest.approx(0, abs=1e-9)
+    assert kl[3] > 1e-4
+
+
+def test_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None:
+    run(inputs, tmp_path, "loss.freeze_router=true", "loss.balance=0.1")
+    before = load_file(Path(inputs.model) / "model.safetensors")
+    after = load_file(tmp_path / "run" / "checkpoints" / "step_000002" / "model.safetensors")
+    same = {name for name in before if (before[name] == after[name]).all()}
+    assert same == {name for name in before if name.endswith("mlp.gate.weight")} != set()
+
+
+def test_the_entropy_coefficient_follows_its_target(inputs: Inputs, tmp_path: Path) -> None:
+    more = [
+        "stages.0.steps=4",
+        "loss.entropy_target=6.2",
+        "loss.entropy_step=0.01",
+        "loss.entropy=0.02",
+        "save_every=2",
+    ]
+    rows = run(inputs, tmp_path, *more, optimizer={"lr": 3e-3})
+    c = alpha = 0.02
+    for row in rows:
+        assert row["entropy_coefficient"] == pytest.approx(alpha)
+        low = row["entropy"] <= 6.2
+        c = c + 0.01 if low else max(c - 0.01, 0)
+        alpha = c if low else 0
+    assert len({r["entropy_coefficient"] for r in rows}) > 1
+
+
+def test_the_samplers_log_probs_can_stand_for_the_old_ones(
+    plain: list[dict[str, Any]], inputs: Inputs, tmp_path: Path
+) -> None:
+    for a, b in zip(plain, run(inputs, tmp_path, "loss.old_logprobs=sampler"), strict=True):
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert a["ratio_max"] == 1 != b["ratio_max"]
+        assert b["ratio_max"] == pytest.approx(1, abs=1e-4)
+
+
+def test_carried_over_rollouts(inputs: Inputs, tmp_path: Path) -> None:
+    """They are continued by newer weights, expire, train on exactly Φ, and survive being killed."""
+    config = rl_config(inputs, tmp_path / "run", loss={"correction": {"method": "icepop"}})
+    config["stages"][0] |= {
+        "data": [inputs.source("rl_math", "rl_code")],  # prompts of many lengths, so that some finish first
+        "max_total_tokens": 96,
+        "budget": {"phi": 100, "retention": 1, "max_resamples": 8},
+        "steps": 6,
+    }
+    file = write_yaml(tmp_path / "rl.yaml", config)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    assert (result := ringrl("rl", file)).code == 0, result.text
+    rows = timeless(metrics)
+    assert [r["tokens_trained"] for r in rows] == [100] * 6
+    assert rows[0]["staleness"] == 0 < max(r["staleness"] for r in rows)
+    assert max(r["mismatch_kl"] for r in rows) > 1e-5 > rows[0]["mismatch_kl"]
+    assert sum(r["responses_expired"] for r in rows) > 0
+    before = 0
+    for r in rows:  # no token is lost or counted twice
+        gone = r["tokens_generated"] + before - r["tokens_trained"] - r["tokens_dropped"] - r["tokens_carried"]
+        assert (gone > 0) if r["responses_expired"] else (gone == 0)
+        before = r["tokens_carried"]
+
+    again = ["run=" + str(tmp_path / "again")]
+    metrics = tmp_path / "again" / "metrics.jsonl"
+    three = lambda: metrics.is_file() and metrics.read_text().count("\n") >= 3  # noqa: E731
+    assert ringrl_until(three, signal.SIGKILL, "rl", file, *again).code == 128 + signal.SIGKILL
+    assert ringrl("rl", file, *again, "--resume").code == 0
+    assert timeless(metrics) == rows
