@@ -102,8 +102,9 @@ def train(
         parity = sync.push(version + 1)
         rows: list[Row] = []
         if batch:
-            times = {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
-            rows = metrics(step, batch, results, {"version": version, "parity": parity.gap, "shift": parity.shift, **times})
+            numbers: Row = {"version": version, "parity": parity.gap, "shift": parity.shift}
+            numbers |= {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
+            rows = metrics(step, batch, results, numbers)
             record(ctx, cfg, rows, batch)
         version += 1
         if collapse := ranks.broadcast(watch(ctx, cfg, rows, batch)):

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from ringrl.algo.advantage import group_advantages, group_relative
+from ringrl.algo.advantage import group_advantages, group_relative, overlong_penalty
 from ringrl.types import Completion, Group, Prompt, ScoredGroup
 
 
@@ -85,3 +85,31 @@ def test_a_group_of_failed_verifiers_gives_no_samples():
     rng = random.Random(4)
     groups = [scored("a", [0.0, 0.0], ["x", "x"], rng), scored("b", [0.0, 1.0], ["", ""], rng)]
     assert [s.prompt.id for s in group_relative(groups)] == ["b", "b"]
+
+
+@pytest.mark.parametrize("form", ["centered", "leave_one_out"])
+def test_the_other_forms_equal_the_loop(form: str):
+    rng = random.Random(3)
+    for _ in range(50):
+        rewards = random_rewards(rng)
+        expected = []
+        for i, r in enumerate(rewards):
+            others = rewards if form == "centered" else rewards[:i] + rewards[i + 1 :]
+            expected.append(r - sum(others) / len(others) if others else 0.0)
+        assert group_advantages(rewards, form) == pytest.approx(expected, abs=1e-10)
+
+
+def test_overlong_shaping_is_free_then_linear_then_minus_one():
+    """DAPO: 20,480 tokens of which the last 4,096 are punished."""
+    cases = {1: 0.0, 16384: 0.0, 16385: -1 / 4096, 18432: -0.5, 20480: -1.0}
+    for length, expected in cases.items():
+        assert overlong_penalty(length, 20480, 0.2) == pytest.approx(expected, abs=1e-10)
+    assert overlong_penalty(20480, 20480, 0.0) == 0.0
+
+
+def test_overlong_shaping_moves_advantages_and_not_rewards():
+    completions = tuple(Completion((1,) * n, (-1.0,) * n, "stop", 0) for n in (2, 8))
+    group = ScoredGroup(Group(Prompt("p", "math", (1, 2), {}), completions), ("", ""), (1.0, 1.0), ("", ""))
+    short, long = group_relative([group], "centered", buffer=0.5, max_total_tokens=10)  # room for 8
+    assert (short.reward, long.reward) == (1.0, 1.0)
+    assert (short.advantage, long.advantage) == pytest.approx((0.5, -0.5))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import statistics
 
 import pytest
+import torch
 
-from ringrl.algo.budget import drop_flat, fill_budget, fill_shares, num_tokens, shuffled
+from ringrl.algo.budget import (
+    drop_flat,
+    fill_budget,
+    fill_shares,
+    informative_first,
+    length_balanced,
+    num_tokens,
+    shuffled,
+    top_tokens,
+)
 from ringrl.types import Completion, Group, Prompt, Sample, ScoredGroup
 
 
@@ -129,3 +141,67 @@ def test_shuffling_is_a_permutation_given_by_the_seed():
     assert shuffled(samples, 1) == shuffled(samples, 1) != shuffled(samples, 2)
     assert sorted(names(shuffled(samples, 1))) == sorted(names(samples))
     assert samples == before
+
+
+def test_overshooting_keeps_the_last_response_whole():
+    rng = random.Random(8)
+    for _ in range(100):
+        samples, phi = ragged(rng, 12), rng.randint(1, 100)
+        chosen = fill_budget(samples, phi, overshoot=True)
+        assert chosen == samples[: len(chosen)]
+        assert num_tokens(chosen[:-1]) < phi or chosen == samples
+        assert num_tokens(chosen) >= min(phi, num_tokens(samples))
+
+
+def test_length_balanced_is_a_permutation_given_by_the_seed():
+    samples = ragged(random.Random(9), 37)
+    assert sorted(names(length_balanced(samples, 1))) == sorted(names(samples))
+    assert length_balanced(samples, 1) == length_balanced(samples, 1) != length_balanced(samples, 2)
+    assert length_balanced([], 0) == []
+
+
+def test_leading_parts_of_the_length_balanced_order_have_about_the_lengths_of_the_whole():
+    def error(order: list[Sample]) -> float:
+        mean = statistics.fmean(s.num_trained for s in order)
+        return statistics.fmean(abs(statistics.fmean(s.num_trained for s in order[:n]) - mean) for n in range(8, 64, 8))
+
+    samples = ragged(random.Random(10), 64)
+    balanced = [error(length_balanced(samples, seed)) for seed in range(30)]
+    assert max(balanced) < 0.5 * statistics.fmean(error(shuffled(samples, seed)) for seed in range(30))
+
+
+def variance(samples: tuple[Sample, ...]) -> float:
+    return statistics.pvariance([s.advantage for s in samples])
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.4, 0.5, 0.8, 1.0])
+def test_informative_subsets_have_the_largest_variance_of_all_subsets(keep: float):
+    rng = random.Random(11)
+    for _ in range(20):
+        sizes = [rng.randint(2, 7) for _ in range(3)]
+        groups = []
+        for g, k in enumerate(sizes):
+            prompt = Prompt(f"g{g}", "math", (7,), {})
+            groups.append([Sample(prompt, Completion((1,), (-1.0,), "stop", 0), 0.0, rng.gauss(0, 1), 1)
+                           for _ in range(k)])  # fmt: skip
+        samples = [s for group in groups for s in group]
+        order = informative_first(samples, keep)
+        assert sorted(map(id, order)) == sorted(map(id, samples))
+        at = 0
+        for group in groups:
+            m = min(max(-int(-keep * len(group) // 1), 2), len(group))
+            picked = tuple(order[at : at + m])
+            assert {s.prompt.id for s in picked} == {group[0].prompt.id}
+            best = max(variance(subset) for subset in itertools.combinations(group, m))
+            assert variance(picked) == pytest.approx(best, abs=1e-12)
+            at += m
+
+
+def test_top_tokens_are_the_largest_and_exactly_as_many():
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    keep = top_tokens(scores, 50)
+    assert int(keep.sum()) == 50
+    assert float(scores[keep].min()) > float(scores[~keep].max())
+    assert top_tokens(torch.ones(5), 3).tolist() == [True, True, True, False, False]
+    assert top_tokens(torch.ones(3), 5).tolist() == [True] * 3
+    assert top_tokens(torch.ones(0), 5).tolist() == []

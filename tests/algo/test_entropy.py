@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ringrl.algo.entropy import token_stats
+from ringrl.algo.entropy import adapt, token_stats
 
 N, WIDTH, VOCABULARY = 11, 4, 23
 
@@ -106,3 +106,11 @@ def test_entropy_is_log_v_when_all_is_possible_and_zero_when_one_is():
 def test_no_tokens_give_no_statistics():
     logprobs, entropy = token_stats(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.int64), lambda h: h, 1.0)
     assert logprobs.shape == entropy.shape == (0,)
+
+
+def test_the_coefficient_rises_below_the_target_falls_above_and_never_under_zero():
+    c, seen = 0.0, []
+    for entropy in (0.3, 0.2, 0.1, 0.1, 0.3, 0.3, 0.3, 0.1):
+        c, alpha = adapt(c, entropy, target=0.2, delta=0.01)
+        seen.append((round(c, 10), round(alpha, 10)))
+    assert seen == [(0, 0), (0.01, 0.01), (0.02, 0.02), (0.03, 0.03), (0.02, 0), (0.01, 0), (0, 0), (0.01, 0.01)]

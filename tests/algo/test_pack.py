@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ringrl.algo.budget import fill_budget, num_tokens, shuffled
-from ringrl.algo.loss import clipped_surrogate, kl_k3, token_weights
+from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import Strand, pack, strand
 from ringrl.types import Completion, MicroBatch, Prompt, Sample
 
@@ -60,16 +60,23 @@ class TinyModel:
         return logp.gather(-1, mb.targets[..., None])[..., 0][mb.trained]
 
 
-def loss_of_rows(rows: list[list[MicroBatch]], model: TinyModel, reference: TinyModel) -> torch.Tensor:
+def loss_of_rows(
+    rows: list[list[MicroBatch]], model: TinyModel, reference: TinyModel, level: str = "token"
+) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for mb in (mb for rank in rows for mb in rank):
         logp, m = model.logprobs(mb), mb.trained
-        terms = clipped_surrogate(logp, mb.sampler_logprobs[m], mb.advantages[m], 0.2).surrogate
-        total = total + (mb.weights[m] * (terms + 0.1 * kl_k3(logp, reference.logprobs(mb)))).sum()
+        old = mb.sampler_logprobs[m]
+        log_rho = log_ratio(logp, old, mb.segments[m], level)
+        terms = surrogate(log_rho, logp, mb.advantages[m], "ppo", 0.2, 0.2).surrogate
+        kl = kl_terms("k3", logp, reference.logprobs(mb), old)
+        total = total + (mb.weights[m] * (terms + 0.1 * kl)).sum()
     return total
 
 
-def loss_by_hand(samples: list[Sample], weights: list[float], model: TinyModel, reference: TinyModel) -> torch.Tensor:
+def loss_by_hand(
+    samples: list[Sample], weights: list[float], model: TinyModel, reference: TinyModel, level: str = "token"
+) -> torch.Tensor:
     """Token by token, without microbatches."""
 
     def logprob(m: TinyModel, ids: tuple[int, ...], t: int) -> torch.Tensor:
@@ -79,17 +86,22 @@ def loss_by_hand(samples: list[Sample], weights: list[float], model: TinyModel, 
     total = torch.zeros((), dtype=torch.float64)
     for s, w in zip(samples, weights, strict=True):
         ids = s.prompt.token_ids + s.completion.token_ids
-        for k in range(s.num_trained):
-            t = len(s.prompt.token_ids) + k
+        at = [len(s.prompt.token_ids) + k for k in range(s.num_trained)]
+        gaps = [logprob(model, ids, t) - s.completion.logprobs[k] for k, t in enumerate(at)]
+        for k, t in enumerate(at):
             new, ref = logprob(model, ids, t), logprob(reference, ids, t)
-            ratio = (new - s.completion.logprobs[k]).exp()
+            ratio = (gaps[k] if level == "token" else sum(gaps) / len(gaps)).exp()
             surrogate = -torch.minimum(ratio * s.advantage, ratio.clamp(0.8, 1.2) * s.advantage)
             total = total + w * (surrogate + 0.1 * ((ref - new).exp() - (ref - new) - 1))
     return total
 
 
-def strands_of(samples: list[Sample], method: str = "c3po") -> list[Strand]:
-    return [strand(s, w) for s, w in zip(samples, token_weights(samples, method, PHI), strict=True)]
+def weights_of(samples: list[Sample], weight: str = "token", kind: str = "phi") -> list[float]:
+    return token_weights(samples, weight, divisor(kind, samples, PHI, 0))
+
+
+def strands_of(samples: list[Sample], weight: str = "token", kind: str = "phi") -> list[Strand]:
+    return [strand(s, w) for s, w in zip(samples, weights_of(samples, weight, kind), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +112,16 @@ def chosen() -> list[Sample]:
     return samples
 
 
-@pytest.mark.parametrize("method", ["c3po", "grpo"])
-def test_loss_and_gradient_do_not_depend_on_the_layout(chosen: list[Sample], method: str):
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(("weight", "kind"), [("token", "phi"), ("response", "responses")])
+def test_loss_and_gradient_do_not_depend_on_the_layout(chosen: list[Sample], weight: str, kind: str, level: str):
     model, reference = TinyModel.random(1), TinyModel.random(2)
     model.embedding.requires_grad_()
-    expected = loss_by_hand(chosen, token_weights(chosen, method, PHI), model, reference)
+    expected = loss_by_hand(chosen, weights_of(chosen, weight, kind), model, reference, level)
     (gradient,) = torch.autograd.grad(expected, model.embedding)
     for i, (ranks, max_tokens, packed) in enumerate(LAYOUTS):
-        rows = pack(strands_of(shuffled(chosen, i), method), ranks, max_tokens, packed)
-        loss = loss_of_rows(rows, model, reference)
+        rows = pack(strands_of(shuffled(chosen, i), weight, kind), ranks, max_tokens, packed)
+        loss = loss_of_rows(rows, model, reference, level)
         got = torch.autograd.grad(loss, model.embedding)[0]
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))

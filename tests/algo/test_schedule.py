@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ringrl.algo.schedule import learning_rate
+from ringrl.algo.schedule import learning_rate, ramp
 
 TOTAL, LR = 200, 3e-4
 
@@ -50,3 +50,9 @@ def test_steps_beyond_the_end_stay_at_the_final_rate():
 def test_the_shortest_runs_have_a_positive_finite_rate(total: int, warmup: float):
     found = rates("cosine", warmup, 0.1, total)
     assert ((found > 0) & (found <= LR * (1 + 1e-12))).all()
+
+
+def test_a_ramp_is_a_line_and_stays_at_its_end():
+    assert [ramp(step, 5, 0.2, 1.0) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ramp(9, 5, 0.2, 1.0) == 1.0
+    assert ramp(0, 1, 0.2, 1.0) == 0.2

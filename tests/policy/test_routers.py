@@ -14,8 +14,8 @@ from ringrl.policy.forward import PolicyModule
 from ringrl.policy.routers import Routers
 from ringrl.types import MicroBatch
 
-SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-         "intermediate_size": 48, "max_position_embeddings": 64}  # fmt: skip
+SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64}  # fmt: skip
 EXPERTS, TOP_K = 8, 2
 CONFIGS = {
     "qwen3": Qwen3MoeConfig(**SIZES, num_experts=EXPERTS, num_experts_per_tok=TOP_K, moe_intermediate_size=16,
@@ -25,7 +25,8 @@ CONFIGS = {
     "mixtral": MixtralConfig(**SIZES, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K),
     "deepseek": DeepseekV3Config(**SIZES, n_routed_experts=EXPERTS, num_experts_per_tok=TOP_K, moe_intermediate_size=16,
                                  n_group=2, topk_group=1, first_k_dense_replace=0, routed_scaling_factor=2.5,
-                                 q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16),
+                                 q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8,
+                                 v_head_dim=16),
 }  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""What only vLLM workers can do: tell which experts they took, and be stopped in the middle of a response."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Inputs, children_of_tests, ringrl, rl_config, timeless, write_yaml
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.usefixtures("uneven_rewards")
+
+
+def run(inputs: Inputs, folder: Path, *more: str) -> list[dict[str, Any]]:
+    folder.mkdir()
+    config = rl_config(inputs, folder / "run", updates=2)
+    config["rollout"] |= {"engine": "vllm", "concurrent": 8}
+    config["stages"][0] |= {"data": [inputs.source("rl_math", "rl_code")], "max_total_tokens": 96, "steps": 4}
+    result = ringrl("rl", write_yaml(folder / "rl.yaml", config), *more)
+    assert result.code == 0, result.text
+    assert children_of_tests() == []
+    return timeless(folder / "run" / "metrics.jsonl")
+
+
+def test_the_experts_the_engine_took_are_those_the_trainer_takes(inputs: Inputs, tmp_path: Path) -> None:
+    """In float32 both choose alike, so replaying the engine's choice is replaying the trainer's own."""
+    engine = run(inputs, tmp_path / "engine", "loss.replay=engine")
+    trainer = run(inputs, tmp_path / "trainer", "loss.replay=trainer")
+    keys = ("loss", "grad_norm", "ratio_max", "mismatch_kl", "expert_load_max")
+    for a, b in zip(engine, trainer, strict=True):
+        assert {k: a[k] for k in keys} == pytest.approx({k: b[k] for k in keys}, rel=1e-3, abs=1e-5)
+    assert engine[1]["ratio_max"] > 1.001
+
+
+def test_workers_pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
+    more = ["stages.0.budget.retention=3", "stages.0.budget.phi=100", "stages.0.budget.max_resamples=8"]
+    rows = run(inputs, tmp_path / "a", *more, "rollout.workers=2", "loss.replay=engine")
+    assert all(r["tokens_trained"] == 50 and r["parity"] < 1e-3 for r in rows)
+    assert max(r["tokens_carried"] for r in rows) > 0 == rows[0]["staleness"]
+    assert max(r["staleness"] for r in rows) > 0
+    assert rows[0]["mismatch_kl"] < 1e-6  # the sampler's log-probs stay with their tokens through a pause
