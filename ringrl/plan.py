@@ -47,9 +47,13 @@ def _stage(cfg: RLConfig, s: Stage) -> list[str]:
         f"stage {s.name}: {batches} rollout batches of {s.prompts} prompts x {s.samples} samples = {responses:,} "
         f"responses, at most {responses * s.max_total_tokens:,} tokens; {s.steps} optimizer steps"
     ]
+    if cfg.loss.method != "c3po":
+        dials = ("advantage", "ratio", "clip", "weight", "denominator")
+        lines.append(f"loss {cfg.loss.method}: " + ", ".join(f"{d} {getattr(cfg.loss, d)}" for d in dials))
     if cfg.budgeted:
         phi = cfg.update_phi(s)
-        rows = math.ceil(phi / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
+        looked_at = phi / (min(s.budget.keep) if s.budget.order == "informative" else 1)
+        rows = math.ceil(looked_at / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
         lines.append(
             f"stage {s.name}: Φ = {phi:,} tokens per optimizer step (scope {s.budget.scope}), in rows of at "
             f"most {cfg.trainer.microbatch_tokens:,} tokens: at least {rows} on each of {_ranks(cfg.trainer)}; met if "

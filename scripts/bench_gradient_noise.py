@@ -44,7 +44,7 @@ from ringrl.rollout.engine import Sampling, fresh
 from ringrl.rollout.local import LocalEngine
 from ringrl.types import Group, Sample, ScoredGroup
 
-METHODS = ("grpo", "dapo", "c3po")
+METHODS = ("grpo", "dapo", "c3po", "c3po shuffled")  # C3PO filled prompt by prompt, and in random order
 
 
 def record_pool(args: argparse.Namespace) -> list[ScoredGroup]:
@@ -96,8 +96,9 @@ def length(group: ScoredGroup) -> float:
 
 def chosen_by(method: str, groups: list[ScoredGroup], count: int, phi: int, seed: int) -> list[Sample]:
     """What a method trains on: C3PO fills Φ from all groups drawn, the others take `count` groups whole."""
-    if method == "c3po":
-        return fill_budget(shuffled(group_relative(groups), seed), phi)
+    if method.startswith("c3po"):
+        samples = group_relative(groups)
+        return fill_budget(shuffled(samples, seed) if "shuffled" in method else samples, phi)
     return group_relative(groups[:count], Loss(method=method).advantage)
 
 
@@ -129,7 +130,7 @@ def measure(policy: PolicyModule, pool: list[ScoredGroup], phi: int, drift: floa
         groups = draw(pool, args.groups, phi, tilt, rng)
         for method in METHODS:
             samples = chosen_by(method, groups, args.groups, phi, i)
-            norms[method].append(gradient_norm(policy, samples, Loss(method=method), phi))
+            norms[method].append(gradient_norm(policy, samples, Loss(method=method.split()[0]), phi))
             tokens[method].append(num_tokens(samples))
     rows = []
     for m in METHODS:
@@ -166,10 +167,10 @@ def main() -> None:
           + ", ".join(f"{q:.0%} {v}" for q, v in quantile.items()) + f"; Φ = {phi}")  # fmt: skip
     policy = PolicyModule(load_lm(args.model, "float32", "packed"), args.temperature).eval()
     rows = [row for drift in (0.0, 2.0) for row in measure(policy, pool, phi, drift, args)]
-    print(f"{'batches':10} {'method':7} {'|gradient|':>11} {'CV of it, %':>14} {'tokens':>8} {'CV, %':>7}")
+    print(f"{'batches':10} {'method':14} {'|gradient|':>11} {'CV of it, %':>14} {'tokens':>8} {'CV, %':>7}")
     for r in rows:
         spread = f"{100 * r['cv']:.1f} ± {100 * r['cv_se']:.1f}"
-        print(f"{r['drawn']:10} {r['method']:7} {r['norm_mean']:11.4f} {spread:>14} {r['tokens_mean']:8.0f} "
+        print(f"{r['drawn']:10} {r['method']:14} {r['norm_mean']:11.4f} {spread:>14} {r['tokens_mean']:8.0f} "
               f"{100 * r['tokens_cv']:7.1f}")  # fmt: skip
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}

@@ -10,6 +10,7 @@ A watchdog reads the numbers of every step; on collapse the run stops, or goes b
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -49,104 +50,107 @@ def main(ctx: Context) -> int:
     ranks = Ranks(cfg.rollout.deadline_s * (1 + max(s.budget.max_resamples for s in cfg.stages)))
     torch.manual_seed(cfg.seed)
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks, cfg.loss.freeze_router)
-    state: dict[str, Any] = {"step": 0, "version": 0, "taken": [0] * len(cfg.stages)}
-    state["bonus"] = [cfg.loss.entropy, cfg.loss.entropy]
     last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
-    if last:
-        state = policy.restore(last)
-    streams = [Stream(p, cfg.seed, taken) for p, taken in zip(prompts, state["taken"], strict=True)]
+    at = At(**policy.restore(last)) if last else At(0, 0, [0] * len(cfg.stages), cfg.loss.entropy, cfg.loss.entropy)
+    streams = [Stream(p, cfg.seed, taken) for p, taken in zip(prompts, at.taken, strict=True)]
     paused = paused_groups(last) if last else []
     with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s) as verifier:
         sampler = Sampler(ctx, cfg, tokenizer, verifier, streams, held_out, paused) if ranks.main else None
         engine = sampler.engine if sampler else None
         sync = WeightSync(policy, engine, cfg.model, prompts[0][0], Sampling(1, cfg.temperature, max_total_tokens(cfg)))
         try:
-            return train(ctx, cfg, policy, sampler, sync, state)
+            return train(ctx, cfg, policy, sampler, sync, at)
         finally:
             if engine:
                 engine.close()
 
 
-def train(
-    ctx: Context,
-    cfg: RLConfig,
-    policy: Policy,
-    sampler: Sampler | None,
-    sync: WeightSync,
-    state: dict[str, Any],
-) -> int:
+@dataclass
+class At:
+    """Where a run is: all that its loop carries from one rollout batch to the next, and a checkpoint keeps."""
+
+    step: int  # optimizer steps done
+    version: int  # of the weights
+    taken: list[int]  # prompts taken, per stage
+    coefficient: float  # of the entropy bonus, and what a target makes of it
+    alpha: float
+
+
+def train(ctx: Context, cfg: RLConfig, policy: Policy, sampler: Sampler | None, sync: WeightSync, at: At) -> int:
     """The loop over rollout batches, on every rank; `sampler` is rank 0's. Returns the exit code."""
-    ranks, step, version = policy.ranks, state["step"], state["version"]
-    coefficient, alpha = state["bonus"]  # of the entropy bonus
-    begin(ctx, cfg, sampler, sync, step, version)
+    ranks = policy.ranks
+    begin(ctx, cfg, sampler, sync, at)
     if cfg.watchdog.on_collapse == "rollback" and not ctx.run.checkpoints:
-        policy.save(ctx.run.checkpoint(0), state)
+        policy.save(ctx.run.checkpoint(0), asdict(at))
     rollbacks = 0
     reference, loaded = None, ""
-    while step < cfg.steps:
-        stage = stage_at(cfg, step)
-        if cfg.loss.kl and loaded != (start := reference_path(ctx, cfg, stage, step)):
-            reference, loaded = load_reference(start, cfg, policy), start
-        batch = sampler.collect(step) if sampler else None
+    while at.step < cfg.steps:
+        stage = stage_at(cfg, at.step)
+        if cfg.loss.kl and loaded != (path := reference_path(ctx, cfg, stage, at.step)):
+            reference, loaded = load_reference(path, cfg, policy), path
+        batch = sampler.collect(at.step) if sampler else None
         work: Work = ranks.scatter(batch.work if batch else None)
         started = time.perf_counter()
-        best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
-        scored = [score_rows(policy, cfg.loss, reference, rows, best) for rows in work.updates]
-        results: list[dict[str, Any]] = []
-        for before in scored:
-            results.append(update(policy, cfg.loss, before, rate(cfg, step + len(results)), alpha))
-            if cfg.loss.entropy_target:
-                target, delta = cfg.loss.entropy_target, cfg.loss.entropy_step
-                coefficient, alpha = adapt(coefficient, results[-1]["entropy"], target, delta)
+        results = learn(cfg, policy, reference, work, stage, at)
         trained = time.perf_counter()
-        parity = sync.push(version + 1)
+        parity = sync.push(at.version + 1)
         rows: list[Row] = []
         if batch:
-            numbers: Row = {"version": version, "parity": parity.gap, "shift": parity.shift}
+            numbers: Row = {"version": at.version, "parity": parity.gap, "shift": parity.shift}
             numbers |= {"time_train_s": trained - started, "time_sync_s": time.perf_counter() - trained}
-            rows = metrics(step, batch, results, numbers)
+            rows = metrics(at.step, batch, results, numbers)
             record(ctx, cfg, rows, batch)
-        version += 1
+        at.version += 1
         if collapse := ranks.broadcast(watch(ctx, cfg, rows, batch)):
             if cfg.watchdog.on_collapse == "stop" or rollbacks == cfg.watchdog.max_rollbacks:
                 raise Diverged(f"{collapse}; {last_good(ctx)}")
             rollbacks += 1
-            step, (coefficient, alpha) = roll_back(ctx, policy, sampler, sync, version, collapse)
+            roll_back(ctx, policy, sampler, sync, at, collapse)
             continue
-        before_batch, step = step, step + len(results)
-        if sampler and (step in stage_ends(cfg) or crosses(before_batch, step, cfg.eval_every)):
-            sampler.evaluate(step, stage.name)
+        at.step += len(results)
         stop = ranks.broadcast(ctx.interrupted)
-        every = (cfg.save_every, cfg.loss.reference_every)
-        if step in stage_ends(cfg) or stop or any(crosses(before_batch, step, n) for n in every):
-            taken = ranks.broadcast([s.taken for s in sampler.streams] if sampler else None)
-            state = {"step": step, "version": version, "taken": taken, "bonus": [coefficient, alpha]}
-            policy.save(ctx.run.checkpoint(step), state, sampler.paused if sampler else ())
-            if sampler:
-                ctx.run.keep_latest_trainer_state()
+        if sampler and is_due(cfg, at.step, len(results), cfg.eval_every):
+            sampler.evaluate(at.step, stage.name)
+        if stop or is_due(cfg, at.step, len(results), cfg.save_every, cfg.loss.reference_every):
+            save(ctx, policy, sampler, at)
         if stop:
             return 130
     ranks.close()
     return 0
 
 
-def begin(ctx: Context, cfg: RLConfig, sampler: Sampler | None, sync: WeightSync, step: int, version: int) -> None:
+def learn(
+    cfg: RLConfig, policy: Policy, reference: PolicyModule | None, work: Work, stage: Stage, at: At
+) -> list[dict[str, Any]]:
+    """The optimizer steps on one rollout batch. All of it is scored before its first; returns the steps' numbers."""
+    best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
+    scored = [score_rows(policy, cfg.loss, reference, rows, best) for rows in work.updates]
+    results = []
+    for u, before in enumerate(scored):
+        results.append(update(policy, cfg.loss, before, rate(cfg, at.step + u), at.alpha))
+        if cfg.loss.entropy_target:
+            target, delta = cfg.loss.entropy_target, cfg.loss.entropy_step
+            at.coefficient, at.alpha = adapt(at.coefficient, results[-1]["entropy"], target, delta)
+    return results
+
+
+def begin(ctx: Context, cfg: RLConfig, sampler: Sampler | None, sync: WeightSync, at: At) -> None:
     """The first weight sync, and the evaluation of the start model.
 
     Raises:
         RingError: sampler and trainer disagree before anything was trained.
     """
-    gap = sync.push(version).gap
+    gap = sync.push(at.version).gap
     if not gap <= cfg.rollout.parity_limit:
         raise RingError(
-            f"weight sync to version {version}: the engine's log-probs differ from the trainer's by {gap:.3g} "
+            f"weight sync to version {at.version}: the engine's log-probs differ from the trainer's by {gap:.3g} "
             f"nats, expected at most rollout.parity_limit={cfg.rollout.parity_limit:g}"
         )
     if sampler:
-        ctx.run.rewind(step if ctx.run.checkpoints else -1)
-        ctx.progress.note(f"{sampler.engine.name}; weights version {version}, parity {gap:.2g} nats")
-        if step == 0:
-            sampler.evaluate(step, cfg.stages[0].name)
+        ctx.run.rewind(at.step or -1)
+        ctx.progress.note(f"{sampler.engine.name}; weights version {at.version}, parity {gap:.2g} nats")
+        if at.step == 0:
+            sampler.evaluate(0, cfg.stages[0].name)
 
 
 def watch(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch | None) -> str:
@@ -166,30 +170,31 @@ def watch(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch | None) -> 
     return ""
 
 
-def roll_back(
-    ctx: Context, policy: Policy, sampler: Sampler | None, sync: WeightSync, version: int, why: str
-) -> tuple[int, list[float]]:
-    """The last checkpoint's weights and optimizer; prompts go on, so the batch is left out. A collective.
-
-    Returns:
-        The step to continue from, and the entropy bonus.
-    """
-    state = policy.restore(ctx.run.checkpoints[-1])
+def roll_back(ctx: Context, policy: Policy, sampler: Sampler | None, sync: WeightSync, at: At, why: str) -> None:
+    """To the last checkpoint's weights and optimizer. Prompts and versions go on, so the batch is left out."""
+    state = At(**policy.restore(ctx.run.checkpoints[-1]))
+    at.step, at.coefficient, at.alpha = state.step, state.coefficient, state.alpha
     if sampler:
-        ctx.run.rewind(state["step"])
+        ctx.run.rewind(at.step)
         sampler.paused = []
-        ctx.progress.note(f"{why}; back to step {state['step']}, without the batch")
-    sync.push(version)
-    return state["step"], state["bonus"]
+        ctx.progress.note(f"{why}; back to step {at.step}, without the batch")
+    sync.push(at.version)
+
+
+def save(ctx: Context, policy: Policy, sampler: Sampler | None, at: At) -> None:
+    at.taken = policy.ranks.broadcast([s.taken for s in sampler.streams] if sampler else at.taken)
+    policy.save(ctx.run.checkpoint(at.step), asdict(at), sampler.paused if sampler else ())
+    if sampler:
+        ctx.run.keep_latest_trainer_state()
 
 
 def last_good(ctx: Context) -> str:
     return f"the last good state is {ctx.run.checkpoints[-1] if ctx.run.checkpoints else 'the start model'}"
 
 
-def crosses(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]; 0 = never."""
-    return every > 0 and after // every > before // every
+def is_due(cfg: RLConfig, step: int, done: int, *every: int) -> bool:
+    """Whether the last `done` steps ended a stage, or passed a multiple of any of `every` (0 = never)."""
+    return step in stage_ends(cfg) or any(n and step // n > (step - done) // n for n in every)
 
 
 def reference_path(ctx: Context, cfg: RLConfig, stage: Stage, step: int) -> str:

@@ -131,8 +131,8 @@ class Policy:
             DataError: it was written with another number of ranks.
         """
         state = json.loads((folder / "trainer" / "state.json").read_text())
-        if state["ranks"] != self.ranks.size:
-            raise DataError(f"{folder}: trainer.ranks: got {self.ranks.size}, the run was saved with {state['ranks']}")
+        if (ranks := state.pop("ranks")) != self.ranks.size:
+            raise DataError(f"{folder}: trainer.ranks: got {self.ranks.size}, the run was saved with {ranks}")
         self.engine.load_checkpoint(str(folder / "trainer"), tag="engine")
         _set_rng_state(torch.load(folder / "trainer" / f"rng_{self.ranks.rank}.pt", weights_only=False))
         return state
