@@ -129,7 +129,7 @@ def test_the_page_is_safe_and_self_contained(pipeline: tuple[Path, str]) -> None
 def test_a_pipeline_shows_every_part_and_what_changed(pipeline: tuple[Path, str]) -> None:
     _, text = pipeline
     assert re.findall(r'<h2 id="(\w+)">', text) == ["sft", "select", "rl", "eval_final"]
-    assert text.count("<figure") == 7 + 1 + 12
+    assert text.count("<figure") == 7 + 1 + 13
     for words in (
         '41.0 ± 3.0 <span class="good">+36.0</span>',
         '40.0 ± 3.0 <span class="bad faint">-2.0</span>',
@@ -153,7 +153,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     [
         (make_sft, "SFT", 7),
         (make_selection, "checkpoint selection", 1),
-        (make_rl, "RL", 12),
+        (make_rl, "RL", 13),
         (make_eval, "evaluation", 0),
         (lambda run: write(run / "metrics.jsonl", []), "run", 0),
     ],
