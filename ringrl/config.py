@@ -52,17 +52,30 @@ class Optimizer(Knobs):
     clip_norm: float = Field(1.0, gt=0)  # global gradient norm
 
 
+class Parallel(Knobs):
+    """How the model lies on the ranks."""
+
+    expert: int = Field(1, ge=1)  # ranks that share out the experts of every layer
+    zero: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO stage
+
+
 class Trainer(Knobs):
     """How the update is computed. None of these changes the result beyond rounding."""
 
     ranks: int = Field(1, ge=1)  # training processes on this node
     threads: int = Field(0, ge=0)  # OpenMP threads per rank; 0 = cores / ranks
-    zero: Literal[0, 1, 2, 3] = 1  # DeepSpeed ZeRO stage
+    parallel: Parallel = Parallel()
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # bfloat16 keeps fp32 master weights
     microbatch_tokens: int = Field(16384, ge=1)  # per forward pass and rank
     packing: bool = True  # False: one sequence per row, padded
     attention: Literal["packed", "sdpa", "flash_attention_2"] = "flash_attention_2"
     recompute: bool = False  # activation checkpointing
+
+    @model_validator(mode="after")
+    def _check(self) -> Trainer:
+        if self.ranks % self.parallel.expert:
+            raise ValueError(f"parallel.expert: got {self.parallel.expert}, expected a divisor of ranks={self.ranks}")
+        return self
 
 
 class Rollout(Knobs):

@@ -74,12 +74,13 @@ def _memory(model: str, trainer: Trainer, reference: bool) -> list[str]:
     low = 2 if trainer.dtype == "bfloat16" else 4
     weights, grads = count * low, count * low
     state = count * (8 if low == 4 else 12)  # two moments in fp32, and the fp32 master copy under bfloat16
-    shard = [1, 1, 1, trainer.ranks][trainer.zero], [1, 1, trainer.ranks, trainer.ranks][trainer.zero]
-    total = weights / shard[0] + grads / shard[1] + state / (trainer.ranks if trainer.zero else 1)
+    zero, n = trainer.parallel.zero, trainer.ranks
+    shard = [1, 1, 1, n][zero], [1, 1, n, n][zero]
+    total = weights / shard[0] + grads / shard[1] + state / (n if zero else 1)
     total += weights * reference
     return [
         f"model: {count:,} parameters; weights, gradients, optimizer{', reference' * reference} take "
-        f"{total / GIB:.2f} GiB per rank (ZeRO-{trainer.zero}, {_ranks(trainer)}), activations on top"
+        f"{total / GIB:.2f} GiB per rank (ZeRO-{zero}, {_ranks(trainer)}), activations on top"
     ]
 
 

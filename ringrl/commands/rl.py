@@ -27,8 +27,8 @@ from ringrl.data.source import read_problems
 from ringrl.data.stream import Stream
 from ringrl.errors import Diverged, RingError
 from ringrl.knobs import load
-from ringrl.policy.engine import Policy, paused_groups
-from ringrl.policy.forward import PolicyModule, load_lm
+from ringrl.policy.engine import Policy, load_part, paused_groups
+from ringrl.policy.forward import PolicyModule
 from ringrl.policy.objective import score_rows, update
 from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import WeightSync
@@ -206,7 +206,7 @@ def reference_path(ctx: Context, cfg: RLConfig, stage: Stage, step: int) -> str:
 
 
 def load_reference(path: str, cfg: RLConfig, policy: Policy) -> PolicyModule:
-    lm = load_lm(path, cfg.trainer.dtype, cfg.trainer.attention)
+    lm = load_part(path, cfg.trainer, policy.ranks)
     return PolicyModule(lm, cfg.temperature).requires_grad_(False).eval().to(policy.device)
 
 

@@ -25,7 +25,8 @@ from ringrl.errors import DataError
 from ringrl.evals.metrics import summarize
 from ringrl.evals.score import sample_all
 from ringrl.knobs import load
-from ringrl.policy.engine import hf_weights, to_device
+from ringrl.policy.engine import to_device
+from ringrl.policy.experts import checkpoint_weights
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.sync import check_complete, checkpoint_shapes
 from ringrl.rewards import VerifierPool
@@ -48,7 +49,7 @@ def main(ctx: Context) -> int:
             if ctx.interrupted:
                 return 130
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
-            weights = hf_weights(module)
+            weights = checkpoint_weights(module.lm)
             check_complete(weights, checkpoint_shapes(str(folder)))
             engine.update(weights, version=i + 1)
             sampling = Sampling(cfg.samples, 1.0, cfg.max_total_tokens)

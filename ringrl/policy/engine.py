@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DummyOptim
-from transformers import PreTrainedTokenizerBase
-from transformers.core_model_loading import revert_weight_conversion
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ringrl.config import Optimizer, Trainer
 from ringrl.errors import DataError
+from ringrl.policy.experts import checkpoint_weights, shard_experts, whole_state
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.ranks import Ranks
 from ringrl.types import Group, MicroBatch
@@ -49,7 +50,7 @@ class Policy:
         freeze_router: bool = False,
     ) -> None:
         self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
-        module = PolicyModule(load_lm(model, trainer.dtype, trainer.attention), temperature)
+        module = PolicyModule(load_part(model, trainer, ranks), temperature)
         if trainer.recompute:
             module.lm.gradient_checkpointing_enable({"use_reentrant": False})
         if freeze_router:
@@ -95,7 +96,7 @@ class Policy:
 
     def hf_weights(self) -> dict[str, torch.Tensor]:
         """All weights under the names of the Hugging Face checkpoint. A collective under ZeRO-3."""
-        return hf_weights(self.module, gather=self.trainer.zero == 3)
+        return checkpoint_weights(self.module.lm, self.trainer.parallel.zero == 3)
 
     def save(self, folder: Path, state: dict[str, Any], paused: Sequence[Group] = ()) -> None:
         """Write a plain Hugging Face folder with `trainer/` in it, all or nothing. A collective.
@@ -111,7 +112,7 @@ class Policy:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         self.ranks.barrier()
-        weights = self.module.lm.state_dict() if self.trainer.zero < 3 else _gathered(self.module.lm)
+        weights = whole_state(self.module.lm, self.trainer.parallel.zero == 3)
         if self.ranks.main:
             self.module.lm.save_pretrained(part, state_dict=weights)
             self.tokenizer.save_pretrained(part)
@@ -138,6 +139,14 @@ class Policy:
         return state
 
 
+def load_part(path: str, trainer: Trainer, ranks: Ranks) -> PreTrainedModel:
+    """The model in `path`, with this rank's experts only."""
+    lm = load_lm(path, trainer.dtype, trainer.attention)
+    if trainer.parallel.expert > 1:
+        shard_experts(lm, trainer.parallel.expert, ranks.size)
+    return lm
+
+
 def paused_groups(folder: Path) -> list[Group]:
     """The unfinished rollouts of a checkpoint that `Policy.save` wrote."""
     return torch.load(folder / "trainer" / "paused.pt", weights_only=False)
@@ -150,7 +159,7 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ra
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.clip_norm,
         "bf16": {"enabled": trainer.dtype == "bfloat16"},
-        "zero_optimization": {"stage": trainer.zero, "stage3_gather_16bit_weights_on_model_save": False},
+        "zero_optimization": {"stage": trainer.parallel.zero, "stage3_gather_16bit_weights_on_model_save": False},
         "zero_allow_untested_optimizer": True,
         "optimizer": {
             "type": "AdamW",
@@ -167,6 +176,7 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ra
     trained = [p for p in module.parameters() if p.requires_grad]
     params = DummyOptim(trained, lr=optimizer.lr, weight_decay=optimizer.weight_decay)
     engine, _ = accelerator.prepare(module, params)
+    unset_hf_deepspeed_config()  # else models that are loaded later, the reference's and the sampler's, are sharded too
     return engine
 
 
@@ -176,24 +186,6 @@ def _each(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | Non
 
 def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
     return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
-
-
-def hf_weights(module: PolicyModule, gather: bool = False) -> dict[str, torch.Tensor]:
-    """State of the language model under checkpoint names: fused experts become one tensor per expert."""
-    lm = module.lm
-    state = _gathered(lm) if gather else lm.state_dict()
-    tied = set(getattr(lm, "_tied_weights_keys", None) or ()) if lm.config.tie_word_embeddings else set()
-    return revert_weight_conversion(lm, {k: v.detach() for k, v in state.items() if k not in tied})
-
-
-def _gathered(lm: torch.nn.Module) -> dict[str, torch.Tensor]:
-    import deepspeed
-
-    state = {}
-    for name, p in lm.named_parameters():
-        with deepspeed.zero.GatheredParameters([p]):
-            state[name] = p.detach().cpu().clone()
-    return state
 
 
 def _rng_state() -> dict[str, Any]:

@@ -117,32 +117,43 @@ def test_the_samplers_log_probs_can_stand_for_the_old_ones(
         assert b["ratio_max"] == pytest.approx(1, abs=1e-4)
 
 
-def test_carried_over_rollouts(inputs: Inputs, tmp_path: Path) -> None:
-    """They are continued by newer weights, expire, train on exactly Φ, and survive being killed."""
-    config = rl_config(inputs, tmp_path / "run", loss={"correction": {"method": "icepop"}})
+def carry_over_config(inputs: Inputs, folder: Path) -> Path:
+    config = rl_config(inputs, folder / "run", loss={"correction": {"method": "icepop"}})
     config["stages"][0] |= {
         "data": [inputs.source("rl_math", "rl_code")],  # prompts of many lengths, so that some finish first
         "max_total_tokens": 96,
         "budget": {"phi": 100, "retention": 1, "max_resamples": 8},
         "steps": 6,
     }
-    file = write_yaml(tmp_path / "rl.yaml", config)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    assert (result := ringrl("rl", file)).code == 0, result.text
-    rows = timeless(metrics)
-    assert [r["tokens_trained"] for r in rows] == [100] * 6
-    assert rows[0]["staleness"] == 0 < max(r["staleness"] for r in rows)
-    assert max(r["mismatch_kl"] for r in rows) > 1e-5 > rows[0]["mismatch_kl"]
-    assert sum(r["responses_expired"] for r in rows) > 0
+    return write_yaml(folder / "rl.yaml", config)
+
+
+@pytest.fixture(scope="module")
+def carried(inputs: Inputs, uneven_rewards: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("carried")
+    result = ringrl("rl", carry_over_config(inputs, folder))
+    assert result.code == 0, result.text
+    return timeless(folder / "run" / "metrics.jsonl")
+
+
+def test_carried_over_rollouts_are_continued_by_newer_weights_and_expire(carried: list[dict[str, Any]]) -> None:
+    assert [r["tokens_trained"] for r in carried] == [100] * 6
+    assert carried[0]["staleness"] == 0 < max(r["staleness"] for r in carried)
+    assert max(r["mismatch_kl"] for r in carried) > 1e-5 > carried[0]["mismatch_kl"]
+    assert sum(r["responses_expired"] for r in carried) > 0
     before = 0
-    for r in rows:  # no token is lost or counted twice
+    for r in carried:  # no token is lost or counted twice
         gone = r["tokens_generated"] + before - r["tokens_trained"] - r["tokens_dropped"] - r["tokens_carried"]
         assert (gone > 0) if r["responses_expired"] else (gone == 0)
         before = r["tokens_carried"]
 
-    again = ["run=" + str(tmp_path / "again")]
-    metrics = tmp_path / "again" / "metrics.jsonl"
+
+@pytest.mark.slow
+def test_carried_over_rollouts_survive_being_killed(
+    carried: list[dict[str, Any]], inputs: Inputs, tmp_path: Path
+) -> None:
+    file, metrics = carry_over_config(inputs, tmp_path), tmp_path / "run" / "metrics.jsonl"
     three = lambda: metrics.is_file() and metrics.read_text().count("\n") >= 3  # noqa: E731
-    assert ringrl_until(three, signal.SIGKILL, "rl", file, *again).code == 128 + signal.SIGKILL
-    assert ringrl("rl", file, *again, "--resume").code == 0
-    assert timeless(metrics) == rows
+    assert ringrl_until(three, signal.SIGKILL, "rl", file).code == 128 + signal.SIGKILL
+    assert ringrl("rl", file, "--resume").code == 0
+    assert timeless(metrics) == carried

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, rl_config, timeless, write_yaml
@@ -63,8 +64,13 @@ def test_checkpoint_is_a_plain_model_folder(finished: Path, inputs: Inputs) -> N
 
 @pytest.mark.parametrize(
     "layout",
-    [["trainer.microbatch_tokens=100"], ["trainer.packing=false"], ["trainer.ranks=2"], ["trainer.zero=2"]],
-    ids=lambda x: x[0],
+    [
+        ["trainer.packing=false", "trainer.microbatch_tokens=100"],
+        ["trainer.ranks=2", "trainer.parallel.zero=2"],
+        ["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 1}"],
+        ["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}"],
+    ],
+    ids=lambda x: x[-1],
 )
 def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], inputs: Inputs, tmp_path: Path) -> None:
     config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
@@ -73,6 +79,23 @@ def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], i
     for one, other in zip(numbers(finished)[:2], numbers(tmp_path / "run"), strict=True):
         for key in ("loss", "policy_loss", "grad_norm", "entropy", "balance_loss"):
             assert other[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), (one["step"], key)
+    saved = [load_file(r / "checkpoints" / "step_000002" / "model.safetensors") for r in (finished, tmp_path / "run")]
+    for name, tensor in saved[0].items():
+        torch.testing.assert_close(saved[1][name], tensor, rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_killed_run_with_expert_parallelism_resumes_exactly(inputs: Inputs, tmp_path: Path) -> None:
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "a"))
+    more = ["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 1}"]
+    assert ringrl("rl", config, *more).code == 0
+    metrics = tmp_path / "b" / "metrics.jsonl"
+    more.append(f"run={tmp_path / 'b'}")
+    ringrl_until(
+        lambda: metrics.is_file() and metrics.read_text().count("\n") >= 3, signal.SIGKILL, "rl", config, *more
+    )
+    assert (result := ringrl("rl", config, *more, "--resume")).code == 0, result.text
+    assert numbers(tmp_path / "b") == numbers(tmp_path / "a")
 
 
 def test_killed_run_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
@@ -117,13 +140,13 @@ def test_grpo_is_the_same_loop_with_other_weights(inputs: Inputs, tmp_path: Path
     assert row["tokens_dropped"] == 0
 
 
-@pytest.mark.parametrize("scope", ["step", "rank", "minibatch"])
+@pytest.mark.parametrize("scope", ["rank", "minibatch"])
 def test_scopes_of_phi(scope: str, inputs: Inputs, tmp_path: Path) -> None:
     config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
     more = ["stages.0.steps=2", "stages.0.budget.phi=100", f"stages.0.budget.scope={scope}", "updates=2"]
     result = ringrl("rl", config, *more)
     assert result.code == 0, result.text
-    expected = {"step": 50, "rank": 50, "minibatch": 100}[scope]
+    expected = {"rank": 50, "minibatch": 100}[scope]
     assert [r["tokens_trained"] for r in numbers(tmp_path / "run")] == [expected, expected]
 
 

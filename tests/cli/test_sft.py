@@ -48,8 +48,8 @@ def test_learns_and_keeps_a_checkpoint_per_epoch(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     "layout",
-    [["trainer.microbatch_tokens=300"], ["trainer.packing=false"], ["trainer.ranks=2"]],
-    ids=lambda x: x[0],
+    [["trainer.packing=false", "trainer.microbatch_tokens=300"], ["trainer.ranks=2", "trainer.parallel.expert=2"]],
+    ids=lambda x: x[-1],
 )
 def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], inputs: Inputs, tmp_path: Path) -> None:
     config = write_yaml(tmp_path / "sft.yaml", sft_config(inputs, tmp_path / "run", balance=0.01, z=1e-3))

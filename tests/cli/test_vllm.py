@@ -24,6 +24,7 @@ def run(inputs: Inputs, folder: Path, *more: str) -> list[dict[str, Any]]:
     return timeless(folder / "run" / "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_the_experts_the_engine_took_are_those_the_trainer_takes(inputs: Inputs, tmp_path: Path) -> None:
     """In float32 both choose alike, so replaying the engine's choice is replaying the trainer's own."""
     engine = run(inputs, tmp_path / "engine", "loss.replay=engine")
