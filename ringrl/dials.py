@@ -61,6 +61,8 @@ class Correction(Knobs):
     def _check(self) -> Correction:
         if self.method != "none" and not self.low < self.high:
             raise ValueError(f"low: got {self.low}, expected less than high={self.high}")
+        if self.method in ("none", "tis", "kpop") and self.low:
+            raise ValueError(f"low: got {self.low}, expected 0 with method {self.method}, which has no lower bound")
         return self
 
 

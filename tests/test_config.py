@@ -306,6 +306,8 @@ def test_the_pipeline_hands_each_stage_its_run_model_and_seed():
          ["loss.correction.method: got tis, expected none with old_logprobs sampler"]),
         ({"loss": {"correction": {"method": "icepop", "low": 6}}},
          ["loss.correction.low: got 6.0, expected less than high=5"]),
+        ({"loss": {"correction": {"method": "tis", "low": 0.5}}},
+         ["loss.correction.low: got 0.5, expected 0 with method tis"]),
         ({"loss": {"entropy_target": 0.2}}, ["loss.entropy_step: got 0, expected above 0"]),
         ({"loss": {"entropy_step": 0.1}}, ["loss.entropy_target: got 0, expected above 0"]),
         ({"loss": {"replay": "engine"}, "rollout": {"engine": "transformers"}},

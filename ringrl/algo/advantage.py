@@ -24,14 +24,16 @@ from ringrl.types import Sample, ScoredGroup
 
 def group_advantages(rewards: Sequence[float], form: str = "standardized") -> list[float]:
     """rewards [K] -> advantages [K]."""
+    if len(set(rewards)) == 1:
+        return [0.0] * len(rewards)
     mean, k = statistics.fmean(rewards), len(rewards)
     if form == "leave_one_out":
-        return [(r - mean) * k / (k - 1) if k > 1 else 0.0 for r in rewards]
+        return [(r - mean) * k / (k - 1) for r in rewards]
     if form == "centered":
         return [r - mean for r in rewards]
     assert form == "standardized", form
     std = statistics.pstdev(rewards)
-    return [(r - mean) / std if std > 0 else 0.0 for r in rewards]
+    return [(r - mean) / std for r in rewards]
 
 
 def overlong_penalty(length: int, room: int, buffer: float) -> float:

@@ -88,7 +88,7 @@ def informative_first(samples: Sequence[Sample], keep: float) -> list[Sample]:
     rest: list[Sample] = []
     for _, group in itertools.groupby(samples, key=lambda s: id(s.prompt)):
         members = list(group)
-        picked = _widest(members, min(max(math.ceil(keep * len(members)), 2), len(members)))
+        picked = _widest(members, min(max(math.ceil(round(keep * len(members), 9)), 2), len(members)))
         first += [s for i, s in enumerate(members) if i in picked]
         rest += [s for i, s in enumerate(members) if i not in picked]
     return first + rest

@@ -1,11 +1,11 @@
 """Corrections for a sampler μ whose probabilities are not the trainer's, from ρ_t = π_old(y_t) / μ(y_t):
 
     tis            c_t = min(ρ_t, high)                                      truncated importance sampling
-    token_mis      c_t = ρ_t 1[ρ_t <= high]                                  masked importance sampling
+    token_mis      c_t = ρ_t 1[low <= ρ_t <= high]                           masked importance sampling
     icepop         c_t = ρ_t 1[low <= ρ_t <= high]                           IcePop (arXiv 2510.18855), (0.5, 5)
     kpop           c_t = 1[D(π‖μ) <= high] 1[D(μ‖π) <= high]                 KPop (arXiv 2606.15079)
                    D(p‖q) = p log(p/q) + (1-p) log((1-p)/(1-q))              the sampled token against all others
-    sequence_mis   c_t = R_i 1[R_i <= high],   R_i = Π_t ρ_t
+    sequence_mis   c_t = R_i 1[low <= R_i <= high],   R_i = Π_t ρ_t
     geometric      c_t = 1[low <= R_i^(1/|y_i|) <= high]                     length-free rejection
 
 c is constant in θ: both policies are those at the time of the rollout. A token with c = 0 keeps its place in the

@@ -30,7 +30,7 @@ def shares(counts: torch.Tensor) -> torch.Tensor:
 
 
 def load(counts: torch.Tensor) -> torch.Tensor:
-    """The fullest expert's load over the mean load: counts [layers, experts] -> [layers], from 1 to experts."""
+    """The fullest expert's load over the mean: counts [layers, experts] -> [layers], 1 to experts; 0 without counts."""
     return counts.max(-1).values / counts.mean(-1).clamp(min=1e-9)
 
 

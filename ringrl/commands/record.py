@@ -106,7 +106,9 @@ def is_finite(row: Row) -> bool:
 
 def rollout_rows(batch: Batch, cfg: RLConfig) -> list[Row]:
     """The first responses of the batch, as they were sampled and judged."""
-    advantage = {id(s.completion): s.advantage for s in group_relative(batch.scored, cfg.loss.advantage)}
+    most = next(s.max_total_tokens for s in cfg.stages if s.name == batch.stage)
+    samples = group_relative(batch.scored, cfg.loss.advantage, cfg.loss.overlong_buffer, most)
+    advantage = {id(s.completion): s.advantage for s in samples}
     return [
         {
             "prompt_id": g.group.prompt.id,

@@ -38,22 +38,22 @@ def expected(y: plain.Response, method: str, low: float, high: float) -> list[fl
 
 
 def batch(seed: int, gap: float) -> list[plain.Response]:
-    """Log-probs of both policies below 0, apart by `gap`."""
-    out = plain.responses(seed, gap=gap)
-    return [{**y, "sampler": [min(s, -1e-3) for s in y["sampler"]]} for y in out]
+    return [y for group in plain.batch(seed, gap=gap) for y in group]
 
 
 def got(y: list[plain.Response], method: str, low: float, high: float) -> torch.Tensor:
     old, sampler = (torch.tensor([x for r in y for x in r[k]], dtype=torch.float64) for k in ("old", "sampler"))
     segments = torch.tensor([i for i, r in enumerate(y) for _ in r["old"]])
-    return correction(method, old, sampler, segments, low, high)
+    result = correction(method, old.requires_grad_(), sampler, segments, low, high)
+    assert not result.requires_grad
+    return result
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("method", "low", "high", "gap"),
     [
-        ("tis", 0, 2, 1.0),
+        ("tis", 0.7, 2, 1.0),
         ("token_mis", 0, 2, 1.0),
         ("icepop", 0.5, 5, 1.0),
         ("icepop", 0.9, 1.1, 0.1),
@@ -69,12 +69,11 @@ def test_corrections_equal_the_loop(method: str, low: float, high: float, gap: f
     np.testing.assert_allclose(result, want, rtol=0, atol=1e-10)
     if method != "tis":
         assert 0 < sum(x == 0 for x in want) < len(want)
-    assert not result.requires_grad
 
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_sampler_that_agrees_needs_no_correction(method: str):
-    y = plain.responses(0)
+    y = batch(0, 0.0)
     assert torch.equal(got(y, method, *BOUNDS[method]), torch.ones(sum(len(r["old"]) for r in y), dtype=torch.float64))
 
 
@@ -90,6 +89,14 @@ def test_certain_and_impossible_tokens_stay_finite(method: str):
     assert result[2:].tolist() == [1.0, 1.0]
 
 
+def test_the_product_over_a_long_response_is_masked_before_it_overflows():
+    old, sampler = torch.zeros(50), torch.full((50,), -15.0)  # e^750
+    segments = torch.tensor([0] * 49 + [1])
+    assert correction("sequence_mis", old, sampler, segments, 0.0, 1e7).tolist() == pytest.approx(
+        [0.0] * 49 + [math.exp(15)], rel=1e-6
+    )
+
+
 def test_the_binary_divergence_in_single_precision():
     p, q = torch.tensor([0.9999, 0.3]), torch.tensor([0.999, 0.6])
     wide = binary_kl(p.double().log(), q.double().log())
@@ -97,7 +104,10 @@ def test_the_binary_divergence_in_single_precision():
 
 
 def test_bounds_are_the_methods_own_unless_given():
-    assert (Correction(method="icepop").low, Correction(method="icepop").high) == (0.5, 5.0)
-    assert Correction(method="icepop", high=3).high == 3
-    assert Correction(method="tis").high == 2
-    assert Correction(**Correction(method="geometric").model_dump()) == Correction(method="geometric")
+    own = {"tis": (0, 2), "token_mis": (0, 2), "icepop": (0.5, 5), "kpop": (0, 2), "sequence_mis": (0, 2),
+           "geometric": (0.999, 1.002)}  # fmt: skip
+    found = {m: Correction(method=m) for m in ALL}
+    assert {m: (c.low, c.high) for m, c in found.items()} == own
+    assert all(Correction(**c.model_dump()) == c for c in found.values())
+    given = Correction(method="icepop", high=3)
+    assert (given.low, given.high) == (0.5, 3)

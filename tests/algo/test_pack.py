@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ringrl.algo.budget import fill_budget, num_tokens, shuffled
+from ringrl.algo.correction import correction
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import Strand, pack, strand
 from ringrl.types import Completion, MicroBatch, Prompt, Sample
@@ -61,16 +62,17 @@ class TinyModel:
 
 
 def loss_of_rows(
-    rows: list[list[MicroBatch]], model: TinyModel, reference: TinyModel, level: str = "token"
+    rows: list[list[MicroBatch]], model: TinyModel, reference: TinyModel, level: str = "token", high: float = 9.0
 ) -> torch.Tensor:
+    """`high` masks whole responses by their geometric mean; 9 masks none."""
     total = torch.zeros((), dtype=torch.float64)
     for mb in (mb for rank in rows for mb in rank):
         logp, m = model.logprobs(mb), mb.trained
-        old = mb.sampler_logprobs[m]
-        log_rho = log_ratio(logp, old, mb.segments[m], level)
+        old, ref, segments = mb.sampler_logprobs[m].double(), reference.logprobs(mb), mb.segments[m]
+        log_rho = log_ratio(logp, old, segments, level)
         terms = surrogate(log_rho, logp, mb.advantages[m], "ppo", 0.2, 0.2).surrogate
-        kl = kl_terms("k3", logp, reference.logprobs(mb), old)
-        total = total + (mb.weights[m] * (terms + 0.1 * kl)).sum()
+        c = correction("geometric", ref, old, segments, 0.0, high)
+        total = total + (mb.weights[m] * (c * terms + 0.1 * kl_terms("k3", logp, ref, old))).sum()
     return total
 
 
@@ -112,19 +114,41 @@ def chosen() -> list[Sample]:
     return samples
 
 
+WEIGHTINGS = [("token", "phi"), ("response", "responses")]
+
+
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize(("weight", "kind"), [("token", "phi"), ("response", "responses")])
-def test_loss_and_gradient_do_not_depend_on_the_layout(chosen: list[Sample], weight: str, kind: str, level: str):
+@pytest.mark.parametrize(("weight", "kind"), WEIGHTINGS)
+def test_the_loss_of_packed_rows_is_the_sum_over_tokens(chosen: list[Sample], weight: str, kind: str, level: str):
+    """Rows hold float32 weights, advantages and log-probs."""
     model, reference = TinyModel.random(1), TinyModel.random(2)
     model.embedding.requires_grad_()
     expected = loss_by_hand(chosen, weights_of(chosen, weight, kind), model, reference, level)
-    (gradient,) = torch.autograd.grad(expected, model.embedding)
-    for i, (ranks, max_tokens, packed) in enumerate(LAYOUTS):
-        rows = pack(strands_of(shuffled(chosen, i), weight, kind), ranks, max_tokens, packed)
-        loss = loss_of_rows(rows, model, reference, level)
-        got = torch.autograd.grad(loss, model.embedding)[0]
-        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
-        torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
+    loss = loss_of_rows(pack(strands_of(chosen, weight, kind), 2, 64), model, reference, level)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
+    got, gradient = (torch.autograd.grad(value, model.embedding)[0] for value in (loss, expected))
+    torch.testing.assert_close(got, gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize(("level", "high"), [("token", 9.0), ("sequence", 9.0), ("sequence_token", 0.12)])
+@pytest.mark.parametrize(("weight", "kind"), WEIGHTINGS)
+def test_loss_and_gradient_do_not_depend_on_the_layout(
+    chosen: list[Sample], weight: str, kind: str, level: str, high: float
+):
+    model, reference = TinyModel.random(1), TinyModel.random(2)
+    model.embedding.requires_grad_()
+
+    def run(order: list[Sample], ranks: int, max_tokens: int, packed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = pack(strands_of(order, weight, kind), ranks, max_tokens, packed)
+        loss = loss_of_rows(rows, model, reference, level, high)
+        return loss, torch.autograd.grad(loss, model.embedding)[0]
+
+    expected = run(chosen, 1, 10_000, True)
+    assert float(expected[1].abs().max()) > 1e-3
+    for i, layout in enumerate(LAYOUTS):
+        torch.testing.assert_close(run(shuffled(chosen, i), *layout), expected, rtol=0, atol=1e-12)
+    unmasked = float(loss_of_rows(pack(strands_of(chosen, weight, kind), 1, 64), model, reference, level).detach())
+    assert (abs(unmasked - float(expected[0].detach())) > 1e-6) == (high < 9)
 
 
 def test_with_a_constant_budget_a_response_adds_the_same_in_any_company(chosen: list[Sample]):
@@ -134,7 +158,7 @@ def test_with_a_constant_budget_a_response_adds_the_same_in_any_company(chosen: 
         float(loss_of_rows(pack(strands_of(part), 2, 64), model, reference))
         for part in (chosen, chosen[:5], chosen[5:])
     )
-    assert whole == pytest.approx(first + second, rel=1e-6)
+    assert whole == pytest.approx(first + second, abs=1e-12)
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -1,4 +1,4 @@
-"""Every named method against its published formula: value, gradient, and the numbers that come with it."""
+"""Every named method against its published formula, from the rewards on: value, gradient, and the numbers it has."""
 
 from __future__ import annotations
 
@@ -9,131 +9,129 @@ from typing import Any
 import pytest
 import torch
 
+from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import fill_budget
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
 from ringrl.dials import PRESETS, Loss
-from ringrl.types import Completion, Prompt, Sample
+from ringrl.types import Completion, Group, Prompt, ScoredGroup
 from tests.algo import plain
-from tests.algo.plain import Response
 
-PHI, MOST = 31, 9 * 40
+PHI, PROMPT = 61, (1, 2)
 
-
-def samples_of(batch: list[Response]) -> list[Sample]:
-    out = []
-    for i, y in enumerate(batch):
-        completion = Completion(tuple(range(len(y["new"]))), tuple(y["sampler"]), "stop", 0)
-        out.append(Sample(Prompt(str(i), "math", (1,), {}), completion, 0.0, y["A"], len(y["new"])))
-    return out
-
-
-def ours(batch: list[Response], loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
-    """The whole loss under the dials, and the log-probs to differentiate by, flat."""
-    samples = samples_of(batch)
-    if loss.denominator == "phi":
-        samples = fill_budget(samples, PHI)
-    cut = [(y, s.num_trained) for y, s in zip(batch, samples, strict=False)]
-    weights = token_weights(samples, loss.weight, divisor(loss.denominator, samples, PHI, MOST))
-    flat = {k: torch.tensor([x for y, n in cut for x in y[k][:n]], dtype=torch.float64) for k in ("new", "old", "ref")}
-    new = flat["new"].requires_grad_()
-    segments = torch.tensor([i for i, (_, n) in enumerate(cut) for _ in range(n)])
-    advantages = torch.tensor([y["A"] for y, n in cut for _ in range(n)], dtype=torch.float64)
-    w = torch.tensor([w for w, (_, n) in zip(weights, cut, strict=True) for _ in range(n)], dtype=torch.float64)
-    log_rho = log_ratio(new, flat["old"], segments, loss.ratio)
-    terms = surrogate(log_rho, new, advantages, loss.clip, loss.clip_low, loss.clip_high).surrogate
-    kl = kl_terms(loss.kl_estimator, new, flat["ref"], flat["old"])
-    return (w * (terms + loss.kl * kl)).sum(), new
-
-
-def numeric_gradient(f: Callable[[list[Response]], float], batch: list[Response], h: float = 1e-6) -> list[float]:
-    out = []
-    for i, y in enumerate(batch):
-        for t in range(len(y["new"])):
-            values = []
-            for sign in (1, -1):
-                moved = copy.deepcopy(batch)
-                moved[i]["new"][t] += sign * h
-                values.append(f(moved))
-            out.append((values[0] - values[1]) / (2 * h))
-    return out
-
-
-FORMULAS: dict[str, Callable[[list[Response]], float]] = {
-    "c3po": lambda b: plain.c3po(b, PHI, beta=1e-3),
-    "grpo": lambda b: plain.grpo(b, beta=1e-3),
-    "dr_grpo": lambda b: plain.dr_grpo(b, MOST),
+FORMULAS: dict[str, Callable[[plain.Batch, plain.Batch], float]] = {
+    "c3po": lambda b, at: plain.c3po(b, at, PHI),
+    "grpo": plain.grpo,
+    "dr_grpo": plain.dr_grpo,
     "dapo": plain.dapo,
     "gspo": plain.gspo,
+    "gspo_token": plain.gspo_token,
     "cispo": plain.cispo,
+    "rloo": plain.rloo,
 }
+SPREAD = {"gspo": 2e-3, "gspo_token": 2e-3, "cispo": 1.5}  # of log π_θ around log π_old, so that clips are met
+
+
+def scored(b: plain.Batch) -> list[ScoredGroup]:
+    out = []
+    for i, group in enumerate(b):
+        completions = tuple(Completion(tuple(range(len(y["new"]))), tuple(y["sampler"]), "stop", 0) for y in group)
+        rewards, none = tuple(y["reward"] for y in group), ("",) * len(group)
+        out.append(ScoredGroup(Group(Prompt(str(i), "math", PROMPT, {}), completions), none, rewards, none))
+    return out
+
+
+def ours(b: plain.Batch, loss: Loss) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The policy and KL terms under the dials, the log-probs to differentiate by, and how many were clipped."""
+    samples = group_relative(scored(b), loss.advantage, loss.overlong_buffer, plain.ROOM + len(PROMPT))
+    most = len(samples) * plain.ROOM
+    if loss.denominator == "phi":
+        samples = fill_budget(samples, PHI)
+    weights = token_weights(samples, loss.weight, divisor(loss.denominator, samples, PHI, most))
+    flat = [y for group in b for y in group]
+    rows = [(i, s, flat[i], t) for i, s in enumerate(samples) for t in range(s.num_trained)]
+    new, old, ref = (torch.tensor([y[k][t] for *_, y, t in rows], dtype=torch.float64) for k in ("new", "old", "ref"))
+    new.requires_grad_()
+    segments = torch.tensor([i for i, *_ in rows])
+    advantages = torch.tensor([s.advantage for _, s, *_ in rows], dtype=torch.float64)
+    log_rho = log_ratio(new, old, segments, loss.ratio)
+    terms = surrogate(log_rho, new, advantages, loss.clip, loss.clip_low, loss.clip_high)
+    kl = kl_terms(loss.kl_estimator, new, ref, old)
+    w = torch.tensor(weights, dtype=torch.float64)[segments]
+    return (w * (terms.surrogate + loss.kl * kl)).sum(), new, int(terms.clipped.sum())
+
+
+def numeric_gradient(f: Callable[[plain.Batch, plain.Batch], float], b: plain.Batch, h: float) -> list[float]:
+    out = []
+    for i, j, t in [(i, j, t) for i, group in enumerate(b) for j, y in enumerate(group) for t in range(len(y["new"]))]:
+        values = []
+        for step in (h, -h):
+            moved = copy.deepcopy(b)
+            moved[i][j]["new"][t] += step
+            values.append(f(moved, b))
+        out.append((values[0] - values[1]) / (2 * h))
+    return out
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("method", FORMULAS)
 def test_the_loss_is_the_published_one(method: str, seed: int):
-    batch = plain.responses(seed, spread=1e-3 if method == "gspo" else 0.3)
-    value, _ = ours(batch, Loss(method=method))
-    assert float(value.detach()) == pytest.approx(FORMULAS[method](batch), abs=1e-10)
+    b = plain.batch(seed, spread=SPREAD.get(method, 0.3))
+    value, new, clipped = ours(b, Loss(method=method))
+    assert float(value.detach()) == pytest.approx(FORMULAS[method](b, b), abs=1e-10)
+    assert 0 < clipped < len(new) or method == "rloo"
 
 
 @pytest.mark.parametrize("method", FORMULAS)
 def test_the_gradient_is_that_of_the_published_formula(method: str):
-    batch = plain.responses(7, spread=1e-3 if method == "gspo" else 0.3)
-    value, new = ours(batch, Loss(method=method))
-    value.backward()
-    formula = FORMULAS[method]
-    if method == "cispo":  # its ratio is stopped
-        fixed = [plain.ratios(y) for y in batch]
-        formula = lambda b: plain.cispo(b, fixed)  # noqa: E731
-    numeric = numeric_gradient(formula, batch, h=1e-7 if method == "gspo" else 1e-6)
-    assert new.grad is not None
-    assert new.grad.tolist() == pytest.approx(numeric[: len(new)], abs=1e-7)
-    assert float(new.grad.abs().max()) > 1e-4
-
-
-def test_reinforce_with_leave_one_out_has_the_gradient_of_its_formula():
-    batch = plain.responses(3)
-    value, new = ours(batch, Loss(method="rloo"))
-    value.backward()
-    assert new.grad is not None
-    assert new.grad.tolist() == pytest.approx(numeric_gradient(plain.rloo, batch), abs=1e-8)
+    b = plain.batch(7, spread=SPREAD.get(method, 0.3))
+    value, new, _ = ours(b, Loss(method=method))
+    (grad,) = torch.autograd.grad(value, new)
+    formula = plain.reinforce if method == "rloo" else FORMULAS[method]
+    numeric = numeric_gradient(formula, b, h=1e-6)
+    assert grad.tolist() == pytest.approx(numeric[: len(new)], abs=1e-8)
+    assert numeric[len(new) :] == [0.0] * (plain.tokens(b) - len(new))  # what the budget left out
+    assert (len(new) == PHI < plain.tokens(b)) == (method == "c3po")
+    assert float(grad.abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_gspo_token_has_gspos_value_and_gradient(seed: int):
     """With one advantage for all tokens of a response the token form is the sequence form."""
-    batch = plain.responses(seed, spread=1e-3)
-    results = [ours(batch, Loss(method=m)) for m in ("gspo", "gspo_token")]
-    for value, _ in results:
-        value.backward()
-    (a, x), (b, y) = results
+    (a, x, _), (b, y, _) = (ours(plain.batch(seed, spread=1e-3), Loss(method=m)) for m in ("gspo", "gspo_token"))
     torch.testing.assert_close(b, a, rtol=0, atol=1e-12)
-    torch.testing.assert_close(y.grad, x.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(b, y), torch.autograd.grad(a, x), rtol=0, atol=1e-12)
 
 
-EXPECTED: dict[str, dict[str, Any]] = {
-    "c3po": {"advantage": "standardized", "clip_low": 0.2, "clip_high": 0.2, "kl": 1e-3, "entropy": 5e-4,
-             "balance": 1e-5, "z": 1e-7, "denominator": "phi", "weight": "token"},
-    "grpo": {"advantage": "standardized", "clip_low": 0.2, "clip_high": 0.2, "denominator": "responses", "entropy": 0},
-    "dr_grpo": {"advantage": "centered", "denominator": "max_tokens", "kl": 0},
-    "dapo": {"clip_low": 0.2, "clip_high": 0.28, "denominator": "tokens", "overlong_buffer": 0.2, "kl": 0},
-    "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4, "denominator": "responses", "kl": 0},
-    "gspo_token": {"ratio": "sequence_token", "clip_low": 3e-4, "clip_high": 4e-4},
-    "cispo": {"clip": "cispo", "clip_low": 1.0, "clip_high": 5.0, "denominator": "tokens"},
-    "rloo": {"advantage": "leave_one_out", "ratio": "none", "clip": "none", "denominator": "responses"},
-}  # fmt: skip
+COLUMNS = ["advantage", "ratio", "clip", "clip_low", "clip_high", "weight", "denominator", "kl", "entropy",
+           "overlong_buffer"]  # fmt: skip
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "c3po": ("standardized", "token", "ppo", 0.2, 0.2, "token", "phi", 1e-3, 5e-4, 0),
+    "grpo": ("standardized", "token", "ppo", 0.2, 0.2, "response", "responses", 1e-3, 0, 0),
+    "dr_grpo": ("centered", "token", "ppo", 0.2, 0.2, "token", "max_tokens", 0, 0, 0),
+    "dapo": ("standardized", "token", "ppo", 0.2, 0.28, "token", "tokens", 0, 0, 0.2),
+    "gspo": ("standardized", "sequence", "ppo", 3e-4, 4e-4, "response", "responses", 0, 0, 0),
+    "gspo_token": ("standardized", "sequence_token", "ppo", 3e-4, 4e-4, "response", "responses", 0, 0, 0),
+    "cispo": ("standardized", "token", "cispo", 1, 5, "token", "tokens", 0, 0, 0),
+    "rloo": ("leave_one_out", "none", "none", 0.2, 0.2, "token", "responses", 0, 0, 0),
+}
 
 
 @pytest.mark.parametrize("method", PRESETS)
 def test_presets_carry_the_published_numbers(method: str):
     loss = Loss(method=method)
-    assert {k: getattr(loss, k) for k in EXPECTED[method]} == EXPECTED[method]
+    assert tuple(getattr(loss, c) for c in COLUMNS) == EXPECTED[method]
+    assert (loss.kl_estimator, loss.balance, loss.z) == ("k3", 1e-5, 1e-7)
     assert (loss.kl == 0) == (loss.reference == "none")
+    assert loss.correction.method == loss.replay == "none"
 
 
 @pytest.mark.parametrize("method", PRESETS)
 def test_a_dial_that_is_set_wins_and_what_is_written_is_what_is_read(method: str):
-    loss = Loss(method=method, balance=0.5, **({"clip_low": 0.7} if method != "rloo" else {}))
-    assert loss.balance == 0.5
-    assert loss.clip_low == (0.7 if method != "rloo" else 0.2)
-    assert Loss(**loss.model_dump()) == loss
+    preset = Loss(method=method)
+    given = {"advantage": "centered" if preset.advantage != "centered" else "standardized", "overlong_buffer": 0.3,
+             "clip_high": 0.11, "kl": 0.5, "reference": "stage", "entropy": 0.7}  # fmt: skip
+    loss = Loss(method=method, **given)
+    changed = {k for k, v in loss.model_dump().items() if v != preset.model_dump()[k]}
+    assert changed == set(given)
+    assert {k: getattr(loss, k) for k in given} == given
+    assert Loss(**loss.model_dump()) == Loss.model_validate_json(loss.model_dump_json()) == loss
