@@ -67,28 +67,36 @@ def _ranks(trainer: Trainer) -> str:
 
 
 def _memory(model: str, trainer: Trainer, reference: bool) -> list[str]:
-    """Weights, gradients and AdamW state per rank; activations come on top."""
-    count = parameters(model)
-    if not count:
+    """Weights, gradients and AdamW state per rank; activations come on top. Experts lie on `parallel.expert` ranks."""
+    dense, experts = parameters(model)
+    if not dense:
         return [f"model {model}: not there yet, no memory estimate"]
     low = 2 if trainer.dtype == "bfloat16" else 4
-    weights, grads = count * low, count * low
-    state = count * (8 if low == 4 else 12)  # two moments in fp32, and the fp32 master copy under bfloat16
-    zero, n = trainer.parallel.zero, trainer.ranks
-    shard = [1, 1, 1, n][zero], [1, 1, n, n][zero]
-    total = weights / shard[0] + grads / shard[1] + state / (n if zero else 1)
-    total += weights * reference
+    states = 8 if low == 4 else 12  # two moments in fp32, and the fp32 master copy under bfloat16
+    zero, n, ep = trainer.parallel.zero, trainer.ranks, trainer.parallel.expert
+    total = 0.0
+    for count, copies in ((dense, n), (experts / ep, n // ep)):  # ZeRO shards over the copies
+        total += count * low / (copies if zero == 3 else 1) + count * low * reference
+        total += count * low / (copies if zero >= 2 else 1)
+        total += count * states / (copies if zero else 1)
     return [
-        f"model: {count:,} parameters; weights, gradients, optimizer{', reference' * reference} take "
-        f"{total / GIB:.2f} GiB per rank (ZeRO-{zero}, {_ranks(trainer)}), activations on top"
+        f"model: {dense + experts:,} parameters, {experts:,} in experts; weights, gradients, optimizer"
+        f"{', reference' * reference} take {total / GIB:.2f} GiB per rank (ZeRO-{zero}, {_ranks(trainer)}: "
+        f"expert-parallel groups of {ep}, expert-data-parallel groups of {n // ep}), activations on top"
     ]
 
 
-def parameters(model: str) -> int:
-    """Parameters of a model folder, counted from the headers of its files; 0 when there are none."""
-    count = 0
+def parameters(model: str) -> tuple[int, int]:
+    """Parameters of a model folder outside and inside routed experts, from the headers of its files; 0 without any."""
+    dense = experts = 0
     for file in Path(model).glob("*.safetensors"):
         with file.open("rb") as f:
             header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        count += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
-    return count
+        for name, t in header.items():
+            if name == "__metadata__":
+                continue
+            if ".experts." in name:
+                experts += math.prod(t["shape"])
+            else:
+                dense += math.prod(t["shape"])
+    return dense, experts

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.errors import ConfigError
@@ -342,3 +344,38 @@ def test_a_budget_that_contradicts_itself_or_the_loss_is_refused(
 def test_evaluation_may_truncate_the_distribution():
     raw = {"run": "r", "model": "m", "benchmarks": [{"name": "aime24"}], "top_p": 0.9}
     assert resolve(EvalConfig, raw, (), "x").top_p == 0.9
+
+
+# ---- what follows from the numbers
+
+
+@pytest.mark.parametrize(
+    ("expert", "zero", "gib"),
+    [
+        (1, 0, 4 * (1 + 1 + 2) + 4 * (1 + 1 + 2)),  # fp32: weights, gradients, two moments; nothing is shared out
+        (4, 0, 4 * (1 + 1 + 2) + 1 * (1 + 1 + 2)),
+        (2, 1, 4 * (1 + 1 + 2 / 4) + 2 * (1 + 1 + 2 / 2)),  # moments of experts over their two copies
+        (4, 3, 4 * (1 + 1 + 2) / 4 + 1 * (1 + 1 + 2)),
+    ],
+)
+def test_memory_per_rank_counts_experts_where_they_lie(
+    expert: int, zero: int, gib: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A model of four GiB, in units of a kilobyte, outside its experts and four in them."""
+    tensors = {
+        "model.embed.weight": torch.zeros(1024),
+        "model.layers.0.mlp.experts.0.up_proj.weight": torch.zeros(1024),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    monkeypatch.setattr("ringrl.plan.GIB", 1024)
+    trainer = {"ranks": 4, "dtype": "float32", "parallel": {"expert": expert, "zero": zero}}
+    cfg = resolve(RLConfig, {**rl(trainer=trainer, loss={"kl": 0}), "model": str(tmp_path)}, (), "x")
+    assert (
+        f"2,048 parameters, 1,024 in experts; weights, gradients, optimizer take {gib:.2f} GiB" in arithmetic(cfg)[-1]
+    )
+    assert f"expert-parallel groups of {expert}, expert-data-parallel groups of {4 // expert}" in arithmetic(cfg)[-1]
+
+
+def test_experts_are_shared_out_evenly_or_not_at_all():
+    message = refused(RLConfig, rl(trainer={"ranks": 4, "parallel": {"expert": 3}}))
+    assert "trainer.parallel.expert: got 3, expected a divisor of ranks=4" in message
