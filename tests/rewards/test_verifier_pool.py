@@ -75,7 +75,7 @@ def test_a_killed_process_costs_its_own_item_only(pool):
         process.kill()
     verdict = future.result(timeout=20)
     assert verdict.kind == "error"
-    assert "died while verifying" in verdict.reason
+    assert "died while" in verdict.reason  # verifying, or on a busy machine still starting
     assert [verdict.kind for verdict in judge(pool, [RIGHT, WRONG] * 3)] == ["pass", "fail"] * 3
     assert len(killed) == 2
     assert not {process.pid for process in killed} & {process.pid for process in workers()}
