@@ -114,6 +114,7 @@ def test_killed_run_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Pa
     assert children_of_tests() == []
 
 
+@pytest.mark.slow
 def test_interrupt_saves_and_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -88,6 +89,7 @@ def test_a_nan_loss_is_rolled_back_and_its_batch_left_out(inputs: Inputs, tmp_pa
     assert not second & saved_prompts(run, 2)
 
 
+@pytest.mark.slow
 def test_going_back_before_the_first_step_and_giving_up(inputs: Inputs, tmp_path: Path) -> None:
     always = NAN_IN_THE_SECOND_UPDATE.replace("len(calls) == 2", "True")
     more = ["watchdog.on_collapse=rollback", "watchdog.max_rollbacks=2"]
