@@ -88,7 +88,11 @@ def main(ctx: Context) -> int:
 
 @torch.no_grad()
 def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) -> tuple[float, float]:
-    """(mean entropy in nats per response token, largest log-prob gap to the engine)."""
+    """(mean entropy, mean log-prob gap to the engine), both in nats per response token.
+
+    The mean, since among thousands of tokens a router's near-tie may go the other way in the other engine and move
+    single tokens; weights that did not arrive move them all.
+    """
     samples = [Sample(g.group.prompt, c, 0.0, 0.0, len(c.token_ids)) for g in scored for c in g.group.completions]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device)
@@ -97,8 +101,8 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
         mb = to_device(row, device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)
-        gap = max(gap, float((stats.logprobs - mb.sampler_logprobs[mb.trained]).abs().max()))
-    return total / max(n, 1), gap
+        gap += float((stats.logprobs - mb.sampler_logprobs[mb.trained]).abs().double().sum())
+    return total / max(n, 1), gap / max(n, 1)
 
 
 def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[float, float]) -> Row:
