@@ -55,6 +55,10 @@ def _run(name: str, cfg: object, resume: bool) -> int:
         from ringrl.commands.pipeline import run_pipeline
 
         return run_pipeline(cfg, resume)  # type: ignore[arg-type]
+    if name == "data":
+        from ringrl.start import start_data
+
+        return start_data(cfg, resume)  # type: ignore[arg-type]
     from ringrl.machine import started_by_others
 
     if rank := started_by_others():
@@ -66,6 +70,7 @@ def _run(name: str, cfg: object, resume: bool) -> int:
     return start(name, cfg, resume)  # type: ignore[arg-type]
 
 
+_command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.")
 _command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.")
 _command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.")
 _command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.")

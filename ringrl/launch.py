@@ -25,10 +25,10 @@ from types import FrameType
 from typing import Any
 
 from ringrl.children import free_port
-from ringrl.config import Rollout
 from ringrl.display import Display
 from ringrl.errors import ChildDied, UserError
 from ringrl.machine import engine_name, first_gpu, rank_env, read_key, shares, worker_env
+from ringrl.parts import Rollout
 from ringrl.run import Run
 
 STOP_S = 1800.0  # how long ranks may take to finish a step, besides its rollout, and save, after an interrupt

@@ -12,8 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ringrl.config import Rollout
 from ringrl.errors import UserError
+from ringrl.parts import Rollout
 
 OMP = "OMP_NUM_THREADS"  # which torchrun sets to 1
 

@@ -27,7 +27,7 @@ from ringrl.errors import DataError
 from ringrl.knobs import Knobs, dump
 
 # sections that may change on resuming -> but not these keys
-LAYOUT = {"trainer": ("dtype",), "rollout": ("dtype",), "server": (), "verify": ()}
+LAYOUT = {"trainer": ("dtype",), "rollout": ("dtype",), "server": (), "verify": (), "workers": ()}
 LIBRARIES = (
     "torch",
     "transformers",

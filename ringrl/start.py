@@ -7,18 +7,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringrl.config import EvalConfig, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Trainer
-from ringrl.data.source import check_local, fingerprint
+from ringrl.config import EvalConfig, RLConfig, SelectConfig, SFTConfig
+from ringrl.curate.chain import legs, unfinished
+from ringrl.curation import DataConfig
+from ringrl.data.source import check_local, check_readable, fingerprint
 from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
 from ringrl.knobs import Knobs
 from ringrl.launch import Sampler, launch
 from ringrl.machine import engine_name
+from ringrl.parts import Rollout, Source, Trainer
 from ringrl.plan.dry_run import arithmetic
 from ringrl.run import Run, find_checkpoints, open_run
 
 AnyConfig = SFTConfig | SelectConfig | RLConfig | EvalConfig
-CONFIGS: dict[str, type[Knobs]] = {"sft": SFTConfig, "select-ckpt": SelectConfig, "rl": RLConfig, "eval": EvalConfig}
+CONFIGS: dict[str, type[Knobs]] = {
+    "data": DataConfig,
+    "sft": SFTConfig,
+    "select-ckpt": SelectConfig,
+    "rl": RLConfig,
+    "eval": EvalConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,35 @@ def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> in
     if code == 0:
         finish(run, began, report)
     return code
+
+
+def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
+    """Run `ringrl data` to its end, with new processes whenever a model comes or goes. Returns the exit code.
+
+    Raises:
+        UserError: as `start`.
+    """
+    check_readable(cfg.sources)
+    folders = [leg.model for leg in legs(cfg) if leg.model]
+    for folder in folders:
+        check_model_folder(folder)
+        check_sampled(folder)
+    fresh = not (Path(cfg.run) / "config.yaml").is_file()
+    run = open_run(cfg, ", ".join(folders), fingerprint(cfg.sources), resume)
+    began = time.time()
+    while todo := unfinished(cfg):
+        first, sampler = todo[0], None
+        if first.model:
+            assert first.teacher
+            most = max(cfg.grade.max_total_tokens, cfg.distil.max_total_tokens)
+            sampler = Sampler(first.model, first.teacher.rollout, most)
+        code = launch("data", run, 1, 0, sampler, arithmetic(cfg) if first.index == 0 else (), fresh)
+        if code:
+            return code
+        fresh = False
+    if not is_finished(run):
+        finish(run, began, report)
+    return 0
 
 
 def finish(run: Run, began: float, report: bool = True) -> None:

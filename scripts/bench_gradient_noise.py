@@ -33,11 +33,11 @@ from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_budget, num_tokens, shuffled
 from ringrl.algo.loss import divisor, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import pack, strand
-from ringrl.config import Prompting, Source
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.dials import Loss
 from ringrl.evals.score import sample_all
+from ringrl.parts import Prompting, Source
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling, fresh

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config import RLConfig, SFTConfig, Source
+from ringrl.config import RLConfig, SFTConfig
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
 from ringrl.knobs import dump, resolve
+from ringrl.parts import Source
 from ringrl.run import Progress, Run, forgettable, open_run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.children import die_with_parent
-from ringrl.config import Rollout
+from ringrl.parts import Rollout
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
 

@@ -18,12 +18,13 @@ from ringrl.algo.pack import Strand, pack
 from ringrl.algo.router import balance_terms, expert_counts, shares, z_terms
 from ringrl.algo.schedule import learning_rate
 from ringrl.commands.context import Context
-from ringrl.config import SFTConfig, Source
+from ringrl.config import SFTConfig
 from ringrl.data.chat import load_tokenizer, make_strand
 from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.knobs import load
+from ringrl.parts import Source
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter

@@ -11,9 +11,9 @@ import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ringrl.algo.pack import Strand
-from ringrl.config import Prompting
 from ringrl.data.source import THINK, Row, messages_of, reference_of
 from ringrl.errors import DataError
+from ringrl.parts import Prompting
 from ringrl.types import Prompt
 
 TEMPLATES = Path(__file__).parent / "templates"  # NAME.jinja

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ringrl.config import Prompting, Source
 from ringrl.errors import DataError
+from ringrl.parts import Prompting, Source
 
 DOMAINS = ("math", "code", "science")
 THINK, THOUGHT = "<think>", "</think>"
 APART = ("reasoning_content", "thinking")  # where a message may have its thought besides
 REFERENCE = ("answer", "tests", "entry_point", "language", "checker", "time_limit_s", "compare")
+PARQUET_ROWS = 1000  # read at a time
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def read_problems(source: Source, convert: Convert = lambda row: row) -> list[Ro
         DataError: names file, line and what is wrong with it.
     """
     rows = ((where, _converted(row, where, convert)) for where, row in _rows(source))
-    return [_problem(row, where, source) for where, row in rows if row is not None]
+    return [problem_of(row, where, source) for where, row in rows if row is not None]
 
 
 def messages_of(row: Row, how: Prompting) -> list[dict[str, str]]:
@@ -59,7 +60,7 @@ def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]
     Raises:
         DataError: names file, line and what is wrong with it.
     """
-    return [(where, _messages(row, where)) for where, row in _rows(source)]
+    return [(where, messages_in(row, where)) for where, row in _rows(source)]
 
 
 def read_texts(name: str) -> Iterator[tuple[str, str]]:
@@ -75,8 +76,13 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
     out = {}
     for name in dict.fromkeys(f for s in sources for f in s.files):
         path = local_file(name) if fetch else Path(name)
-        out[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "hub dataset"
+        out[name] = sha256(path) if path.is_file() else "hub dataset"
     return out
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_local(sources: Iterable[Source], conversations: bool) -> None:
@@ -86,6 +92,13 @@ def check_local(sources: Iterable[Source], conversations: bool) -> None:
         local = tuple(f for f in source.files if _is_path(f))
         if local and not read(source.model_copy(update={"files": local})):
             raise DataError(f"{local[0]}: no rows")
+
+
+def check_readable(sources: Iterable[Source]) -> None:
+    """The first row of every local file is there, right or wrong. Raises DataError."""
+    for name in (f for s in sources for f in s.files if _is_path(f)):
+        if next(_file_rows(name), None) is None:
+            raise DataError(f"{name}: no rows")
 
 
 def local_file(name: str) -> Path:
@@ -118,11 +131,23 @@ def _is_path(name: str) -> bool:
 
 
 def _rows(source: Source) -> Iterator[tuple[str, Row]]:
-    """("file:line", row) with columns renamed, at most `limit`."""
+    """("file:line", row) with columns renamed, at most `limit`. Raises DataError."""
+    for where, row in raw_rows(source):
+        if isinstance(row, str):
+            raise DataError(f"{where}: {row}")
+        yield where, renamed(row, source.columns, where)
+
+
+def raw_rows(source: Source) -> Iterator[tuple[str, Row | str]]:
+    """("file:line", row as it stands there, or what is wrong with it), at most `limit`, a row in memory at a time.
+
+    Raises:
+        DataError: a file that cannot be read at all.
+    """
     left = source.limit or float("inf")
     for name in source.files:
-        for where, row in read_rows(name) if _is_path(name) or name.startswith("hf://") else _hub(name, source.split):
-            yield where, _renamed(row, source.columns, where)
+        for found in _file_rows(name) if _is_path(name) or name.startswith("hf://") else _hub(name, source.split):
+            yield found
             left -= 1
             if left <= 0:
                 return
@@ -130,6 +155,13 @@ def _rows(source: Source) -> Iterator[tuple[str, Row]]:
 
 def read_rows(name: str) -> Iterator[tuple[str, Row]]:
     """("file:line", row) of a data file, here or on the hub. Raises DataError."""
+    for where, row in _file_rows(name):
+        if isinstance(row, str):
+            raise DataError(f"{where}: {row}")
+        yield where, row
+
+
+def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
     path = local_file(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")
@@ -137,56 +169,71 @@ def read_rows(name: str) -> Iterator[tuple[str, Row]]:
     return read(path, name)
 
 
-def _parquet(path: Path, name: str) -> Iterator[tuple[str, Row]]:
+def _parquet(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        for i, row in enumerate(pyarrow.parquet.read_table(path).to_pylist()):
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(PARQUET_ROWS)
+        for i, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             yield f"{name}[{i}]", row
     except pyarrow.ArrowInvalid as e:
         raise DataError(f"{name}: not parquet: {_first_line(e)}") from None
 
 
-def _csv(path: Path, name: str) -> Iterator[tuple[str, Row]]:
+def _csv(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     with path.open(newline="", encoding="utf-8") as lines:
         for i, row in enumerate(csv.DictReader(lines)):
             yield f"{name}[{i}]", row
 
 
-def _jsonl(path: Path, name: str) -> Iterator[tuple[str, Row]]:
+def _jsonl(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as e:
-                raise DataError(f"{name}:{number}: not JSON: {e.msg} at column {e.colno}") from None
-            except UnicodeDecodeError as e:
-                raise DataError(f"{name}:{number}: not UTF-8: {e.reason} at byte {e.start}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{name}:{number}: got {type(row).__name__}, expected an object")
-            yield f"{name}:{number}", row
+            if line.strip():
+                yield f"{name}:{number}", _parsed(line)
 
 
-def _hub(name: str, split: str) -> Iterator[tuple[str, Row]]:
+def _parsed(line: bytes) -> Row | str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as e:
+        return f"not JSON: {e.msg} at column {e.colno}"
+    except UnicodeDecodeError as e:
+        return f"not UTF-8: {e.reason} at byte {e.start}"
+    return row if isinstance(row, dict) else f"got {type(row).__name__}, expected an object"
+
+
+def _hub(name: str, split: str) -> Iterator[tuple[str, Row | str]]:
     import datasets
 
     path, _, config = name.partition(":")  # "owner/name" or "owner/name:config"
     try:
-        rows = datasets.load_dataset(path, config or None, split=split)
+        for i, row in enumerate(datasets.load_dataset(path, config or None, split=split, streaming=True)):
+            yield f"{name}[{i}]", row
     except Exception as e:  # datasets raises many kinds; all mean that the user must look at the name or network
         raise DataError(f"{name}: no such file, and not loadable as a hub dataset: {_first_line(e)}") from None
-    for i, row in enumerate(rows):
-        yield f"{name}[{i}]", row
 
 
-def _renamed(row: Row, columns: dict[str, str], where: str) -> Row:
-    for ours, theirs in columns.items():
-        if theirs not in row:
-            raise DataError(f"{where}: columns.{ours}: no key {theirs!r}, the row has {sorted(row)}")
-    return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
+def renamed(row: Row, columns: dict[str, str], where: str) -> Row:
+    """With our keys besides theirs; "reward_model.ground_truth" and "prompt.0.content" reach into a value.
+
+    Raises:
+        DataError: a key is missing.
+    """
+    return {**row, **{ours: _value_at(row, theirs, f"{where}: columns.{ours}") for ours, theirs in columns.items()}}
+
+
+def _value_at(row: Row, key: str, where: str) -> Any:
+    if key in row:
+        return row[key]
+    value: Any = row
+    for part in key.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise DataError(f"{where}: no key {key!r}, the row has {sorted(row)}") from None
+    return value
 
 
 def _converted(row: Row, where: str, convert: Convert) -> Row | None:
@@ -198,7 +245,8 @@ def _converted(row: Row, where: str, convert: Convert) -> Row | None:
         raise DataError(f"{where}: {e}") from None
 
 
-def _problem(row: Row, where: str, source: Source) -> Row:
+def problem_of(row: Row, where: str, source: Source) -> Row:
+    """The row with what a problem must have. Raises DataError when something is missing."""
     row = {"id": where, **row}
     if source.domain != "row":
         row["domain"] = source.domain
@@ -216,7 +264,8 @@ def _problem(row: Row, where: str, source: Source) -> Row:
     return row
 
 
-def _messages(row: Row, where: str) -> list[dict[str, str]]:
+def messages_in(row: Row, where: str) -> list[dict[str, str]]:
+    """The checked conversation of a row, thoughts in front of contents. Raises DataError."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")

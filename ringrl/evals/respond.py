@@ -13,10 +13,10 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from ringrl.config import Prompting
 from ringrl.data.chat import make_prompts
 from ringrl.data.source import Row
 from ringrl.evals.score import read, thinking_prefix
+from ringrl.parts import Prompting
 from ringrl.rollout.engine import RolloutEngine, Sampling
 from ringrl.types import Group
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from ringrl.config import Prompting, Server
 from ringrl.data.source import messages_of
 from ringrl.errors import RingError, UserError
 from ringrl.evals.respond import Answer, Ask
+from ringrl.parts import Prompting, Server
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0

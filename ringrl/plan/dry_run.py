@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ringrl.config import Bench, EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage, Trainer
+from ringrl.config import Bench, EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.curation import DataConfig, Distil, Grade
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import definition, samples_of
 from ringrl.knobs import Knobs, dump
+from ringrl.parts import Trainer
 from ringrl.plan.memory import GIB, rank_memory
 from ringrl.plan.shape import read_shape
 
@@ -18,6 +20,8 @@ def describe(cfg: Knobs) -> str:
 
 
 def arithmetic(cfg: Knobs) -> list[str]:
+    if isinstance(cfg, DataConfig):
+        return _chain(cfg)
     if isinstance(cfg, SFTConfig):
         return [
             f"step: {cfg.batch_examples} examples of at most {cfg.max_tokens} tokens = at most "
@@ -37,6 +41,18 @@ def arithmetic(cfg: Knobs) -> list[str]:
     lines = []
     for name in cfg.sections:
         lines += [f"{name}: {line}" for line in arithmetic(cfg.stage(name, cfg.model))]
+    return lines
+
+
+def _chain(cfg: DataConfig) -> list[str]:
+    lines = [" -> ".join(("read", *cfg.steps)) + f", {cfg.processes} processes, shards of {cfg.shard_rows:,} rows"]
+    sampled: tuple[Grade | Distil, ...] = (cfg.grade, cfg.distil)
+    for name, step in zip(("grade", "distil"), sampled, strict=True):
+        if name in cfg.steps and step.teachers:
+            names = ", ".join(t.name for t in step.teachers)
+            lines.append(
+                f"{name}: {step.samples} samples a problem of at most {step.max_total_tokens:,} tokens, by {names}"
+            )
     return lines
 
 

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringrl.config import EvalConfig, PipelineConfig, RLConfig, Rollout, SelectConfig, SFTConfig, Source, Stage, Trainer
+from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
 from ringrl.evals.benchmarks import samples_of, source_of
 from ringrl.knobs import Knobs
+from ringrl.parts import Rollout, Source, Trainer
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import NETWORK, NODE
 from ringrl.plan.memory import GIB, SPARE, WORKSPACE, checkpoint_bytes, rank_memory, worker_memory

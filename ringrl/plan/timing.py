@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ringrl.config import RLConfig, Rollout, SFTConfig, Stage, Trainer
+from ringrl.config import RLConfig, SFTConfig, Stage
+from ringrl.parts import Rollout, Trainer
 from ringrl.plan.hardware import NETWORK, NODE, Gpu
 from ringrl.plan.memory import low_bytes, worker_memory
 from ringrl.plan.shape import Shape

@@ -25,8 +25,8 @@ from safetensors import safe_open
 
 from ringrl.algo.loss import segment_mean
 from ringrl.algo.pack import Strand, pack, strand
-from ringrl.config import Rollout
 from ringrl.errors import RingError
+from ringrl.parts import Rollout
 from ringrl.policy.engine import Policy
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.ranks import Ranks

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from ringrl.algo.pack import pack
 from ringrl.algo.router import expert_counts, load
-from ringrl.config import Prompting, Source
 from ringrl.data.chat import make_strand
 from ringrl.data.source import read_conversations
+from ringrl.parts import Prompting, Source
 from ringrl.policy.forward import PolicyModule, load_lm
 from tests.cli.test_sft import sft_config
 from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml

@@ -11,11 +11,11 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import Strand
-from ringrl.config import Prompting
 from ringrl.data.chat import load_tokenizer, make_prompts, make_strand, template_hash
 from ringrl.data.tiny import build_model
 from ringrl.errors import DataError
 from ringrl.evals.score import read, thinking_prefix
+from ringrl.parts import Prompting
 from ringrl.rewards.answers import verify_math
 
 PLAIN = Prompting(suffix={})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ringrl.config import Prompting
 from ringrl.data.chat import load_tokenizer
 from ringrl.data.tiny import build_model
 from ringrl.evals.respond import Ask, EngineModel
+from ringrl.parts import Prompting
 from ringrl.rollout.engine import Sampling
 from ringrl.rollout.local import LocalEngine, OwnNoise
 

@@ -14,9 +14,10 @@ import yaml
 
 from ringrl.algo import entropy
 from ringrl.children import free_port
-from ringrl.config import RLConfig, Rollout, Trainer
+from ringrl.config import RLConfig
 from ringrl.knobs import load
 from ringrl.machine import rank_env
+from ringrl.parts import Rollout, Trainer
 from ringrl.plan import memory
 from ringrl.plan.memory import checkpoint_bytes, low_bytes, rank_memory, worker_memory
 from ringrl.plan.shape import Attention, Shape, read_shape

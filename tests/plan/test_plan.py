@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config import RLConfig, Rollout, Trainer, load_any
+from ringrl.config import RLConfig, load_any
 from ringrl.errors import ConfigError
 from ringrl.knobs import resolve
+from ringrl.parts import Rollout, Trainer
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import GPUS, find_gpu
 from ringrl.plan.memory import SPARE, rank_memory

@@ -1,0 +1,93 @@
+"""`ringrl data`: from raw problems to trainable data, step by step; see `ringrl.curate.chain` for what a step is."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from ringrl.commands.context import Context
+from ringrl.curate import read
+from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, unfinished
+from ringrl.curate.workers import Workers
+from ringrl.curation import DataConfig
+from ringrl.knobs import load
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+STEPS: dict[str, Prepare] = {}
+
+
+def main(ctx: Context) -> int:
+    """Work off the legs that are not done, up to the first that wants other workers for its model."""
+    cfg = load(DataConfig, ctx.run.path / "config.yaml")
+    todo = unfinished(cfg)
+    with Workers(cfg.processes) as workers:
+        chain = Chain(ctx, cfg, workers)
+        try:
+            for leg in todo:
+                if leg.model != todo[0].model:
+                    break
+                chain.work(leg)
+        except Interrupted:
+            return 130
+    return 0
+
+
+class Chain:
+    """Works off legs, and tells the user."""
+
+    def __init__(self, ctx: Context, cfg: DataConfig, workers: Workers) -> None:
+        self.ctx, self.cfg, self.workers = ctx, cfg, workers
+
+    def work(self, leg: Leg) -> None:
+        began = time.monotonic()
+        if leg.step == "read":
+            self.read(leg)
+        else:
+            self.apply(leg)
+        summary = leg.shards.close(time.monotonic() - began)
+        self.ctx.progress.table(leg.step, [_row(summary)])
+
+    def read(self, leg: Leg) -> None:
+        """In this process: parsing is no work, and only one can say which row is the n-th."""
+        for shard, results in read.shards(self.cfg.sources, self.cfg.shard_rows):
+            if not leg.shards.done(shard):
+                leg.shards.write(shard, "read", results)
+            self.ctx.progress.phase("read", shard + 1, shard + 2)
+            self.heed()
+
+    def apply(self, leg: Leg) -> None:
+        assert leg.before
+        step = STEPS[leg.step](self.cfg, leg.before, leg.shards, self.over)
+        todo = [n for n in leg.before.numbers if not leg.shards.done(n)]
+        for _ in self.over(leg.step, functools.partial(apply, leg, step), todo):
+            pass
+
+    def over(self, name: str, function: Callable[[A], T], items: Sequence[A]) -> Iterator[tuple[A, T]]:
+        """`chain.Over`."""
+        for n, found in enumerate(self.workers.map(function, items), 1):
+            self.ctx.progress.phase(name, n, len(items))
+            yield found
+            self.heed()
+
+    def heed(self) -> None:
+        if self.ctx.interrupted:
+            raise Interrupted
+
+
+def apply(leg: Leg, step: Step, shard: int) -> None:
+    """One shard of a step, in whichever process."""
+    assert leg.before
+    leg.shards.write(shard, leg.step, step(shard, leg.before.rows(shard)))
+
+
+def _row(summary: dict) -> dict[str, float | str]:
+    """What the terminal shows of a step."""
+    kept = sum(summary["kept"].values())
+    dropped = {reason: sum(sources.values()) for reason, sources in summary["dropped"].items()}
+    most = sorted(dropped, key=lambda reason: -dropped[reason])[:4]
+    said = ", ".join(f"{reason} {dropped[reason]:,}" for reason in most) + ", ..." * (len(dropped) > len(most))
+    return {"kept": f"{kept:,}", "dropped": f"{sum(dropped.values()):,}", "why": said, "s": summary["seconds"]}

@@ -1,0 +1,87 @@
+"""The chain: reading, then the steps that the configuration names, each from the shards of the one before.
+
+A step is a module with `prepare(cfg, before, after, over)`, which looks at all shards if it must and returns a `Step`;
+that is then called for every shard, in any process and order. What a step needs from a model is sampled before it is
+prepared, teacher by teacher, into `after.work`: one *leg* per teacher, so that the launcher can start its workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curation import DataConfig, Teacher
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class Step(Protocol):
+    """Picklable. Gives every row of a shard back or drops it, with the rows' order kept; a step on responses may drop
+    some of these besides."""
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]: ...
+
+
+class Over(Protocol):
+    """A function over items in all processes, results as they come, with a name for the user; see Workers.map.
+
+    Raises:
+        Interrupted: the user wants to stop.
+    """
+
+    def __call__(self, name: str, function: Callable[[A], T], items: Sequence[A]) -> Iterator[tuple[A, T]]: ...
+
+
+class Prepare(Protocol):
+    """The first half of a step. Raises UserError for what the user can fix."""
+
+    def __call__(self, cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Step: ...
+
+
+class Interrupted(Exception):
+    """What is finished is kept."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of the chain that one process works off: a step, or the sampling of one teacher for it."""
+
+    index: int  # of the step; 0 reads
+    step: str
+    teacher: Teacher | None
+    before: Shards | None  # what the step reads; none when it reads the sources
+    shards: Shards  # what it writes
+
+    @property
+    def done_file(self) -> Path:
+        return self.shards.work / f"{self.teacher.name}.done" if self.teacher else self.shards.folder / "summary.json"
+
+    @property
+    def model(self) -> str:
+        """The folder that workers must be started with, or ""."""
+        return self.teacher.model if self.teacher and not self.teacher.server.base_url else ""
+
+
+def legs(cfg: DataConfig) -> list[Leg]:
+    """All, in their order."""
+    out: list[Leg] = []
+    for i, step in enumerate(("read", *cfg.steps)):
+        before = out[-1].shards if out else None
+        shards = Shards(Path(cfg.run) / "steps" / f"{i}_{step}")
+        out += [Leg(i, step, teacher, before, shards) for teacher in (*teachers(cfg, step), None)]
+    return out
+
+
+def unfinished(cfg: DataConfig) -> list[Leg]:
+    return [leg for leg in legs(cfg) if not leg.done_file.is_file()]
+
+
+def teachers(cfg: DataConfig, step: str) -> tuple[Teacher, ...]:
+    """Whose answers a step needs."""
+    if step == "annotate":
+        return (cfg.annotate.teacher,) if cfg.annotate.teacher else ()
+    return {"grade": cfg.grade.teachers, "distil": cfg.distil.teachers}.get(step, ())

@@ -1,0 +1,111 @@
+"""Step 0: rows of all sources in one form, with where each comes from.
+
+    id         SOURCE/n, n counting the source's rows from 0; the row's own id is `own_id`
+    source     name of the source
+    where      "file:line"
+    domain     math, code or science
+    problem    text
+    answer     text; "" if there is none. Or `tests` and what goes with them
+    solutions  programs, of code, if there are any
+    responses  [{"text", "teacher"}], if there are any
+
+and the source's labels. All other keys of a row go along untouched. What has no problem to it is malformed and dropped;
+whether the rest is any good is for later steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from typing import Any
+
+from ringrl.curate.shards import Dropped, Row
+from ringrl.curation import Pile
+from ringrl.data.source import DOMAINS, messages_in, raw_rows, renamed
+from ringrl.errors import DataError
+
+MALFORMED = "malformed"
+OURS = ("id", "own_id", "source", "where", "step", "reason")  # keys that we set
+
+
+def read(sources: Iterable[Pile]) -> Iterator[Row | Dropped]:
+    """Every row of every source, in order. Raises DataError for a file that cannot be read at all."""
+    for source in sources:
+        for n, (where, raw) in enumerate(raw_rows(source)):
+            yield read_row(source, n, where, raw)
+
+
+def shards(sources: Iterable[Pile], rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
+    """`rows` at a time, numbered."""
+    results = read(sources)
+    for shard in count():
+        if not (some := tuple(islice(results, rows))):
+            return
+        yield shard, some
+
+
+def read_row(source: Pile, n: int, where: str, raw: Row | str) -> Row | Dropped:
+    origin = {"id": f"{source.name}/{n}", "source": source.name, "where": where}
+    if isinstance(raw, str):
+        return Dropped(origin, MALFORMED, {"detail": f"{where}: {raw}"})
+    try:
+        row = renamed(raw, source.columns, where)
+        own = {k: v for k, v in row.items() if k not in OURS}
+        if row.get("id") is not None:
+            origin["own_id"] = str(row["id"])
+        return {**origin, **own, **source.labels, **_content(row, source, where)}
+    except DataError as e:
+        return Dropped({**origin, "raw": raw}, MALFORMED, {"detail": str(e)})
+
+
+def _content(row: Row, source: Pile, where: str) -> Row:
+    """The checked keys. Raises DataError."""
+    domain = row.get("domain", "math") if source.domain == "row" else source.domain
+    if domain not in DOMAINS:
+        raise DataError(f"{where}: domain: got {domain!r}, expected one of {', '.join(DOMAINS)}")
+    if row.get("problem") is None and row.get("messages"):
+        row = {**row, **_of_conversation(row, where)}
+    if not isinstance(row.get("problem"), str) or not row["problem"].strip():
+        raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
+    out: Row = {"domain": domain, "problem": row["problem"]}
+    if domain != "code":
+        answer = "" if row.get("answer") is None else str(row["answer"])
+        out["answer"] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
+    if row.get("solutions"):
+        out["solutions"] = _texts(row["solutions"], f"{where}: solutions")
+    if row.get("responses"):
+        out["responses"] = [_response(r, where) for r in _list(row["responses"], f"{where}: responses")]
+    return out
+
+
+def _of_conversation(row: Row, where: str) -> Row:
+    """Problem and response of one question and its answer; a system message is left out."""
+    turns = [m for m in messages_in(row, where) if m["role"] != "system"]
+    if [m["role"] for m in turns] != ["user", "assistant"]:
+        roles = ", ".join(m["role"] for m in turns)
+        raise DataError(f"{where}: messages: got roles {roles}, expected user, assistant")
+    return {"problem": turns[0]["content"], "responses": [turns[1]["content"]]}
+
+
+def _response(response: Any, where: str) -> Row:
+    """A text, or {"text", "teacher"}."""
+    if isinstance(response, str):
+        return {"text": response, "teacher": ""}
+    if isinstance(response, dict) and isinstance(response.get("text"), str):
+        return {"teacher": "", **response}
+    raise DataError(f"{where}: responses: got {type(response).__name__}, expected texts")
+
+
+def _texts(value: Any, where: str) -> list[str]:
+    texts = _list(value, where)
+    if wrong := [t for t in texts if not isinstance(t, str)]:
+        raise DataError(f"{where}: got {type(wrong[0]).__name__}, expected texts")
+    return texts
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise DataError(f"{where}: got {type(value).__name__}, expected a list")
+    return value

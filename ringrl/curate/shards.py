@@ -1,0 +1,138 @@
+"""What a step reads and writes: a folder of shards, each finished whole or not there at all.
+
+    FOLDER/kept/000000.jsonl     rows that go on, in the order they came
+    FOLDER/dropped/000000.jsonl  rows that do not, each with `step`, `reason` and what else is known of why
+    FOLDER/counts/000000.json    numbers of both; written last, so it says that the shard is finished
+    FOLDER/work/                 what the step keeps for itself
+    FOLDER/dropped.jsonl         all that was dropped, in order; it replaces dropped/ when the step is finished
+    FOLDER/summary.json          counts over all shards, examples, seconds; written last of all
+
+Shard n of a step comes from shard n of the step before it, and from nothing else that depends on when or by how many
+processes it was made: a chain that was killed anywhere ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ringrl.children import write_atomic
+
+Row = dict[str, Any]
+EXAMPLES = 5  # dropped rows of every reason, in the summary
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that goes no further, or a response of one that does."""
+
+    row: Row
+    reason: str  # what is counted: of few kinds, no numbers in it
+    more: Row = field(default_factory=dict)  # of this row: `detail`, a text; `twin`, an id or "benchmark/id"; ...
+
+
+class Shards:
+    """The folder of one step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def work(self) -> Path:
+        path = self.folder / "work"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def finished(self) -> bool:
+        """All shards there are, and all that follows from them."""
+        return (self.folder / "summary.json").is_file()
+
+    def done(self, shard: int) -> bool:
+        return self._file("counts", shard, "json").is_file()
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the shards that are finished."""
+        return sorted(int(f.stem) for f in (self.folder / "counts").glob("*.json"))
+
+    def file(self, shard: int) -> Path:
+        """Of the rows kept: JSON lines."""
+        return self._file("kept", shard, "jsonl")
+
+    def rows(self, shard: int) -> list[Row]:
+        with self.file(shard).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def all_rows(self) -> Iterator[Row]:
+        for shard in self.numbers:
+            yield from self.rows(shard)
+
+    def write(self, shard: int, step: str, results: Iterable[Row | Dropped]) -> None:
+        """Consumes what a step says of one shard."""
+        kept: list[str] = []
+        dropped: list[str] = []
+        rows: Counter[str] = Counter()
+        reasons: dict[str, Counter[str]] = {}
+        for result in results:
+            if isinstance(result, Dropped):
+                said = {**result.row, "step": step, "reason": result.reason, **result.more}
+                dropped.append(json.dumps(said) + "\n")
+                reasons.setdefault(result.reason, Counter())[result.row["source"]] += 1
+            else:
+                kept.append(json.dumps(result) + "\n")
+                rows[result["source"]] += 1
+        counts = {"kept": rows, "dropped": {k: reasons[k] for k in sorted(reasons)}}
+        for kind, text in (("kept", "".join(kept)), ("dropped", "".join(dropped))):
+            self._write(self._file(kind, shard, "jsonl"), text)
+        self._write(self._file("counts", shard, "json"), json.dumps(counts, sort_keys=True))
+
+    def close(self, seconds: float) -> dict[str, Any]:
+        """All shards are there: gather what was dropped, and the summary, which is returned.
+
+        {"kept": {source: rows}, "dropped": {reason: {source: rows}}, "examples": {reason: [row]}, "seconds"}
+        """
+        kept: Counter[str] = Counter()
+        dropped: dict[str, Counter[str]] = {}
+        for shard in self.numbers:
+            counts = json.loads(self._file("counts", shard, "json").read_text())
+            kept.update(counts["kept"])
+            for reason, sources in counts["dropped"].items():
+                dropped.setdefault(reason, Counter()).update(sources)
+        summary = {
+            "kept": kept,
+            "dropped": dict(sorted(dropped.items())),
+            "examples": self._gather_dropped(),
+            "seconds": round(seconds, 1),
+        }
+        self._write(self.folder / "summary.json", json.dumps(summary, indent=1))
+        shutil.rmtree(self.folder / "dropped", ignore_errors=True)
+        return summary
+
+    def _gather_dropped(self) -> dict[str, list[Row]]:
+        """Writes dropped.jsonl. Returns the first of every reason."""
+        examples: dict[str, list[Row]] = {}
+        part = self.folder / ".dropped.jsonl.part"
+        with part.open("wb") as out:
+            for shard in self.numbers:
+                with self._file("dropped", shard, "jsonl").open("rb") as lines:
+                    for line in lines:
+                        out.write(line)
+                        some = examples.setdefault(json.loads(line)["reason"], [])
+                        if len(some) < EXAMPLES:
+                            some.append(json.loads(line))
+        os.replace(part, self.folder / "dropped.jsonl")
+        return examples
+
+    def _file(self, kind: str, shard: int, suffix: str) -> Path:
+        return self.folder / kind / f"{shard:06d}.{suffix}"
+
+    def _write(self, path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)

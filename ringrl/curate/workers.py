@@ -1,0 +1,90 @@
+"""Processes that work on shards. A step is prepared once, travels to them, and is called for a shard at a time."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import TypeVar
+
+from ringrl.children import die_with_parent, kill_tree
+from ringrl.errors import ChildDied
+from ringrl.parts import Verify
+from ringrl.rewards import Verdict, VerifierPool
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+STALL_S = 3600.0  # without a single finished shard, after which something hangs
+AHEAD = 2  # shards waiting per process: what an interrupt has to wait for
+
+
+class Workers:
+    """A pool of processes; leaving the `with` block ends them, whatever they do."""
+
+    def __init__(self, processes: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would take our threads' locks along
+        self.processes = processes
+        self._pool = ProcessPoolExecutor(processes, context, _begin, (os.getpid(),))
+
+    def map(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[tuple[A, T]]:
+        """Each as soon as it is there, in any order. `function` and items are pickled.
+
+        Raises:
+            ChildDied: a process ended (out of memory, say), or none got anything done in STALL_S seconds.
+            Whatever `function` raises.
+        """
+        waiting = iter(items)
+        under_way: dict[Future[T], A] = {}
+        while True:
+            for item in waiting:
+                under_way[self._pool.submit(function, item)] = item
+                if len(under_way) >= self.processes * AHEAD:
+                    break
+            if not under_way:
+                return
+            done = wait(under_way, STALL_S, FIRST_COMPLETED).done
+            if not done:
+                raise ChildDied(f"no shard was finished in {STALL_S:g} s by {self.processes} processes")
+            for future in done:
+                try:
+                    yield under_way.pop(future), future.result()
+                except BrokenProcessPool:
+                    raise ChildDied("a process that worked on a shard was killed; too little memory? Fewer `workers` "
+                                    "or smaller `shard_rows` need less, --resume goes on") from None  # fmt: skip
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            if process.pid:
+                kill_tree(process.pid)
+
+
+def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify) -> list[Verdict]:
+    """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
+
+    What takes too long, or breaks the verifier, is a verdict of kind `error`; so there is a deadline on every one.
+    """
+    pool = verifier(verify.deadline_s, verify.remote)
+    futures = [pool.submit(*a) for a in asked]
+    return [f.result() for f in futures]
+
+
+@functools.cache
+def verifier(deadline_s: float, remote: str = "") -> VerifierPool:
+    """This process's own, with one child; it ends with the process."""
+    return VerifierPool(1, deadline_s, remote=remote)
+
+
+def _begin(parent: int) -> None:
+    die_with_parent(parent)

@@ -1,0 +1,173 @@
+"""Knobs of `ringrl data`: the sources, and a section for every step that they go through.
+
+Every step works without its section, on defaults; `steps` says which are taken, and in which order. Thresholds are
+[ours]: the paper names these steps (§2.2-2.3) and none of their numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ringrl.knobs import Knobs
+from ringrl.parts import Domain, Prompting, Rollout, Server, Source, Verify
+
+StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
+NAME = r"^[\w.-]+$"
+
+
+class Pile(Source):
+    """One source of raw rows. Besides a problem's keys a row may have `solutions` (programs that were accepted
+    elsewhere) and `responses` (of a teacher); a row of `messages` is a problem with one response."""
+
+    name: str = Field(pattern=NAME)  # what reports call it; kept on every row as `source`
+    labels: dict[str, str] = {}  # written on every row, e.g. {level: high school}
+
+
+class Teacher(Knobs):
+    """A model that solves problems or labels them: a folder, through an engine of ours, or a server's."""
+
+    name: str = Field(pattern=NAME)  # what rows and reports call it
+    model: str  # a folder, or the name that the server knows it by
+    rollout: Rollout = Rollout()
+    server: Server = Server()
+
+
+class Sampled(Knobs):
+    """What the steps with models have in common."""
+
+    samples: int = Field(8, ge=1)  # k, responses per problem and model
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
+    prompting: Prompting = Prompting()
+
+
+class Embedding(Knobs):
+    """A model whose embeddings tell meaning; none unless `model` is given."""
+
+    model: str = ""  # a folder that transformers.AutoModel loads (mean over tokens), or the server's name for it
+    server: Server = Server()  # of POST BASE_URL/embeddings
+    similarity: float = Field(0.95, gt=0, le=1)  # cosine, from which on two problems mean the same
+
+
+class Cleanse(Knobs):
+    """What is no problem for a verifier [P §2.2]."""
+
+    choices: Literal["drop", "convert", "keep"] = "drop"  # multiple choice; convert: ask for the answer itself
+    yes_no: Literal["drop", "keep"] = "drop"  # and true or false
+    max_chars: int = Field(20_000, ge=1)  # of a problem
+    solutions: Literal["required", "checked", "ignored"] = "required"  # of code: one must pass all tests [P §2.3];
+    # checked: those that are there
+    time_limit_s: float = Field(10.0, gt=0)  # CPU time of a solution on one test
+
+
+class Deduplicate(Knobs):
+    """Exact and near duplicates within the set, and of meaning with an embedding model."""
+
+    threshold: float = Field(0.8, gt=0, le=1)  # Jaccard similarity of character or word n-grams
+    embedding: Embedding = Embedding()
+
+
+class Decontaminate(Knobs):
+    """Against benchmarks and any other file: n-grams in common, near duplicates, and meaning."""
+
+    benchmarks: tuple[str, ...] = ("all",)  # names as `ringrl eval` knows them, or "all" of these
+    data: str = ""  # folder with NAME.jsonl (.parquet, .csv) of benchmarks; those without a file come from the hub
+    files: tuple[str, ...] = ()  # further problems to keep out
+    ngram: int = Field(13, ge=3)  # words
+    share: float = Field(0.5, gt=0, le=1)  # of a benchmark problem's words, in n-grams in common
+    threshold: float = Field(0.7, gt=0, le=1)  # Jaccard similarity of character or word n-grams
+    embedding: Embedding = Embedding()
+
+
+class Grade(Sampled):
+    """Pass rates by sampling. The first teacher is the model that RL starts from; the others are stronger [P §2.3]."""
+
+    teachers: tuple[Teacher, ...] = ()
+    bins: int = Field(10, ge=1)  # of difficulty, of equal width in the first teacher's pass rate
+
+
+class Distil(Sampled):
+    """SFT data by rejection sampling: responses that are right and well formed [P §2.1]."""
+
+    teachers: tuple[Teacher, ...] = ()  # none: only the responses that rows come with
+    verify: bool = True  # false: responses are filtered, not judged
+    keep: Literal["all", "shortest"] = "all"  # of the responses that are left
+    most: int = Field(0, ge=0)  # kept per problem; 0 = all
+    min_chars: int = Field(1, ge=0)
+    max_chars: int = Field(200_000, ge=1)
+    repetition: float = Field(0.2, gt=0, le=1)  # share of the text that repeated passages may take
+    think: Literal["required", "balanced"] = "balanced"  # tags; balanced: or none
+
+
+class Annotate(Knobs):
+    """Labels, by rules or by a model: `level`, `topic`, or any other; sources may set them too."""
+
+    rules: dict[str, dict[str, str]] = {}  # label -> value -> regular expression over the problem, the first that
+    # matches; built in: topic and level of math
+    teacher: Teacher | None = None  # asked for what no rule knows
+    values: dict[str, tuple[str, ...]] = {}  # label -> what the teacher may choose from
+
+
+class Output(Knobs):
+    """One file of the result."""
+
+    name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
+    form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
+    rows: int = Field(0, ge=0)  # problems; 0 = all that are left
+    domains: tuple[Domain, ...] = ("math", "code", "science")
+    weights: dict[Domain, float] = {}  # shares of domains, e.g. {math: 0.645, code: 0.255, science: 0.092} [P §2.1]
+    caps: dict[str, int] = {}  # source -> at most so many problems of it
+
+
+class Mix(Knobs):
+    """Which rows go into which file, by a seeded draw; an output takes what those before it left over."""
+
+    outputs: tuple[Output, ...] = (Output(name="train"),)
+
+    @field_validator("outputs")
+    @classmethod
+    def _names(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        names = [o.name for o in outputs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"got names {', '.join(names)}, expected each once")
+        return outputs
+
+
+class DataConfig(Knobs):
+    """`ringrl data`: from raw problems to trainable data [P §2]."""
+
+    run: str
+    seed: int = 0
+    sources: tuple[Pile, ...] = Field(min_length=1)
+    steps: tuple[StepName, ...] = ("cleanse", "deduplicate", "decontaminate", "annotate", "mix")  # after reading
+    workers: int = Field(0, ge=0)  # processes; 0 = one per core
+    shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
+    cleanse: Cleanse = Cleanse()
+    deduplicate: Deduplicate = Deduplicate()
+    decontaminate: Decontaminate = Decontaminate()
+    grade: Grade = Grade()
+    distil: Distil = Distil()
+    annotate: Annotate = Annotate()
+    mix: Mix = Mix()
+    verify: Verify = Verify()
+
+    @property
+    def processes(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        names = [s.name for s in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources: got names {', '.join(names)}, expected each once")
+        if len(set(self.steps)) < len(self.steps):
+            raise ValueError(f"steps: got {', '.join(self.steps)}, expected each once")
+        if "mix" in self.steps[:-1]:
+            raise ValueError(f"steps: got {', '.join(self.steps)}, expected mix at the end")
+        if "grade" in self.steps and not self.grade.teachers:
+            raise ValueError("grade.teachers: got none, expected at least the model that RL starts from")
+        return self
