@@ -20,6 +20,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 STALL_S = 3600.0  # without a single finished shard, after which something hangs
+STOP_S = 10.0  # for a killed process to be gone
 AHEAD = 2  # shards waiting per process: what an interrupt has to wait for
 
 
@@ -68,6 +69,7 @@ class Workers:
         for process in processes:
             if process.pid:
                 kill_tree(process.pid)
+            process.join(STOP_S)
 
 
 def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify) -> list[Verdict]:

@@ -1,0 +1,138 @@
+"""Rows of every kind in one form; what is malformed is dropped with file and line, nothing else is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from ringrl.curate.read import MALFORMED, read, shards
+from ringrl.curate.shards import Dropped, Row
+from ringrl.curation import Pile
+from ringrl.errors import DataError
+
+
+def written(path: Path, *rows: Any) -> str:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return str(path)
+
+
+def pile(*files: str, **more: Any) -> Pile:
+    return Pile(name="pile", files=files, **more)
+
+
+def all_of(*sources: Pile) -> list[Row | Dropped]:
+    return list(read(sources))
+
+
+def test_a_row_knows_where_it_comes_from(tmp_path: Path):
+    file = written(tmp_path / "a.jsonl", {"id": 7, "problem": "1+1?", "answer": 2, "extra": [1]}, "", {"problem": "2?"})
+    first, second = all_of(pile(file, labels={"level": "school"}))
+    assert first == {
+        "id": "pile/0", "own_id": "7", "source": "pile", "where": f"{file}:1", "domain": "math", "problem": "1+1?",
+        "answer": "2", "extra": [1], "level": "school",
+    }  # fmt: skip
+    assert (second["id"], second["where"], second["answer"]) == ("pile/1", f"{file}:3", "")
+
+
+def test_sources_keep_their_names_and_orders(tmp_path: Path):
+    a = written(tmp_path / "a.jsonl", *({"problem": f"a{i}"} for i in range(3)))
+    b = written(tmp_path / "b.jsonl", *({"problem": f"b{i}"} for i in range(3)))
+    rows = all_of(Pile(name="x", files=(b, a), limit=4), Pile(name="y", files=(a,)))
+    assert [(r["id"], r["problem"]) for r in rows] == [
+        ("x/0", "b0"), ("x/1", "b1"), ("x/2", "b2"), ("x/3", "a0"), ("y/0", "a0"), ("y/1", "a1"), ("y/2", "a2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"problem": "x"', ":2: not JSON: "),
+        ("[1, 2]", ":2: got list, expected an object"),
+        ('"text"', ":2: got str, expected an object"),
+        ({"answer": "1"}, ":2: problem: got None, expected a text"),
+        ({"problem": "  "}, ":2: problem: got '  ', expected a text"),
+        ({"problem": ["x"]}, ":2: problem: got ['x'], expected a text"),
+        ({"problem": "x", "domain": "cooking"}, ":2: domain: got 'cooking', expected one of math, code, science"),
+        ({"problem": "x", "solutions": 3}, ":2: solutions: got int, expected a list"),
+        ({"problem": "x", "solutions": [3]}, ":2: solutions: got int, expected texts"),
+        ({"problem": "x", "responses": [3]}, ":2: responses: got int, expected texts"),
+        ({"messages": []}, ":2: problem: got None, expected a text"),
+        ({"messages": [{"role": "user"}]}, ":2: messages: got {'role': 'user'}"),
+    ],
+)
+def test_malformed_rows_are_dropped_by_file_and_line(tmp_path: Path, line: Any, said: str):
+    file = written(tmp_path / "a.jsonl", {"problem": "good"}, line, {"problem": "good too"})
+    first, wrong, last = all_of(pile(file))
+    assert isinstance(wrong, Dropped)
+    assert wrong.reason == MALFORMED
+    assert (file + said) in wrong.more["detail"]
+    assert (wrong.row["id"], wrong.row["source"]) == ("pile/1", "pile")
+    assert [r["problem"] for r in (first, last) if isinstance(r, dict)] == ["good", "good too"]
+
+
+def test_bytes_that_are_no_text(tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"problem": "caf\xe9"}\n{"problem": "good"}\n')
+    wrong, good = all_of(pile(str(file)))
+    assert isinstance(wrong, Dropped)
+    assert f"{file}:1: not UTF-8" in wrong.more["detail"]
+    assert isinstance(good, dict)
+
+
+def test_columns_reach_into_values(tmp_path: Path):
+    row = {"prompt": [{"content": "How many?"}], "reward_model": {"ground_truth": "34"}, "dots.in.name": "d"}
+    file = written(tmp_path / "a.jsonl", row, {"prompt": [], "reward_model": {}})
+    columns = {"problem": "prompt.0.content", "answer": "reward_model.ground_truth", "topic": "dots.in.name"}
+    good, wrong = all_of(pile(file, columns=columns))
+    assert isinstance(good, dict)
+    assert (good["problem"], good["answer"], good["topic"]) == ("How many?", "34", "d")
+    assert isinstance(wrong, Dropped)
+    assert f"{file}:2: columns.problem: no key 'prompt.0.content'" in wrong.more["detail"]
+
+
+def test_other_formats(tmp_path: Path):
+    rows = [{"question": f"q{i}", "answer": f"so #### {i}"} for i in range(2500)]
+    parquet, table = tmp_path / "a.parquet", tmp_path / "a.csv"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
+    with table.open("w", newline="") as out:
+        writer = csv.DictWriter(out, ["question", "answer"])
+        writer.writeheader()
+        writer.writerows(rows)
+    for file in (parquet, table):
+        found = all_of(pile(str(file), columns={"problem": "question"}))
+        assert [(r["problem"], r["answer"]) for r in found if isinstance(r, dict)] == [
+            (f"q{i}", str(i)) for i in range(2500)
+        ]
+
+
+def test_a_conversation_is_a_problem_with_a_response(tmp_path: Path):
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "1+1?"},
+            {"role": "assistant", "content": "2", "reasoning_content": "one more"}]  # fmt: skip
+    long = [*said, {"role": "user", "content": "sure?"}, {"role": "assistant", "content": "yes"}]
+    file = written(tmp_path / "a.jsonl", {"messages": said}, {"messages": long})
+    good, wrong = all_of(pile(file))
+    assert isinstance(good, dict)
+    assert good["problem"] == "1+1?"
+    assert good["responses"] == [{"text": "<think>\none more\n</think>\n\n2", "teacher": ""}]
+    assert isinstance(wrong, Dropped)
+    assert "got roles user, assistant, user, assistant, expected user, assistant" in wrong.more["detail"]
+
+
+def test_a_missing_file_is_the_users(tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere.jsonl: no such data file"):
+        all_of(pile(str(tmp_path / "nowhere.jsonl")))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+def test_shards_hold_all_rows_in_order(tmp_path: Path, size: int):
+    file = written(tmp_path / "a.jsonl", *({"problem": str(i)} for i in range(7)))
+    numbers, parts = zip(*shards([pile(file)], size), strict=True)
+    assert list(numbers) == list(range(len(parts)))
+    assert [r["problem"] for part in parts for r in part if isinstance(r, dict)] == [str(i) for i in range(7)]
+    assert {len(part) for part in parts[:-1]} <= {size}
