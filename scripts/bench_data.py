@@ -1,0 +1,256 @@
+"""What `ringrl data` finds, and how fast it is.
+
+    python scripts/bench_data.py faults --gsm8k DIR --math DIR     DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
+    python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2
+
+`faults` plants over 500 faults of all kinds (plant.py) among GSM8K's problems, runs the chain and says which were found
+and what else was dropped; then what GSM8K's test set has in common with its training set. `rate` generates rows and
+says rows per second of every step, and memory: the sum over all processes of their proportional set sizes, twice a
+second, at its peak. Both print tables and write OUT/{faults,rate}.json with machine and versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from plant import COPIES, LEAKS, plant
+
+from ringrl.children import descendants
+
+Row = dict[str, Any]
+EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: LaTeX retyped",
+         "leak: white space", "leak: LaTeX retyped", "leak: quoted")  # fmt: skip
+NEAR = tuple(f"copy: {k}" for k in COPIES) + tuple(f"leak: {k}" for k in LEAKS)
+SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("faults", "rate"))
+    parser.add_argument("--gsm8k", type=Path)
+    parser.add_argument("--math", type=Path)
+    parser.add_argument("--each", type=int, default=20, help="faults of every kind")
+    parser.add_argument("--rows", default="30000,100000,300000")
+    parser.add_argument("--processes", default="1,2")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = faults(args) if args.what == "faults" else rate(args)
+    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
+             "ringrl": version("ringrl"), "rensa": version("rensa")}  # fmt: skip
+    file = args.out / f"{args.what}.json"
+    file.write_text(json.dumps({**found, "machine": facts}, indent=1) + "\n")
+    print(f"\n{file}")
+
+
+# ---- faults ----
+
+
+def faults(args: argparse.Namespace) -> dict[str, Any]:
+    rows = [
+        {k: r[k] for k in ("question", "answer")}
+        for name in ("train", "test")
+        for r in lines(args.gsm8k / f"{name}.jsonl")
+    ]
+    known = [r for name in ("aime24", "aime25", "amc23") for r in lines(args.math / f"{name}.jsonl")]
+    pile = args.out / "pile.jsonl"
+    planted = plant(rows, known, args.each, seed=0)
+    pile.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in planted))
+    source = {"name": "pile", "files": [str(pile)], "columns": {"problem": "question"}}
+    cfg = {
+        "sources": [source],
+        "steps": ["cleanse", "deduplicate", "decontaminate", "annotate", "mix"],
+        "decontaminate": {"benchmarks": ["aime24", "aime25", "amc23"], "data": str(args.math)},
+    }
+    run, seconds, peak = timed_run(args.out / "faults", cfg)
+    kinds = judge_faults(planted, dropped_rows(run))
+    print(
+        f"{len(rows):,} problems, {sum(k['planted'] for k in kinds.values()):,} faults: {seconds:.0f} s, {peak:.2f} GiB\n"
+    )
+    print_table([{"kind": name, **row} for name, row in kinds.items()])
+    shares = {name: share_found(kinds, of) for name, of in (("exact", EXACT), ("near", NEAR), ("all", tuple(kinds)))}
+    others = [r for r in dropped_rows(run) if r.get("planted") is None and not is_original(r, planted)]
+    right = sum(k["found"] for k in kinds.values())
+    print("\nrecall:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+    print(f"dropped besides: {len(others)}; precision {right / (right + len(others)):.3f}")
+    for row in others:
+        print(
+            f"  {row['step']}: {row['reason']}: {row.get('detail') or row.get('twin') or ''} | {row.get('problem', '')[:150]!r}"
+        )
+    return {"kinds": kinds, "recall": shares, "others": others, "seconds": seconds, "peak_gib": peak,
+            "test_in_train": overlap(args)}  # fmt: skip
+
+
+def overlap(args: argparse.Namespace) -> list[Row]:
+    """What of GSM8K's training set is dropped because of its test set."""
+    folder = args.out / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(args.gsm8k / "test.jsonl", folder / "gsm8k.jsonl")
+    source = {"name": "train", "files": [str(args.gsm8k / "train.jsonl")], "columns": {"problem": "question"}}
+    known = {"benchmarks": ["gsm8k"], "data": str(folder)}
+    run, _, _ = timed_run(
+        args.out / "overlap", {"sources": [source], "steps": ["decontaminate"], "decontaminate": known}
+    )
+    found = dropped_rows(run)
+    print(f"\nGSM8K's training set against its test set: {len(found)} of 7,473 rows")
+    for row in found:
+        print(
+            f"  {row['reason']} ({row.get('share') or row.get('similarity')}), {row['where'].rpartition('/')[2]} and {row['twin']}"
+        )
+        print(f"    {row['problem'][:160]!r}\n    {row.get('twin_text', '')[:160]!r}")
+    return found
+
+
+def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Of every kind how many were planted and found. A copy is found when it or its original is dropped."""
+    steps: dict[str, Counter[str]] = defaultdict(Counter)
+    gone = {r.get("problem"): r for r in dropped}
+    for row in planted:
+        if isinstance(row, str) or row.get("planted"):
+            kind = "malformed line" if isinstance(row, str) else row["planted"]
+            steps[kind]["planted"] += 1
+            if isinstance(row, str):
+                continue
+            texts = [row["question"], row["copy_of"]] if kind.startswith("copy") else [row["question"]]
+            if hit := next((gone[t] for t in texts if t in gone), None):
+                steps[kind]["found"] += 1
+                steps[kind][f"{hit['step']}: {hit['reason']}"] += 1
+    steps["malformed line"]["found"] = sum(r["reason"] == "malformed" for r in dropped)
+    return {
+        kind: {
+            "planted": c.pop("planted"),
+            "found": c.pop("found", 0),
+            "as": ", ".join(f"{k} {v}" for k, v in c.items()),
+        }
+        for kind, c in sorted(steps.items())
+    }
+
+
+def is_original(row: Row, planted: Sequence[Row | str]) -> bool:
+    """Whether a copy was planted of this row: one of the two has to go. Malformed lines are planted as well."""
+    originals = {r.get("copy_of") for r in planted if isinstance(r, dict)}
+    return row["reason"] == "malformed" or row.get("problem") in originals
+
+
+def share_found(kinds: dict[str, dict[str, Any]], of: Iterable[str]) -> float:
+    some = [kinds[k] for k in of]
+    return sum(k["found"] for k in some) / sum(k["planted"] for k in some)
+
+
+# ---- rate ----
+
+
+def rate(args: argparse.Namespace) -> dict[str, Any]:
+    table = []
+    for rows in map(int, args.rows.split(",")):
+        pile = args.out / f"generated_{rows}.jsonl"
+        generate(pile, rows)
+        for processes in map(int, args.processes.split(",")):
+            cfg = {
+                "sources": [{"name": "generated", "files": [str(pile)]}],
+                "steps": ["cleanse", "deduplicate", "decontaminate", "mix"],
+                "decontaminate": {"benchmarks": [], "files": [str(args.out / "known.jsonl")]},
+                "workers": processes,
+            }
+            run, seconds, peak = timed_run(args.out / f"rate_{rows}_{processes}", cfg)
+            steps = {
+                f.parent.name.partition("_")[2]: json.loads(f.read_text())
+                for f in sorted(run.glob("steps/*/summary.json"))
+            }
+            row = {"rows": rows, "processes": processes, "rows/s": round(rows / seconds), "peak GiB": round(peak, 2)}
+            row |= {f"{name}, rows/s": round(rows / max(s["seconds"], 0.1)) for name, s in steps.items()}
+            row["duplicates"] = sum(sum(s.values()) for s in steps["deduplicate"]["dropped"].values())
+            row["known"] = sum(sum(s.values()) for s in steps["decontaminate"]["dropped"].values())
+            table.append(row)
+            shutil.rmtree(run)
+            print(row, flush=True)
+        pile.unlink()
+    print_table(table)
+    return {"table": table}
+
+
+def generate(file: Path, rows: int) -> None:
+    """Texts of random words with numbers, 40 words each; 1 % copies, 1 % near copies, 100 that known.jsonl has."""
+    rng = random.Random(rows)
+    words = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(20_000)]
+    known = [sentence(rng, words) for _ in range(1000)]
+    (file.parent / "known.jsonl").write_text("".join(json.dumps({"problem": p, "answer": "1"}) + "\n" for p in known))
+    recent: list[str] = []
+    with file.open("w") as out:
+        for n in range(rows):
+            kind = n % 100
+            text = sentence(rng, words)
+            if kind == 7:
+                text = rng.choice(recent)
+            elif kind == 57:
+                text = rng.choice(recent).replace(" is ", " was ", 1)
+            elif n % max(1, rows // 100) == 3:
+                text = rng.choice(known).replace(" ", "\n", 3)
+            recent = [*recent[-999:], text]
+            out.write(json.dumps({"problem": text, "answer": str(n % 1000)}) + "\n")
+
+
+def sentence(rng: random.Random, words: Sequence[str]) -> str:
+    some = rng.choices(words, k=34)
+    return (
+        f"{' '.join(some[:15])} is {rng.randint(2, 999)} and {' '.join(some[15:])} is {rng.randint(2, 999)}. How many?"
+    )
+
+
+# ---- both ----
+
+
+def timed_run(folder: Path, cfg: Row) -> tuple[Path, float, float]:
+    """(run directory, seconds, GiB at the peak) of `ringrl data`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    file = folder.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump({"run": str(folder), **cfg}))
+    began, peak = time.monotonic(), 0
+    with open(folder.with_suffix(".log"), "w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "ringrl", "data", str(file)], stdout=log, stderr=log)
+        while process.poll() is None:
+            peak = max(peak, sum(map(proportional_bytes, [process.pid, *descendants(process.pid)])))
+            time.sleep(0.5)
+    if process.returncode:
+        sys.exit(f"{file}: exit code {process.returncode}\n{folder.with_suffix('.log').read_text()[-2000:]}")
+    return folder, time.monotonic() - began, peak / 2**30
+
+
+def proportional_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+    except OSError:  # it ended meanwhile
+        return 0
+
+
+def dropped_rows(run: Path) -> list[Row]:
+    return [row for file in sorted(run.glob("steps/*/dropped.jsonl")) for row in lines(file)]
+
+
+def lines(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(f"{v:,}" if isinstance(v, (int, float)) else str(v) for v in row.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
