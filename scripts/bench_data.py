@@ -1,6 +1,6 @@
 """What `ringrl data` finds, and how fast it is.
 
-    python scripts/bench_data.py faults --gsm8k DIR --math DIR     DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
+    python scripts/bench_data.py faults --gsm8k DIR --math DIR   DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
     python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2
 
 `faults` plants over 500 faults of all kinds (plant.py) among GSM8K's problems, runs the chain and says which were found
@@ -78,9 +78,8 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
     }
     run, seconds, peak = timed_run(args.out / "faults", cfg)
     kinds = judge_faults(planted, dropped_rows(run))
-    print(
-        f"{len(rows):,} problems, {sum(k['planted'] for k in kinds.values()):,} faults: {seconds:.0f} s, {peak:.2f} GiB\n"
-    )
+    faulty = sum(k["planted"] for k in kinds.values())
+    print(f"{len(rows):,} problems, {faulty:,} faults: {seconds:.0f} s, {peak:.2f} GiB\n")
     print_table([{"kind": name, **row} for name, row in kinds.items()])
     shares = {name: share_found(kinds, of) for name, of in (("exact", EXACT), ("near", NEAR), ("all", tuple(kinds)))}
     others = [r for r in dropped_rows(run) if r.get("planted") is None and not is_original(r, planted)]
@@ -88,9 +87,8 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
     print("\nrecall:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
     print(f"dropped besides: {len(others)}; precision {right / (right + len(others)):.3f}")
     for row in others:
-        print(
-            f"  {row['step']}: {row['reason']}: {row.get('detail') or row.get('twin') or ''} | {row.get('problem', '')[:150]!r}"
-        )
+        why = row.get("detail") or row.get("twin") or ""
+        print(f"  {row['step']}: {row['reason']}: {why} | {row.get('problem', '')[:150]!r}")
     return {"kinds": kinds, "recall": shares, "others": others, "seconds": seconds, "peak_gib": peak,
             "test_in_train": overlap(args)}  # fmt: skip
 
@@ -108,9 +106,8 @@ def overlap(args: argparse.Namespace) -> list[Row]:
     found = dropped_rows(run)
     print(f"\nGSM8K's training set against its test set: {len(found)} of 7,473 rows")
     for row in found:
-        print(
-            f"  {row['reason']} ({row.get('share') or row.get('similarity')}), {row['where'].rpartition('/')[2]} and {row['twin']}"
-        )
+        measure = row.get("share") or row.get("similarity")
+        print(f"  {row['reason']} ({measure}), {row['where'].rpartition('/')[2]} and {row['twin']}")
         print(f"    {row['problem'][:160]!r}\n    {row.get('twin_text', '')[:160]!r}")
     return found
 
