@@ -7,6 +7,7 @@ Every step works without its section, on defaults; `steps` says which are taken,
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -23,7 +24,18 @@ class Pile(Source):
     elsewhere) and `responses` (of a teacher); a row of `messages` is a problem with one response."""
 
     name: str = Field(pattern=NAME)  # what reports call it; kept on every row as `source`
+    remove: tuple[str, ...] = ()  # regular expressions; what they match is no part of the problem, e.g. an instruction
     labels: dict[str, str] = {}  # written on every row, e.g. {level: high school}
+
+    @field_validator("remove")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as e:
+                raise ValueError(f"got {pattern!r}, expected a regular expression: {e}") from None
+        return patterns
 
 
 class Teacher(Knobs):

@@ -15,10 +15,12 @@ whether the rest is any good is for later steps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from typing import Any
 
+from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curation import Pile
 from ringrl.data.source import DOMAINS, messages_in, raw_rows, renamed
@@ -67,12 +69,18 @@ def _content(row: Row, source: Pile, where: str) -> Row:
         row = {**row, **_of_conversation(row, where)}
     if not isinstance(row.get("problem"), str) or not row["problem"].strip():
         raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
-    out: Row = {"domain": domain, "problem": row["problem"]}
-    if domain != "code":
+    text = row["problem"]
+    for pattern in source.remove:
+        text = re.sub(pattern, "", text)
+    out: Row = {"domain": domain, "problem": text.strip()}
+    if domain == "code":
+        out |= tests_of(row.get("tests"))
+    else:
         answer = "" if row.get("answer") is None else str(row["answer"])
         out["answer"] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
     if row.get("solutions"):
-        out["solutions"] = _texts(row["solutions"], f"{where}: solutions")
+        solutions = solutions_of(row["solutions"], row.get("language") or "python")
+        out["solutions"] = _texts(solutions, f"{where}: solutions")
     if row.get("responses"):
         out["responses"] = [_response(r, where) for r in _list(row["responses"], f"{where}: responses")]
     return out

@@ -1,4 +1,4 @@
-"""`ringrl data` through the command line: killed in every step and resumed, on any number of processes, the same bytes."""
+"""`ringrl data` through the command line: killed in every step and resumed, on other processes, the same bytes."""
 
 from __future__ import annotations
 

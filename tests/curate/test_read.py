@@ -125,7 +125,7 @@ def test_a_conversation_is_a_problem_with_a_response(tmp_path: Path):
 
 
 def test_a_missing_file_is_the_users(tmp_path: Path):
-    with pytest.raises(DataError, match="nowhere.jsonl: no such data file"):
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: no such data file"):
         all_of(pile(str(tmp_path / "nowhere.jsonl")))
 
 
@@ -136,3 +136,48 @@ def test_shards_hold_all_rows_in_order(tmp_path: Path, size: int):
     assert list(numbers) == list(range(len(parts)))
     assert [r["problem"] for part in parts for r in part if isinstance(r, dict)] == [str(i) for i in range(7)]
     assert {len(part) for part in parts[:-1]} <= {size}
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ([{"input": "1", "output": "2"}], {"tests": [{"input": "1", "output": "2"}]}),
+        ({"inputs": ["1", "3"], "outputs": ["2", "4"]}, {"tests": [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]}),
+        ('{"inputs": [[1]], "outputs": [2], "fn_name": "f"}', {"tests": [{"input": [1], "output": 2}], "entry_point": "f"}),
+        ({"input": ["1"], "output": ["2"]}, {"tests": [{"input": "1", "output": "2"}]}),
+        ({"inputs": ["1", "3"], "outputs": ["2"]}, {"tests": {"inputs": ["1", "3"], "outputs": ["2"]}}),
+        ("assert f(1) == 2", {"tests": "assert f(1) == 2"}),
+        ("[broken", {"tests": "[broken"}),
+    ],
+)  # fmt: skip
+def test_public_forms_of_tests(tmp_path: Path, tests: Any, expected: Row):
+    file = written(tmp_path / "a.jsonl", {"problem": "p", "tests": tests})
+    [row] = all_of(pile(file, domain="code"))
+    assert isinstance(row, dict)
+    assert {k: row[k] for k in ("tests", "entry_point") if k in row} == expected
+
+
+@pytest.mark.parametrize(
+    ("solutions", "more", "expected"),
+    [
+        (["print(1)"], {}, ["print(1)"]),
+        ('["print(1)", "print(2)"]', {}, ["print(1)", "print(2)"]),
+        ({"language": [1, 2, 3, 4], "solution": ["print 1", "int main", "print(1)", "class A"]}, {}, ["print(1)"]),
+        ({"language": [1, 2, 3], "solution": ["print 1", "int main", "print(1)"]}, {"language": "cpp"}, ["int main"]),
+        ("print(1)", {}, ["print(1)"]),
+    ],
+)
+def test_public_forms_of_solutions(tmp_path: Path, solutions: Any, more: Row, expected: list[str]):
+    file = written(tmp_path / "a.jsonl", {"problem": "p", "tests": [], "solutions": solutions, **more})
+    [row] = all_of(pile(file, domain="code"))
+    assert isinstance(row, dict)
+    assert row["solutions"] == expected
+
+
+def test_what_is_no_part_of_the_problem_is_removed(tmp_path: Path):
+    file = written(tmp_path / "a.jsonl", {"problem": "Solve this step by step.\n\n1+1?\n\nRemember the box."})
+    [row] = all_of(pile(file, remove=[r"^Solve this step by step\.\s+", r"\s+Remember the box\.$"]))
+    assert isinstance(row, dict)
+    assert row["problem"] == "1+1?"
+    with pytest.raises(ValueError, match="expected a regular expression"):
+        pile(file, remove=["("])

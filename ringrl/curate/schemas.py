@@ -1,0 +1,49 @@
+"""Tests and accepted programs as public sets have them, in our form. What is in none of these forms is left as it is.
+
+tests      [{"input", "output"}, ...]                     ours
+           {"inputs": [...], "outputs": [...], "fn_name"}  APPS and TACO (their `input_output`); or JSON text of it
+           {"input": [...], "output": [...]}               CodeContests (its `private_tests` and others)
+solutions  [program, ...], or JSON text of it              ours, APPS and TACO
+           {"language": [...], "solution": [...]}          CodeContests, whose languages are numbers
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ringrl.curate.shards import Row
+
+LANGUAGES = {3: "python", 2: "cpp", 4: "java"}  # of CodeContests; 1 is Python 2
+
+
+def tests_of(value: Any) -> Row:
+    """The keys of a row that these tests make: `tests`, and `entry_point` where a function is called."""
+    value = _parsed(value)
+    if not isinstance(value, dict):
+        return {"tests": value}
+    inputs, outputs = (value.get(name, value.get(f"{name}s")) for name in ("input", "output"))
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
+        return {"tests": value}
+    tests = [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
+    name = value.get("fn_name")
+    return {"tests": tests, "entry_point": name} if name else {"tests": tests}
+
+
+def solutions_of(value: Any, language: str) -> Any:
+    """Those in the language."""
+    value = _parsed(value)
+    if isinstance(value, dict) and isinstance(value.get("solution"), list) and isinstance(value.get("language"), list):
+        both = zip(value["language"], value["solution"], strict=False)
+        return [program for number, program in both if LANGUAGES.get(number) == language]
+    return value
+
+
+def _parsed(value: Any) -> Any:
+    """JSON text of a list or an object as these."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):  # it is text after all
+            return value
+    return value
