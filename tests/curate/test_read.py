@@ -138,18 +138,21 @@ def test_shards_hold_all_rows_in_order(tmp_path: Path, size: int):
     assert {len(part) for part in parts[:-1]} <= {size}
 
 
+PAIRS = [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]
+
+
 @pytest.mark.parametrize(
     ("tests", "expected"),
     [
-        ([{"input": "1", "output": "2"}], {"tests": [{"input": "1", "output": "2"}]}),
-        ({"inputs": ["1", "3"], "outputs": ["2", "4"]}, {"tests": [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]}),
-        ('{"inputs": [[1]], "outputs": [2], "fn_name": "f"}', {"tests": [{"input": [1], "output": 2}], "entry_point": "f"}),
-        ({"input": ["1"], "output": ["2"]}, {"tests": [{"input": "1", "output": "2"}]}),
+        (PAIRS, {"tests": PAIRS}),
+        ({"inputs": ["1", "3"], "outputs": ["2", "4"]}, {"tests": PAIRS}),
+        ({"input": ["1", "3"], "output": ["2", "4"]}, {"tests": PAIRS}),
+        ('{"inputs": ["1", "3"], "outputs": ["2", "4"], "fn_name": "f"}', {"tests": PAIRS, "entry_point": "f"}),
         ({"inputs": ["1", "3"], "outputs": ["2"]}, {"tests": {"inputs": ["1", "3"], "outputs": ["2"]}}),
         ("assert f(1) == 2", {"tests": "assert f(1) == 2"}),
         ("[broken", {"tests": "[broken"}),
     ],
-)  # fmt: skip
+)
 def test_public_forms_of_tests(tmp_path: Path, tests: Any, expected: Row):
     file = written(tmp_path / "a.jsonl", {"problem": "p", "tests": tests})
     [row] = all_of(pile(file, domain="code"))
