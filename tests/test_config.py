@@ -13,15 +13,16 @@ from pydantic import ValidationError
 
 from ringrl.cli import cli
 from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig
+from ringrl.curation import DataConfig
 from ringrl.errors import ConfigError
 from ringrl.knobs import Knobs, dump, load, read, resolve
 from ringrl.plan.dry_run import arithmetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BY_NAME = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig, "eval": EvalConfig, "run": PipelineConfig,
-           "demo": PipelineConfig}  # fmt: skip
+           "demo": PipelineConfig, "data": DataConfig}  # fmt: skip
 BY_KEY = {"validation": SFTConfig, "probe": SelectConfig, "stages": RLConfig, "benchmarks": EvalConfig,
-          "sft": PipelineConfig}  # fmt: skip
+          "sft": PipelineConfig, "sources": DataConfig}  # fmt: skip
 
 
 def sft(**more: Any) -> dict[str, Any]:
