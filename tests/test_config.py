@@ -83,7 +83,14 @@ def test_every_shipped_configuration_parses_and_survives_being_written(path: Pat
     assert arithmetic(cfg)
 
 
-COMMANDS = {SFTConfig: "sft", SelectConfig: "select-ckpt", RLConfig: "rl", EvalConfig: "eval", PipelineConfig: "run"}
+COMMANDS = {
+    DataConfig: "data",
+    SFTConfig: "sft",
+    SelectConfig: "select-ckpt",
+    RLConfig: "rl",
+    EvalConfig: "eval",
+    PipelineConfig: "run",
+}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
