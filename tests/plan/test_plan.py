@@ -219,7 +219,7 @@ def test_nothing_heavy_is_loaded(model: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "args", "part"),
     [
-        ("run: r\n", (), "my.yaml: got keys run, expected one of sft, stages, benchmarks, probe, validation"),
+        ("run: r\n", (), "my.yaml: got keys run, expected one of sft, sources, stages, benchmarks, probe, validation"),
         ("run: r\nmodel: m\nprobe: {files: [a]}\n", ("--gpu", "h300"), "--gpu: got 'h300', expected one of a100, h100"),
     ],
 )
