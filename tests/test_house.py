@@ -17,7 +17,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"start", "launch", "machine", "display", "report", "plots", "plan"},  # the parent process
+    {"start", "launch", "machine", "display", "report", "report_data", "page", "plots", "plan"},  # the parent process
     {"policy", "rollout", "rewards", "sandbox", "data", "curate", "evals", "models"},
     {"algo"},
     {"types"},

@@ -1,0 +1,160 @@
+"""The material that pages are made of: reading what a run recorded, and HTML for words, tables and figures.
+
+Lives here: what any page needs. Not here: what a page says (`report.py`, `report_data.py`), drawing (`plots.py`).
+Invariant: what is not of type `Html` is escaped on its way into a page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringrl import plots
+from ringrl.plots import Panel, Row, has
+
+Spec = Sequence[tuple[str, str]]  # (what it is called, its key); a name that ends in % is a share
+CSS = """
+:root { color-scheme: light dark; --page:#f5f6f8; --card:#ffffff; --ink:#23272e; --soft:#5c6470;
+--axis:#8a9099; --grid:#e4e6ea; --good:#1c7c54; --bad:#b3363b; --mark:#eaf1fa; --c0:#2f6db5; --c1:#d17a22;
+--c2:#2b9475; --c3:#8659b5; --c4:#c2484d; --c5:#6f7782 } @media (prefers-color-scheme: dark) { :root {
+--page:#15181c; --card:#1d2126; --ink:#dfe3e8; --soft:#9aa3af; --axis:#757e8a; --grid:#2f353d;
+--good:#5cc596; --bad:#ec7f83; --mark:#24344a; --c0:#6ea8e8; --c1:#e9a258; --c2:#56bf9f; --c3:#b48ee0;
+--c4:#e57b80; --c5:#9aa3af } } * { box-sizing:border-box } body { margin:0; background:var(--page);
+color:var(--ink); font:15px/1.5 system-ui,sans-serif } main { max-width:1320px; margin:0 auto; padding:32px
+24px 64px } h1 { font-size:26px; margin:0 } h2 { font-size:20px; margin:44px 0 12px; padding-top:16px;
+border-top:1px solid var(--grid) } h2 small { color:var(--soft); font-weight:400 } h3 { font-size:14px;
+margin:0 0 4px } p { margin:6px 0 } .soft, figcaption { color:var(--soft); font-size:13px } nav a {
+color:var(--c0); text-decoration:none; margin-right:16px } .tiles { display:flex; flex-wrap:wrap; gap:12px
+36px; margin:12px 0 20px } .tiles div { color:var(--soft); font-size:13px } .tiles b { display:block;
+color:var(--ink); font-size:17px; font-weight:600; font-variant-numeric:tabular-nums; overflow-wrap:anywhere
+} .plots { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(390px,100%),1fr)); gap:16px;
+align-items:start } figure, .sheet { margin:0; background:var(--card); border:1px solid var(--grid);
+border-radius:8px; padding:14px 16px } .sheet { overflow-x:auto; margin:12px 0 } svg { display:block;
+width:100%; height:auto } svg text { fill:var(--ink) } table { border-collapse:collapse; width:100%;
+font-variant-numeric:tabular-nums; font-size:14px } th { text-align:left; color:var(--soft);
+font-weight:500; font-size:13px } td, th { padding:6px 14px 6px 8px; border-bottom:1px solid var(--grid);
+white-space:nowrap } tr:last-child td { border-bottom:0 } tr.marked td { background:var(--mark);
+font-weight:600 } .good { color:var(--good) } .bad { color:var(--bad) } .faint { opacity:.62 } details {
+margin:8px 0 } summary { cursor:pointer; color:var(--soft) } details.card { border:1px solid var(--grid);
+border-radius:6px; padding:4px 12px; background:var(--card) } pre { white-space:pre-wrap;
+overflow-wrap:anywhere; font:12.5px/1.5 ui-monospace,monospace } @media (min-width:880px) { .wide {
+grid-column:span 2 } } .filter label { margin-left:14px; color:var(--soft) } .r.pass > summary {
+color:var(--good) } .r.fail > summary, .r.error > summary { color:var(--bad) }
+"""
+
+
+def document(name: str, kind: str, body: str, more_css: str = "") -> str:
+    """A whole page that loads nothing."""
+    name = esc(name)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: {kind}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<style>{CSS}{more_css}</style></head>\n<body><main><h1>{name}</h1><p class="soft">ringrl, {kind}</p>{body}'
+        "</main></body></html>\n"
+    )
+
+
+# ---- files ----
+
+
+def records(path: Path) -> tuple[list[Row], int]:
+    """Rows of a JSONL file, and how many lines could not be read."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line] if path.is_file() else []
+    rows = [row for row in map(parsed, lines) if row]
+    return rows, len(lines) - len(rows)
+
+
+def read_object(path: Path) -> Row:
+    return parsed(path.read_text(errors="replace")) if path.is_file() else {}
+
+
+def parsed(text: str) -> Row:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def middle_left_out(text: str) -> str:
+    if len(text) <= 5000:
+        return text
+    return f"{text[:3000]}\n\n[… {len(text) - 4500:,} characters left out …]\n\n{text[-1500:]}"
+
+
+# ---- words: numbers as text, text as HTML ----
+
+
+class Html(str):
+    """Text that is HTML already; any other text is escaped on its way into the page."""
+
+
+def esc(value: Any) -> str:
+    return value if isinstance(value, Html) else html.escape(str(value))
+
+
+def show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def share(row: Row, key: str) -> str:
+    """A share in percent, with its standard error where the row has one (`se` belongs to `avg`)."""
+    if row.get(key) is None:
+        return "–"
+    error = row.get("se" if key == "avg" else f"{key}_se")
+    return f"{100 * row[key]:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def facts(row: Row, spec: Spec) -> list[tuple[str, str]]:
+    return [(name, share(row, key) if name.endswith("%") else show(row.get(key))) for name, key in spec]
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def total(rows: Iterable[Row], *keys: str) -> Any:
+    return sum(row.get(key) or 0 for row in rows for key in keys)
+
+
+def table(columns: Spec, rows: Iterable[Row], marked: int = -1) -> str:
+    return grid([name for name, _ in columns], [[v for _, v in facts(row, columns)] for row in rows], marked)
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1) -> str:
+    text = "<tr>" + "".join(f"<th>{esc(cell)}</th>" for cell in header) + "</tr>"
+    for i, row in enumerate(rows):
+        opening = '<tr class="marked">' if i == marked else "<tr>"
+        text += opening + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>"
+    return f'<div class="sheet"><table>{text}</table></div>'
+
+
+def tiles(*facts: tuple[str, Any]) -> str:
+    shown = "".join(f"<div>{esc(name)}<b>{esc(value)}</b></div>" for name, value in facts if value not in ("", "–"))
+    return f'<div class="tiles">{shown}</div>'
+
+
+def figure(title: str, svg: str, caption: str, wide: bool = False) -> str:
+    opening = '<figure class="wide">' if wide else "<figure>"
+    return f"{opening}<h3>{esc(title)}</h3>{svg}<figcaption>{esc(caption)}</figcaption></figure>"
+
+
+def figures(figures: Iterable[str]) -> str:
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def panels(which: Iterable[Panel], rows: Sequence[Row], x: str) -> list[str]:
+    shown = [panel for panel in which if has(rows, *(key for key, _ in panel.curves))]
+    svgs = [plots.svg(lambda ax, p=panel: plots.draw_panel(ax, p, rows, x), rows) for panel in shown]
+    return [figure(panel.title, svg, panel.caption) for panel, svg in zip(shown, svgs, strict=True)]
+
+
+def folded(title: str, text: str) -> str:
+    return f'<details class="card"><summary>{esc(title)}</summary><pre>{esc(text)}</pre></details>'
