@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,20 @@ border-radius:6px; padding:4px 12px; background:var(--card) } pre { white-space:
 overflow-wrap:anywhere; font:12.5px/1.5 ui-monospace,monospace } @media (min-width:880px) { .wide {
 grid-column:span 2 } } .filter label { margin-left:14px; color:var(--soft) } .r.pass > summary {
 color:var(--good) } .r.fail > summary, .r.error > summary { color:var(--bad) }
+td:has(> .num), th:has(> .num) { text-align:right } .bar { display:flex; width:240px; height:13px;
+background:var(--grid); border-radius:3px; overflow:hidden } .bar i { background:var(--c0) } .bar b {
+background:var(--c4) } .bar.short { width:120px } h3.part { font-size:17px; margin:36px 0 8px } .pair {
+display:grid; grid-template-columns:repeat(auto-fit,minmax(min(340px,100%),1fr)); gap:0 24px } .example {
+border-top:1px solid var(--grid); padding:8px 0 } mark { background:var(--mark); color:inherit;
+border-bottom:2px solid var(--c1) } .sheet.fit { width:fit-content; max-width:100% } .plots .sheet {
+margin:0 } .plots + .sheet, .sheet + .plots { margin-top:16px } .why { white-space:normal;
+color:var(--soft) }
 """
+# what a reader would not see: control characters, those that turn the direction of writing or have no width, halves of
+# pairs. They are shown by their numbers.
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def document(name: str, kind: str, body: str, more_css: str = "") -> str:
@@ -92,7 +106,12 @@ class Html(str):
 
 
 def esc(value: Any) -> str:
-    return value if isinstance(value, Html) else html.escape(str(value))
+    """As HTML that says what is there."""
+    return value if isinstance(value, Html) else html.escape(UNSEEN.sub(_numbered, str(value)))
+
+
+def _numbered(character: re.Match[str]) -> str:
+    return f"⟨U+{ord(character[0]):04X}⟩"
 
 
 def show(value: Any) -> str:
@@ -113,6 +132,10 @@ def facts(row: Row, spec: Spec) -> list[tuple[str, str]]:
     return [(name, share(row, key) if name.endswith("%") else show(row.get(key))) for name, key in spec]
 
 
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "–"
+
+
 def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -128,12 +151,25 @@ def table(columns: Spec, rows: Iterable[Row], marked: int = -1) -> str:
     return grid([name for name, _ in columns], [[v for _, v in facts(row, columns)] for row in rows], marked)
 
 
-def grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1) -> str:
+def grid(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: int = -1, fit: bool = False) -> str:
+    """fit: no wider than it must be."""
     text = "<tr>" + "".join(f"<th>{esc(cell)}</th>" for cell in header) + "</tr>"
     for i, row in enumerate(rows):
         opening = '<tr class="marked">' if i == marked else "<tr>"
         text += opening + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>"
-    return f'<div class="sheet"><table>{text}</table></div>'
+    return f'<div class="sheet{" fit" * fit}"><table>{text}</table></div>'
+
+
+def num(value: Any) -> Html:
+    """A cell of a column of numbers, or what stands above it."""
+    return Html(f'<span class="num">{esc(show(value))}</span>')
+
+
+def bar(share: float, lost: float = 0.0, short: bool = False) -> Html:
+    """A cell with a bar of one colour, and what was lost of it in another."""
+    widths = (min(1.0, max(0.0, value)) * 100 for value in (share, lost))
+    parts = "".join(f'<{tag} style="width:{w:.2f}%"></{tag}>' for tag, w in zip("ib", widths, strict=True))
+    return Html(f'<div class="bar{" short" * short}">{parts}</div>')
 
 
 def tiles(*facts: tuple[str, Any]) -> str:
@@ -144,6 +180,12 @@ def tiles(*facts: tuple[str, Any]) -> str:
 def figure(title: str, svg: str, caption: str, wide: bool = False) -> str:
     opening = '<figure class="wide">' if wide else "<figure>"
     return f"{opening}<h3>{esc(title)}</h3>{svg}<figcaption>{esc(caption)}</figcaption></figure>"
+
+
+def details(title: str, content: str, opened: bool = False) -> Html:
+    """HTML, folded."""
+    mark = " open" * opened
+    return Html(f'<details class="card"{mark}><summary>{esc(title)}</summary>{content}</details>')
 
 
 def figures(figures: Iterable[str]) -> str:

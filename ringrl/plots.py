@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -216,6 +217,36 @@ def draw_tokens(ax: Any, rows: Sequence[Row]) -> None:
     ax.set(xlabel="optimizer step", ylabel="tokens per step")
     ax.set_ylim(bottom=0)
     _ticks(ax.yaxis, "tokens")
+
+
+def draw_characters(ax: Any, counts: Mapping[str, Mapping[int, int]], per_decade: int = 8) -> None:
+    """Histograms of texts' lengths by group, {characters: texts}, in shares of a group."""
+    for (name, lengths), color in zip(counts.items(), cycle(PALETTE), strict=False):
+        bins = Counter[int]()
+        for length, texts in lengths.items():
+            bins[math.floor(math.log10(max(1, length)) * per_decade)] += texts
+        places = range(min(bins), max(bins) + 1)
+        heights = [bins[i] / bins.total() for i in places]
+        edges = [10 ** (i / per_decade) for i in (*places, places.stop)]
+        ax.stairs(heights, edges, color=color, label=name or "all", linewidth=1.5)
+    ax.set(xscale="log", xlabel="characters", ylabel="share")
+    _ticks(ax.xaxis, "tokens")
+    _ticks(ax.yaxis, "percent")
+
+
+def draw_rates(ax: Any, kept: Mapping[float, int], dropped: Mapping[float, int]) -> None:
+    """Problems by pass rate, {rate: problems}, those dropped on top, in shares of all that were graded."""
+    rates = sorted({*kept, *dropped})
+    number = sum(kept.values()) + sum(dropped.values())
+    width = 0.8 * min([b - a for a, b in pairwise(rates)] + [0.1])
+    below = [kept.get(rate, 0) / number for rate in rates]
+    above = [dropped.get(rate, 0) / number for rate in rates]
+    ax.bar(rates, below, width, color=PALETTE[0], label="kept")
+    if any(above):
+        ax.bar(rates, above, width, below, color=PALETTE[4], label="dropped")
+    ax.set(xlabel="pass rate", ylabel="share of problems", xlim=(-0.06, 1.06))
+    _ticks(ax.xaxis, "percent")
+    _ticks(ax.yaxis, "percent")
 
 
 def draw_selection(top: Any, bottom: Any, selection: Row) -> None:

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ringrl import page, plots
+from ringrl.accounts import step_folders
 from ringrl.children import write_atomic
 from ringrl.page import Html, esc, share, show
 from ringrl.plots import Row, has
+from ringrl.report_data import data_section
 
 __all__ = ["write_picture", "write_report"]
 
@@ -69,7 +71,8 @@ def write_picture(run_dir: Path, path: Path) -> Path:
 
 def _page(run: Path) -> str:
     folders = (*(run / name for name in ("sft", "select", "rl", "general")), *sorted(run.glob("eval_*")))
-    parts = [part for part in folders if part.is_dir()]
+    data = [run / "data"] if step_folders(run / "data") else []  # a run of `ringrl data` has a folder data/, too
+    parts = data + [part for part in folders if part.is_dir()]
     if parts or (run / "summary.json").is_file():
         links = "".join(f'<a href="#{esc(part.name)}">{esc(part.name)}</a>' for part in parts)
         kind, own = "pipeline", f"<nav>{links}</nav>{_summary(run)}{_origin(run)}"
@@ -86,7 +89,9 @@ def _page(run: Path) -> str:
 
 def _section(run: Path, alone: bool = False) -> tuple[str, str]:
     """What kind of run this is, told by its files, and its section; on a page of its own with more to read."""
-    if (run / "selection.json").is_file():
+    if step_folders(run):
+        kind, section = "data", data_section(run)
+    elif (run / "selection.json").is_file():
         kind, section = "checkpoint selection", _selection_section(page.read_object(run / "selection.json"))
     elif (run / "results.json").is_file():
         kind, section = "evaluation", _eval_section(page.read_object(run / "results.json"))

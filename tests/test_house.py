@@ -17,7 +17,10 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"start", "launch", "machine", "display", "report", "report_data", "page", "plots", "plan"},  # the parent process
+    {  # the parent process
+        *("start", "launch", "machine", "display", "plan"),
+        *("report", "report_data", "report_dropped", "accounts", "page", "plots"),
+    },
     {"policy", "rollout", "rewards", "sandbox", "data", "curate", "evals", "models"},
     {"algo"},
     {"types"},

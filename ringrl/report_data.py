@@ -1,0 +1,221 @@
+"""The section of a `ringrl data` run: what is left of the rows and in which files, what was dropped and why, and what
+the rest looks like. Lives here: what is said, in which order. Not here: what was dropped (`report_dropped.py`), where
+numbers come from (`accounts.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ringrl import accounts, page, plots
+from ringrl.accounts import Account, Tally
+from ringrl.page import Html, bar, esc, num, percent, show
+from ringrl.plots import Row
+from ringrl.report_dropped import contamination, dropped_section
+
+VALUES = 15  # of a label, listed
+REASONS = 3  # in the table of steps
+
+
+def data_section(run: Path) -> str:
+    steps = accounts.accounts(run)
+    config = _config(run)
+    made = accounts.outputs(run)
+    without = [f.name for f in accounts.step_folders(run) if f not in [step.folder for step in steps]]
+    note = f'<p class="soft">Not finished, or without a summary: {esc(", ".join(without))}.</p>' if without else ""
+    if not steps:
+        return note or '<p class="soft">Nothing is recorded yet.</p>'
+    return (
+        _headline(steps, made)
+        + _flow(steps)
+        + note
+        + _outputs(run, made, config)
+        + _sources(steps)
+        + dropped_section(run, steps)
+        + "".join(contamination(step) for step in steps if step.name == "decontaminate")
+        + "".join(_difficulty(step) for step in steps if step.name == "grade")
+        + _content(run, steps, made, config)
+    )
+
+
+# ---- how many ----
+
+
+def _headline(steps: Sequence[Account], made: Row) -> str:
+    read, left = steps[0].came.total(), steps[-1].kept.total()
+    return page.tiles(
+        ("rows read", show(read)),
+        ("left", f"{left:,} ({percent(left, read)} %)"),
+        ("dropped", show(read - left)),
+        ("sources", show(len(steps[0].came))),
+        *((f"rows of {name}", show(output.get("rows"))) for name, output in made.items()),
+        ("time", page.duration(sum(step.seconds for step in steps))),
+    )
+
+
+def _flow(steps: Sequence[Account]) -> str:
+    """The way of the rows through the steps, with a bar of what each left and took."""
+    read = steps[0].came.total() or 1
+    header = ["step", num("rows in"), num("kept"), num("dropped"), num("%"), "of all rows read: kept, dropped here",
+              num("time"), num("rows/s"), "most often"]  # fmt: skip
+    rows = []
+    for step in steps:
+        came, kept = step.came.total(), step.kept.total()
+        shown = bar(kept / read, step.lost / read)
+        rate = num(round(came / step.seconds)) if step.seconds else num("–")
+        numbers = [num(came), num(kept), num(step.lost), num(percent(step.lost, came)), shown]
+        rows.append([step.name, *numbers, num(page.duration(step.seconds)), rate, _most(step)])
+    return page.grid(header, rows)
+
+
+def _most(step: Account) -> Html:
+    said = [f"{reason} {n:,}" for reason, n in step.reasons.most_common(REASONS)]
+    more = ["…"] * (len(step.dropped) > REASONS)
+    note = f" ({step.responses:,} are responses of rows that went on)" if step.responses else ""
+    return Html(f'<div class="why">{esc(", ".join(said + more) + note)}</div>')
+
+
+def _sources(steps: Sequence[Account]) -> str:
+    """What every step left of every source."""
+    names = list(steps[0].came | steps[-1].kept)
+    if len(names) < 2:
+        return ""
+    header = ["source", num("rows"), *(num(step.name) for step in steps), num("left, %"), ""]
+    rows = []
+    for name in names:
+        read, left = steps[0].came[name], steps[-1].kept[name]
+        cells = [_change(step.kept[name], step.came[name]) for step in steps]
+        rows.append([name, num(read), *cells, num(percent(left, read)), bar(left / (read or 1), short=True)])
+    return '<h3 class="part">Rows left, by source</h3>' + page.grid(header, rows)
+
+
+def _change(kept: int, came: int) -> Html:
+    lost = f' <span class="bad">−{came - kept:,}</span>' if came > kept else ""
+    return Html(f'<span class="num">{kept:,}{lost}</span>')
+
+
+def _outputs(run: Path, made: Row, config: Row) -> str:
+    if not made:
+        return ""
+    header = ["file", num("rows"), "domains", "sources", "sha256"]
+    rows = [
+        [f"data/{name}.jsonl", num(o.get("rows")), _mix(o.get("domains", {})), _mix(o.get("sources", {})),
+         str(o.get("sha256", ""))[:12]]
+        for name, o in made.items()
+    ]  # fmt: skip
+    wanted = [o for o in config.get("mix", {}).get("outputs", ()) if o.get("name") in made]
+    return '<h3 class="part">Outputs</h3>' + page.grid(header, rows) + _wanted(made, wanted)
+
+
+def _wanted(made: Row, outputs: Sequence[Row]) -> str:
+    """Shares and caps asked for, against those there are."""
+    rows: list[list[Any]] = []
+    for output in outputs:
+        domains, sources = Counter(made[output["name"]].get("domains", {})), made[output["name"]].get("sources", {})
+        weights = output.get("weights") or {}
+        for domain, weight in weights.items():
+            got = [num(percent(domains[domain], domains.total())), num(domains[domain])]
+            rows.append([output["name"], domain, num(percent(weight, sum(weights.values())) + " %"), *got])
+        for source, cap in (output.get("caps") or {}).items():
+            n = sources.get(source, 0)
+            rows.append([output["name"], source, num(f"at most {cap:,}"), num(percent(n, domains.total())), num(n)])
+    header = ["output", "domain or source", num("asked for"), num("there are, %"), num("rows")]
+    return page.grid(header, rows, fit=True) if rows else ""
+
+
+def _mix(counts: dict[str, int]) -> Html:
+    total = sum(counts.values())
+    said = ", ".join(f"{name or '–'} {percent(n, total)} %" for name, n in Counter(counts).most_common())
+    return Html(f'<div class="why">{esc(said)}</div>')
+
+
+# ---- what is left ----
+
+
+def _difficulty(step: Account) -> str:
+    """Pass rates of what was graded, and the teachers'."""
+    rest = [f for f in (step.folder / "dropped.jsonl",) if f.is_file()]
+    every = accounts.stride([*step.files, *rest])
+    kept, dropped = accounts.tally(step.files, every), accounts.tally(rest, every)
+    drawn = []
+    for domain in dict.fromkeys([*kept.rates, *dropped.rates]):
+        left, gone = kept.rates.get(domain, Counter()), dropped.rates.get(domain, Counter())
+        svg = plots.svg(lambda ax, a=left, b=gone: plots.draw_rates(ax, a, b))
+        caption = "Pass rates of the first teacher. What is always or never solved teaches RL nothing."
+        drawn.append(page.figure(f"Difficulty, {domain}" if domain else "Difficulty", svg, caption))
+    if not drawn:
+        return ""
+    graded = {name: [kept.teachers.get(name, (0.0, 0)), dropped.teachers.get(name, (0.0, 0))]
+              for name in {**kept.teachers, **dropped.teachers}}  # fmt: skip
+    rows = [[name, num(n := sum(p[1] for p in parts)), num(percent(sum(p[0] for p in parts), n))]
+            for name, parts in graded.items()]  # fmt: skip
+    means = page.grid(["teacher", num("problems"), num("mean pass rate, %")], rows, fit=True) if rows else ""
+    title = '<h3 class="part">Difficulty</h3>'
+    return title + _sampled(every) + page.figures(drawn) + means
+
+
+def _content(run: Path, steps: Sequence[Account], made: Row, config: Row) -> str:
+    """Lengths and labels of the outputs, or of the rows that the last step kept."""
+    sets = {name: [run / "data" / f"{name}.jsonl"] for name in made if (run / "data" / f"{name}.jsonl").is_file()}
+    labels = _labels(config) if sets else ("domain", "source", *_labels(config))
+    sets = sets or {"": steps[-1].files}
+    every = accounts.stride([f for files in sets.values() for f in files])
+    found = Tally()
+    for name, files in sets.items():
+        for line in accounts.lines(files, every):
+            found.add(line, labels, name if len(sets) > 1 else "")
+    lost = f'<p class="soft">{found.broken} line(s) could not be read and are left out.</p>' if found.broken else ""
+    lengths = _lengths({"problems": found.problems, "responses": found.responses})
+    tables = page.figures(_values(label, counts) for label, counts in found.labels.items())
+    if not found.rows and not found.broken:
+        return ""
+    return f'<h3 class="part">What is left</h3>{_sampled(every)}{lost}{lengths}{tables}'
+
+
+def _lengths(kinds: dict[str, dict[str, Counter[int]]]) -> str:
+    drawn, rows = [], []
+    for kind, groups in kinds.items():
+        if groups:
+            svg = plots.svg(lambda ax, groups=groups: plots.draw_characters(ax, groups))
+            caption = "On a logarithmic scale; every curve in shares of its own."
+            drawn.append(page.figure(f"Length of {kind}", svg, caption))
+        for name, counts in groups.items():
+            ends = (accounts.quantile(counts, 0.5), accounts.quantile(counts, 0.95), max(counts))
+            rows.append([f"{kind}, {name}" if name else kind, num(counts.total()), *map(num, ends)])
+    header = ["characters of", num("texts"), num("median"), num("95 % within"), num("longest")]
+    return page.figures(drawn) + page.grid(header, rows, fit=True) if rows else ""
+
+
+def _values(label: str, counts: Counter[str]) -> str:
+    """A label's values, the most frequent first."""
+    most, total = counts.most_common(VALUES), counts.total()
+    if others := total - sum(n for _, n in most):
+        most.append((accounts.OTHERS, others))
+    rows = [[value, num(n), num(percent(n, total)), bar(n / total, short=True)] for value, n in most]
+    return page.grid([label, num("rows"), num("%"), ""], rows, fit=True)
+
+
+def _labels(config: Row) -> tuple[str, ...]:
+    """The names of all labels that rows may have."""
+    annotate, sources = config.get("annotate") or {}, config.get("sources") or ()
+    named = [*(annotate.get("rules") or {}), *(annotate.get("values") or {})]
+    return tuple(dict.fromkeys(["level", "topic", *named, *(k for s in sources for k in s.get("labels") or {})]))
+
+
+def _sampled(every: int) -> str:
+    text = f"From a sample: every {every}th mebibyte of the files."
+    return f'<p class="soft">{text}</p>' if every > 1 else ""
+
+
+def _config(run: Path) -> Row:
+    file = run / "config.yaml"
+    try:
+        found = yaml.safe_load(file.read_text(errors="replace")) if file.is_file() else {}
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
