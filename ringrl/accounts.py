@@ -24,6 +24,7 @@ MOST_BYTES = 256 << 20  # to parse of one set: seconds
 BLOCK = 1 << 20
 MOST_VALUES = 1000  # of a label, told apart
 OTHERS = "(others)"
+TEACHERS = (("pass_rates", "pass rate"), ("agreement", "agreement"), ("lengths", "tokens"))  # keys of graded rows
 ROLES = ("user", "assistant")
 
 
@@ -156,7 +157,7 @@ class Tally:
     problems: dict[str, Counter[int]] = field(default_factory=dict)  # characters -> problems
     responses: dict[str, Counter[int]] = field(default_factory=dict)
     rates: dict[str, Counter[float]] = field(default_factory=dict)  # pass rate -> problems
-    teachers: dict[str, tuple[float, int]] = field(default_factory=dict)  # (sum of pass rates, problems)
+    teachers: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)  # sums and numbers of TEACHERS
     labels: dict[str, Counter[str]] = field(default_factory=dict)  # of all groups
     broken: int = 0  # lines
 
@@ -173,11 +174,13 @@ class Tally:
             self.problems.setdefault(group, Counter())[three_digits(len(asked))] += 1
         for answer in answers:
             self.responses.setdefault(group, Counter())[three_digits(len(answer))] += 1
-        if isinstance(rate := row.get("pass_rate"), int | float):
+        rates = row.get("pass_rates") or {}
+        if (rate := row.get("pass_rate", next(iter(rates.values()), None))) is not None:
             self.rates.setdefault(group, Counter())[round(rate, 2)] += 1
-        for teacher, value in (row.get("pass_rates") or {}).items():
-            total, n = self.teachers.get(teacher, (0.0, 0))
-            self.teachers[teacher] = (total + value, n + 1)
+        for key, name in TEACHERS:
+            for teacher, value in (row.get(key) or {}).items():
+                total, n = self.teachers.setdefault(teacher, {}).get(name, (0.0, 0))
+                self.teachers[teacher][name] = (total + value, n + 1)
         for label in labels:
             if (value := row.get(label)) is not None:
                 counts = self.labels.setdefault(label, Counter())

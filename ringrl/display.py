@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,10 +22,34 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ringrl.accounts import accounts, outputs
+from ringrl.page import duration, percent
 from ringrl.run import show, step_line
 
 PLAIN_WIDTH = 160  # of tables, without a terminal
 PLAIN_EVERY_S = 5.0  # without a terminal, at most one step line in this time
+
+
+def show_chain(run: Path, reported: bool) -> None:
+    """What a finished run of `ringrl data` made of its rows, and the files to look at."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=True, highlight=False, width=PLAIN_WIDTH)
+    table = Table("step", box=SIMPLE_HEAD)
+    for name in ("rows in", "kept", "dropped", "%", "time", "rows/s"):
+        table.add_column(name, justify="right")
+    steps = accounts(run)
+    whole = replace(steps[-1], name="all", came=steps[0].came, seconds=sum(step.seconds for step in steps))
+    for step in (*steps, whole):
+        came, kept = step.came.total(), step.kept.total()
+        numbers = (f"{came:,}", f"{kept:,}", f"{step.lost:,}", percent(step.lost, came), duration(step.seconds))
+        speed = f"{came / step.seconds:,.0f}" if step.seconds else ""
+        table.add_row(step.name, *numbers, speed, style="bold" if step is whole else "")
+    console.print(table)
+    for name, facts in outputs(run).items():
+        console.print(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines", soft_wrap=True, markup=False)
+    if reported:
+        console.print(f"{run}/report.html", soft_wrap=True, markup=False)
 
 
 class Display:

@@ -53,7 +53,7 @@ def _headline(steps: Sequence[Account], made: Row) -> str:
         ("left", f"{left:,} ({percent(left, read)} %)"),
         ("dropped", show(read - left)),
         ("sources", show(len(steps[0].came))),
-        *((f"rows of {name}", show(output.get("rows"))) for name, output in made.items()),
+        *((f"data/{name}.jsonl", f"{output.get('lines', 0):,} lines") for name, output in made.items()),
         ("time", page.duration(sum(step.seconds for step in steps))),
     )
 
@@ -102,12 +102,14 @@ def _change(kept: int, came: int) -> Html:
 def _outputs(run: Path, made: Row, config: Row) -> str:
     if not made:
         return ""
-    header = ["file", num("rows"), "domains", "sources", "sha256"]
-    rows = [
-        [f"data/{name}.jsonl", num(o.get("rows")), _mix(o.get("domains", {})), _mix(o.get("sources", {})),
-         str(o.get("sha256", ""))[:12]]
-        for name, o in made.items()
-    ]  # fmt: skip
+    header = ["file", num("lines"), num("problems"), "domains", "sources", "sha256"]
+    rows = []
+    for name, facts in made.items():
+        short = facts.get("wanted", 0) > facts.get("problems", 0)
+        problems = f"{facts.get('problems', 0):,}" + f" of {facts.get('wanted'):,} asked for" * short
+        mixed = [_mix(facts.get(key, {})) for key in ("domains", "sources")]
+        digest = str(facts.get("sha256", ""))[:12]
+        rows.append([f"data/{name}.jsonl", num(facts.get("lines")), num(problems), *mixed, digest])
     wanted = [o for o in config.get("mix", {}).get("outputs", ()) if o.get("name") in made]
     return '<h3 class="part">Outputs</h3>' + page.grid(header, rows) + _wanted(made, wanted)
 
@@ -150,13 +152,28 @@ def _difficulty(step: Account) -> str:
         drawn.append(page.figure(f"Difficulty, {domain}" if domain else "Difficulty", svg, caption))
     if not drawn:
         return ""
-    graded = {name: [kept.teachers.get(name, (0.0, 0)), dropped.teachers.get(name, (0.0, 0))]
-              for name in {**kept.teachers, **dropped.teachers}}  # fmt: skip
-    rows = [[name, num(n := sum(p[1] for p in parts)), num(percent(sum(p[0] for p in parts), n))]
-            for name, parts in graded.items()]  # fmt: skip
-    means = page.grid(["teacher", num("problems"), num("mean pass rate, %")], rows, fit=True) if rows else ""
+    means = _teachers([kept, dropped])
     title = '<h3 class="part">Difficulty</h3>'
     return title + _sampled(every) + page.figures(drawn) + means
+
+
+def _teachers(tallies: Sequence[Tally]) -> str:
+    """What each made of the problems, on average."""
+    rows = []
+    for teacher in dict.fromkeys(name for t in tallies for name in t.teachers):
+        row: Row = {"name": teacher}
+        for _, name in accounts.TEACHERS:
+            parts = [t.teachers.get(teacher, {}).get(name, (0.0, 0)) for t in tallies]
+            number = sum(n for _, n in parts)
+            row[name] = sum(total for total, _ in parts) / number if number else None
+            row["problems"] = max(row.get("problems", 0), number)
+        rows.append(row)
+    header = ["teacher", *map(num, ("problems", "mean pass rate, %", "mean agreement, %", "mean length, tokens"))]
+    cells = []
+    for r in rows:
+        shares = [num(page.share(r, key)) for key in ("pass rate", "agreement")]
+        cells.append([r["name"], num(r["problems"]), *shares, num(r["tokens"])])
+    return page.grid(header, cells, fit=True) if rows else ""
 
 
 def _content(run: Path, steps: Sequence[Account], made: Row, config: Row) -> str:
@@ -187,7 +204,7 @@ def _lengths(kinds: dict[str, dict[str, Counter[int]]]) -> str:
         for name, counts in groups.items():
             ends = (accounts.quantile(counts, 0.5), accounts.quantile(counts, 0.95), max(counts))
             rows.append([f"{kind}, {name}" if name else kind, num(counts.total()), *map(num, ends)])
-    header = ["characters of", num("texts"), num("median"), num("95 % within"), num("longest")]
+    header = ["characters, to three digits", num("texts"), num("median"), num("95 % within"), num("longest")]
     return page.figures(drawn) + page.grid(header, rows, fit=True) if rows else ""
 
 

@@ -51,10 +51,12 @@ def _reasons(run: Path, step: Account) -> str:
 
 def _example(row: Row, texts: dict[str, str]) -> str:
     """A dropped row: what is wrong with it, and beside what it is too close to if that is why."""
+    twin = row.get("twin_text") or texts.get(str(row.get("twin")), "")
     where, detail = str(row.get("where", "")), page.middle_left_out(str(row.get("detail", "")))
+    if twin and detail.startswith(f"{row.get('twin')}: "):  # its beginning
+        detail = ""
     said = [row.get("id", ""), "" if where and detail.startswith(where) else where, detail]
     head = f'<p class="soft">{esc(" · ".join(s for s in said if s))}</p>'
-    twin = row.get("twin_text") or texts.get(str(row.get("twin")), "")
     if row.get("twin"):
         body = _pair(row, twin)
     else:
@@ -84,9 +86,9 @@ def _marked(a: str, b: str) -> tuple[str, str]:
     first, second = (re.findall(r"\S+\s*", text) for text in (a, b))
     if max(len(first), len(second)) > COMPARED:
         return _text(a), _text(b)
-    keys = [[word.rstrip() for word in words] for words in (first, second)]
+    bare = [word.rstrip() for word in first], [word.rstrip() for word in second]
     only_a, only_b = set(range(len(first))), set(range(len(second)))
-    for match in difflib.SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks():
+    for match in difflib.SequenceMatcher(None, *bare, autojunk=False).get_matching_blocks():
         only_a -= set(range(match.a, match.a + match.size))
         only_b -= set(range(match.b, match.b + match.size))
     return _with_marks(first, only_a), _with_marks(second, only_b)

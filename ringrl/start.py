@@ -11,6 +11,7 @@ from ringrl.config import EvalConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.curate.chain import legs, unfinished
 from ringrl.curation import DataConfig
 from ringrl.data.source import check_local, check_readable, fingerprint
+from ringrl.display import show_chain
 from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
 from ringrl.knobs import Knobs
@@ -134,6 +135,7 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
         fresh = False
     if not is_finished(run):
         finish(run, began, report)
+        show_chain(run.path, report)
     return 0
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from ringrl.accounts import Account, accounts
 from ringrl.commands.context import Context
 from ringrl.curate import read
 from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, unfinished
@@ -16,6 +17,8 @@ from ringrl.knobs import load
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+REASONS = 4  # that the terminal names, of a step
 
 STEPS: dict[str, Prepare] = {}
 
@@ -48,8 +51,8 @@ class Chain:
             self.read(leg)
         else:
             self.apply(leg)
-        summary = leg.shards.close(time.monotonic() - began)
-        self.ctx.progress.table(leg.step, [_row(summary)])
+        leg.shards.close(time.monotonic() - began)
+        self.ctx.progress.note(_line(accounts(self.ctx.run.path)[-1]))
 
     def read(self, leg: Leg) -> None:
         """In this process: parsing is no work, and only one can say which row is the n-th."""
@@ -84,10 +87,9 @@ def apply(leg: Leg, step: Step, shard: int) -> None:
     leg.shards.write(shard, leg.step, step(shard, leg.before.rows(shard)))
 
 
-def _row(summary: dict) -> dict[str, float | str]:
-    """What the terminal shows of a step."""
-    kept = sum(summary["kept"].values())
-    dropped = {reason: sum(sources.values()) for reason, sources in summary["dropped"].items()}
-    most = sorted(dropped, key=lambda reason: -dropped[reason])[:4]
-    said = ", ".join(f"{reason} {dropped[reason]:,}" for reason in most) + ", ..." * (len(dropped) > len(most))
-    return {"kept": f"{kept:,}", "dropped": f"{sum(dropped.values()):,}", "why": said, "s": summary["seconds"]}
+def _line(step: Account) -> str:
+    """What the terminal says of a finished step, aligned with the others."""
+    said = ", ".join(f"{reason} {n:,}" for reason, n in step.reasons.most_common(REASONS))
+    more = ", ..." * (len(step.dropped) > REASONS)
+    numbers = f"{step.kept.total():>11,} kept {step.lost:>11,} dropped {step.seconds:>9,.1f} s"
+    return f"{step.name:<13} {numbers}  {said}{more}"
