@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ringrl import accounts, page, plots
 from ringrl.accounts import Account, Tally
+from ringrl.curation import DataConfig, Output
+from ringrl.errors import ConfigError
+from ringrl.knobs import load
 from ringrl.page import Html, bar, esc, num, percent, show
 from ringrl.plots import Row
 from ringrl.report_dropped import contamination, dropped_section
@@ -99,7 +100,7 @@ def _change(kept: int, came: int) -> Html:
     return Html(f'<span class="num">{kept:,}{lost}</span>')
 
 
-def _outputs(run: Path, made: Row, config: Row) -> str:
+def _outputs(run: Path, made: Row, config: DataConfig | None) -> str:
     if not made:
         return ""
     header = ["file", num("lines"), num("problems"), "domains", "sources", "sha256"]
@@ -110,22 +111,22 @@ def _outputs(run: Path, made: Row, config: Row) -> str:
         mixed = [_mix(facts.get(key, {})) for key in ("domains", "sources")]
         digest = str(facts.get("sha256", ""))[:12]
         rows.append([f"data/{name}.jsonl", num(facts.get("lines")), num(problems), *mixed, digest])
-    wanted = [o for o in config.get("mix", {}).get("outputs", ()) if o.get("name") in made]
+    wanted = [o for o in config.mix.outputs if o.name in made] if config and "mix" in config.steps else []
     return '<h3 class="part">Outputs</h3>' + page.grid(header, rows) + _wanted(made, wanted)
 
 
-def _wanted(made: Row, outputs: Sequence[Row]) -> str:
+def _wanted(made: Row, wanted: Sequence[Output]) -> str:
     """Shares and caps asked for, against those there are."""
     rows: list[list[Any]] = []
-    for output in outputs:
-        domains, sources = Counter(made[output["name"]].get("domains", {})), made[output["name"]].get("sources", {})
-        weights = output.get("weights") or {}
-        for domain, weight in weights.items():
-            got = [num(percent(domains[domain], domains.total())), num(domains[domain])]
-            rows.append([output["name"], domain, num(percent(weight, sum(weights.values())) + " %"), *got])
-        for source, cap in (output.get("caps") or {}).items():
-            n = sources.get(source, 0)
-            rows.append([output["name"], source, num(f"at most {cap:,}"), num(percent(n, domains.total())), num(n)])
+    for output in wanted:
+        domains, sources = (Counter[str](made[output.name].get(key, {})) for key in ("domains", "sources"))
+        whole, problems = sum(output.weights.values()), domains.total()
+        for domain, weight in output.weights.items():
+            got = [num(percent(domains[domain], problems)), num(domains[domain])]
+            rows.append([output.name, domain, num(percent(weight, whole) + " %"), *got])
+        for source, cap in output.caps.items():
+            got = [num(percent(sources[source], problems)), num(sources[source])]
+            rows.append([output.name, source, num(f"at most {cap:,}"), *got])
     header = ["output", "domain or source", num("asked for"), num("there are, %"), num("rows")]
     return page.grid(header, rows, fit=True) if rows else ""
 
@@ -176,7 +177,7 @@ def _teachers(tallies: Sequence[Tally]) -> str:
     return page.grid(header, cells, fit=True) if rows else ""
 
 
-def _content(run: Path, steps: Sequence[Account], made: Row, config: Row) -> str:
+def _content(run: Path, steps: Sequence[Account], made: Row, config: DataConfig | None) -> str:
     """Lengths and labels of the outputs, or of the rows that the last step kept."""
     sets = {name: [run / "data" / f"{name}.jsonl"] for name in made if (run / "data" / f"{name}.jsonl").is_file()}
     labels = _labels(config) if sets else ("domain", "source", *_labels(config))
@@ -217,11 +218,12 @@ def _values(label: str, counts: Counter[str]) -> str:
     return page.grid([label, num("rows"), num("%"), ""], rows, fit=True)
 
 
-def _labels(config: Row) -> tuple[str, ...]:
+def _labels(config: DataConfig | None) -> tuple[str, ...]:
     """The names of all labels that rows may have."""
-    annotate, sources = config.get("annotate") or {}, config.get("sources") or ()
-    named = [*(annotate.get("rules") or {}), *(annotate.get("values") or {})]
-    return tuple(dict.fromkeys(["level", "topic", *named, *(k for s in sources for k in s.get("labels") or {})]))
+    names = ["level", "topic"]
+    if config:
+        names += [*config.annotate.rules, *config.annotate.values, *(k for s in config.sources for k in s.labels)]
+    return tuple(dict.fromkeys(names))
 
 
 def _sampled(every: int) -> str:
@@ -229,10 +231,9 @@ def _sampled(every: int) -> str:
     return f'<p class="soft">{text}</p>' if every > 1 else ""
 
 
-def _config(run: Path) -> Row:
-    file = run / "config.yaml"
+def _config(run: Path) -> DataConfig | None:
+    """None if it is not there, or of another version."""
     try:
-        found = yaml.safe_load(file.read_text(errors="replace")) if file.is_file() else {}
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return load(DataConfig, run / "config.yaml")
+    except (ConfigError, OSError):
+        return None

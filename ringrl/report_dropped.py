@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ringrl import accounts, page
@@ -34,15 +34,14 @@ def _reasons(run: Path, step: Account) -> str:
     sources = list(sum(step.dropped.values(), Counter[str]()))
     rows = [[r, num(n), *(num(step.dropped[r][s]) for s in sources if len(sources) > 1)] for r, n in reasons]
     header = ["reason", num("dropped"), *(num(s) for s in sources if len(sources) > 1)]
-    twins = {
-        row["twin"] for rows in step.examples.values() for row in rows if row.get("twin") and not row.get("twin_text")
-    }
+    # all pairs of decontamination are listed elsewhere
+    examples = {} if step.name == "decontaminate" else step.examples
+    twins = {str(row["twin"]) for some in examples.values() for row in some if row.get("twin")}
     texts = accounts.problems(run, step.folder, twins)
-    shown = "".join(
-        page.details(f"{reason}: {n:,}, the first {len(step.examples[reason])}",
-                     "".join(_example(row, texts) for row in step.examples[reason]))
-        for reason, n in reasons if step.examples.get(reason)
-    )  # fmt: skip
+    shown = ""
+    for reason, n in reasons:
+        if some := examples.get(reason):
+            shown += page.details(f"{reason}: {n:,}, the first {len(some)}", "".join(_example(r, texts) for r in some))
     note = f'<p class="soft">{step.responses:,} of these are responses of rows that went on.</p>'
     where = f'<p class="soft">All of them: {esc(step.folder.relative_to(run))}/dropped.jsonl</p>'
     title = f"{step.name}: {step.lost:,} of {step.came.total():,} rows"
@@ -82,13 +81,16 @@ def _pair(row: Row, twin: str) -> str:
 
 
 def _marked(a: str, b: str) -> tuple[str, str]:
-    """Both as HTML."""
+    """Both as HTML; without marks if they are long, or have little in common."""
     first, second = (re.findall(r"\S+\s*", text) for text in (a, b))
     if max(len(first), len(second)) > COMPARED:
         return _text(a), _text(b)
     bare = [word.rstrip() for word in first], [word.rstrip() for word in second]
+    same = difflib.SequenceMatcher(None, *bare, autojunk=False).get_matching_blocks()
+    if 2 * sum(match.size for match in same) < min(len(first), len(second)):
+        return _text(a), _text(b)
     only_a, only_b = set(range(len(first))), set(range(len(second)))
-    for match in difflib.SequenceMatcher(None, *bare, autojunk=False).get_matching_blocks():
+    for match in same:
         only_a -= set(range(match.a, match.a + match.size))
         only_b -= set(range(match.b, match.b + match.size))
     return _with_marks(first, only_a), _with_marks(second, only_b)
@@ -108,31 +110,41 @@ def _text(text: str) -> str:
 
 def contamination(step: Account) -> str:
     """Benchmarks looked through, what of them was found, and the pairs."""
-    found, known = Counter[str](), dict[str, set[str]]()
+    known = page.read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
+    sources = {str(source["name"]): source for source in known.get("sources", ())}
+    rows, twins = Counter[str](), dict[str, set[str]]()
     pairs: list[Row] = []
     file = step.folder / "dropped.jsonl"
     for line in accounts.lines([file] if file.is_file() else []):
         row = page.parsed(line.decode(errors="replace"))
-        if twin := row.get("twin"):
-            benchmark = str(twin).rpartition("/")[0]
-            found[benchmark] += 1
-            known.setdefault(benchmark, set()).add(twin)
+        if twin := str(row.get("twin", "")):
+            name = _owner(twin, sources)
+            rows[name] += 1
+            twins.setdefault(name, set()).add(twin)
             pairs += [row] if len(pairs) < PAIRS else []
-    checked = page.read_object(step.folder / "work" / "benchmarks.json")
-    rows = []
-    for name in dict.fromkeys([*checked, *found]):
-        about = checked.get(name, {})
-        size, hit = about.get("problems"), len(known.get(name, ()))
-        cells = [num(size), num(hit), num(percent(hit, size) if size else "–"), num(found[name])]
-        rows.append([name, *cells, str(about.get("sha256", ""))[:12]])
-    header = ["benchmark", num("problems"), num("found in the set"), num("%"), num("rows dropped"), "sha256"]
-    listed = "".join(page.details(_named(row), _pair(row, row.get("twin_text", ""))) for row in pairs)
-    left = found.total() - len(pairs)
+    cells = []
+    for name in dict.fromkeys([*sources, *rows]):
+        source, hit = sources.get(name, {}), len(twins.get(name, ()))
+        size = source.get("problems")
+        digest = ", ".join(value[:12] for value in source.get("sha256", {}).values())
+        numbers = (size, hit, percent(hit, size) if size else "–", rows[name])
+        cells.append([name, *map(num, numbers), digest])
+    header = ["kept out", *map(num, ("problems", "of them found", "%", "rows dropped")), "sha256"]
+    texts: dict[str, str] = dict(known.get("problems", ()))
+    listed = "".join(page.details(_named(r), _pair(r, texts.get(r["twin"]) or r.get("twin_text", ""))) for r in pairs)
+    left = rows.total() - len(pairs)
     more = f'<p class="soft">{left:,} more are in {esc(step.folder.name)}/dropped.jsonl.</p>' if left else ""
-    all_pairs = page.details(f"Pairs: {found.total():,}", listed + more) if pairs else ""
-    return '<h3 class="part">Contamination</h3>' + (page.grid(header, rows, fit=True) if rows else "") + all_pairs
+    all_pairs = page.details(f"Pairs: {rows.total():,}", listed + more) if pairs else ""
+    return '<h3 class="part">Contamination</h3>' + (page.grid(header, cells, fit=True) if cells else "") + all_pairs
+
+
+def _owner(twin: str, sources: Iterable[str]) -> str:
+    """The benchmark of "benchmark/id", the file of "file:line"."""
+    mine = [name for name in sources if twin.startswith((f"{name}/", f"{name}:"))]
+    return max(mine, key=len, default=twin.rpartition("/")[0])
 
 
 def _named(row: Row) -> str:
-    said = [row.get(key) for key in ("id", "twin", "reason", "detail")]
-    return " · ".join(str(s) for s in said if s)
+    detail = str(row.get("detail", ""))
+    twin = "" if detail.startswith(f"{row['twin']}: ") else row["twin"]
+    return " · ".join(str(s) for s in (row.get("id"), row.get("reason"), twin, detail) if s)
