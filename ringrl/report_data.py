@@ -227,7 +227,7 @@ def _labels(config: DataConfig | None) -> tuple[str, ...]:
 
 
 def _sampled(every: int) -> str:
-    text = f"From a sample: every {every}th mebibyte of the files."
+    text = f"From a sample: one mebibyte in {every} of the files. Numbers of rows are those of the sample."
     return f'<p class="soft">{text}</p>' if every > 1 else ""
 
 

@@ -256,7 +256,7 @@ def test_a_large_set_is_sampled_and_the_page_says_so(tmp_path: Path, monkeypatch
     size = sum(f.stat().st_size for f in accounts.accounts(tmp_path)[0].files)
     monkeypatch.setattr(accounts.stride, "__defaults__", (size // 3,))
     page = write_report(tmp_path).read_text()
-    assert "From a sample: every 4th" in page
+    assert "From a sample: one mebibyte in 4 " in page
     assert 450 < int(cells(page, "math")[1].replace(",", "")) < 550
 
 
