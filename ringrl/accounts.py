@@ -54,6 +54,11 @@ class Account:
     def reasons(self) -> Counter[str]:
         return Counter({reason: sources.total() for reason, sources in self.dropped.items()})
 
+    def most(self, n: int) -> str:
+        """The n most frequent reasons, with their counts."""
+        said = [f"{reason} {count:,}" for reason, count in self.reasons.most_common(n)]
+        return ", ".join(said + ["…"] * (len(self.dropped) > n))
+
     @property
     def files(self) -> list[Path]:
         """Of the rows kept."""

@@ -47,7 +47,9 @@ def show_chain(run: Path, reported: bool) -> None:
         table.add_row(step.name, *numbers, speed, style="bold" if step is whole else "")
     console.print(table)
     for name, facts in outputs(run).items():
-        console.print(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines", soft_wrap=True, markup=False)
+        short = facts.get("problems", 0) < facts.get("wanted", 0)
+        wanted = f", {facts['problems']:,} of {facts['wanted']:,} problems wanted" * short
+        console.print(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines{wanted}", soft_wrap=True, markup=False)
     if reported:
         console.print(f"{run}/report.html", soft_wrap=True, markup=False)
 

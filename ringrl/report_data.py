@@ -75,10 +75,8 @@ def _flow(steps: Sequence[Account]) -> str:
 
 
 def _most(step: Account) -> Html:
-    said = [f"{reason} {n:,}" for reason, n in step.reasons.most_common(REASONS)]
-    more = ["…"] * (len(step.dropped) > REASONS)
     note = f" ({step.responses:,} are responses of rows that went on)" if step.responses else ""
-    return Html(f'<div class="why">{esc(", ".join(said + more) + note)}</div>')
+    return Html(f'<div class="why">{esc(step.most(REASONS) + note)}</div>')
 
 
 def _sources(steps: Sequence[Account]) -> str:

@@ -18,8 +18,6 @@ from ringrl.knobs import load
 A = TypeVar("A")
 T = TypeVar("T")
 
-REASONS = 4  # that the terminal names, of a step
-
 STEPS: dict[str, Prepare] = {}
 
 
@@ -89,7 +87,5 @@ def apply(leg: Leg, step: Step, shard: int) -> None:
 
 def _line(step: Account) -> str:
     """What the terminal says of a finished step, aligned with the others."""
-    said = ", ".join(f"{reason} {n:,}" for reason, n in step.reasons.most_common(REASONS))
-    more = ", ..." * (len(step.dropped) > REASONS)
     numbers = f"{step.kept.total():>11,} kept {step.lost:>11,} dropped {step.seconds:>9,.1f} s"
-    return f"{step.name:<13} {numbers}  {said}{more}"
+    return f"{step.name:<13} {numbers}  {step.most(4)}"
