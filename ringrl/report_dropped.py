@@ -31,9 +31,9 @@ def dropped_section(run: Path, steps: Sequence[Account]) -> str:
 def _reasons(run: Path, step: Account) -> str:
     """Of one step: a table by source, then examples."""
     reasons = step.reasons.most_common()
-    sources = list(sum(step.dropped.values(), Counter[str]()))
-    rows = [[r, num(n), *(num(step.dropped[r][s]) for s in sources if len(sources) > 1)] for r, n in reasons]
-    header = ["reason", num("dropped"), *(num(s) for s in sources if len(sources) > 1)]
+    sources = list(sum(step.dropped.values(), Counter[str]())) if len(step.came) > 1 else []
+    rows = [[r, num(n), *(num(step.dropped[r][s]) for s in sources)] for r, n in reasons]
+    header = ["reason", *map(num, ("dropped", *sources))]
     # all pairs of decontamination are listed elsewhere
     examples = {} if step.name == "decontaminate" else step.examples
     twins = {str(row["twin"]) for some in examples.values() for row in some if row.get("twin")}

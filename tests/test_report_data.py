@@ -135,7 +135,7 @@ def test_every_step_says_how_many_came_stayed_and_went(made: tuple[Path, str]):
 
 def test_every_reason_has_its_count_and_examples(made: tuple[Path, str]):
     _, page = made
-    assert cells(page, "image") == ["image", "3"]
+    assert cells(page, "image") == ["image", "3", "3"]
     assert "image: 3, the first 3" in page
     assert "a/1 · f:1 · ![](x.png)" in page
     assert f"endless {html.escape(NASTY)}" in page
