@@ -56,11 +56,6 @@ def first_gpu(ranks: int, rollout: Rollout) -> int:
     return first
 
 
-def secret(variable: str) -> str:
-    """What an environment variable holds, "" without it."""
-    return os.environ.get(variable, "")
-
-
 def read_key(file: str) -> str:
     """The secret that controller and remote workers share, as hexadecimal digits.
 

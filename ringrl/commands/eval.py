@@ -11,6 +11,7 @@ from ringrl.config import EvalConfig
 from ringrl.data.chat import load_tokenizer, template_hash
 from ringrl.data.source import reference_of
 from ringrl.errors import RingError
+from ringrl.evals.client import secret
 from ringrl.evals.metrics import error_trouble
 from ringrl.evals.respond import Ask, EngineModel, Model
 from ringrl.evals.results import (
@@ -25,7 +26,6 @@ from ringrl.evals.results import (
 )
 from ringrl.evals.server import ServedModel
 from ringrl.knobs import load
-from ringrl.machine import secret
 from ringrl.rewards import Verdict, VerifierPool
 
 

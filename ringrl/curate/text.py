@@ -1,10 +1,12 @@
 r"""What two texts are compared by: words and characters that do not depend on how a problem is typeset.
 
-    words("Find $x^{2}$ if  \\frac{1}{2}x = 3.0.")        find x 2 if 1 2 x = 3.0
+    words("**Find** $x^{2}$ if \\dfrac{1}{2}x=3.0.")       find x ^ 2 if frac 1 2 x = 3.0
     canonical(words)                                       single letters are one and the same: variables can be renamed
+    numbers(words)                                         2, 1, 2, 3.0
 
 Case, white space, punctuation, Markdown and LaTeX that only changes the looks of a formula are gone; numbers lose
-thousands separators and keep their points. All of it is in linear time.
+thousands separators and keep their points. Brackets are kept where they group what is computed, so that (2+3)*4 is
+not 2+3*4, and names of several letters in a formula are letters. All of it is in linear time.
 """
 
 from __future__ import annotations
@@ -18,47 +20,135 @@ VARIABLE = "v"  # what all single letters are called in `canonical`
 WORD_GRAM = 3  # words to a shingle
 CHAR_GRAM = 5  # characters to a shingle
 
-_SPACES = re.compile(
-    r"\\(?:[,;:! ]|quad\b|qquad\b|hspace\{[^{}]*\}|displaystyle\b|left\b|right\b|[bB]igg?[lr]?\b|limits\b)"
+_LOOKS = re.compile(
+    r"\\(?:(?:quad|qquad|displaystyle|textstyle|left|right|[bB]igg?[lr]?|limits)(?![a-zA-Z])|[,;:! ])"
+    r"|\\hspace\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\\\(?:\[[^][]*\])?|~"
 )
-_SAME = (  # LaTeX of the same meaning
-    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
-    (re.compile(r"\\(?:leq?|leqslant)\b"), " <= "),
-    (re.compile(r"\\(?:geq?|geqslant)\b"), " >= "),
-    (re.compile(r"\\(?:neq?|not=)"), " != "),
-    (re.compile(r"\\(?:cdot|times|ast)\b"), " * "),
-    (re.compile(r"\\(?:ldots|cdots|dots)\b"), " ... "),
-    (
-        re.compile(r"\\(?:text|textbf|textit|emph|mathrm|mathbf|mathit|operatorname|mbox|underline)\s*\{([^{}]*)\}"),
-        r" \1 ",
-    ),
-    (re.compile(r"\^\s*\{?\\circ\}?"), " degrees "),
+_SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX of the same meaning
+    (r"\\(?:text|textbf|textit|textrm|emph|mathrm|mathbf|mathit|mathsf|boldsymbol|operatorname|mbox|underline)\*?"
+     r"\s*\{([^{}]*)\}", r" \1 "),
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\frac\s*(\d)\s*(\d)", r"\\frac \1 \2 "),
+    (r"\\(?:leq?|leqslant)(?![a-zA-Z])", " <= "),
+    (r"\\(?:geq?|geqslant)(?![a-zA-Z])", " >= "),
+    (r"\\(?:neq?|not=)(?![a-zA-Z])", " != "),
+    (r"\\lt(?![a-zA-Z])", " < "),
+    (r"\\gt(?![a-zA-Z])", " > "),
+    (r"\\(?:cdot|times|ast)(?![a-zA-Z])", " * "),
+    (r"\\div(?![a-zA-Z])", " / "),
+    (r"\\(?:[lcv]|d)?dots[cbmio]?(?![a-zA-Z])", " ... "),
+    (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])", " degrees "),
+    (r"\\pmod(?![a-zA-Z])|\\bmod(?![a-zA-Z])", " mod "),
+    (r"\\implies(?![a-zA-Z])|\\to(?![a-zA-Z])", " "),
+))  # fmt: skip
+_MATH = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
+_RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # of letters that are no command
+_NAMES = re.compile(r"[a-zA-Z]{2}|[A-Z]{2,6}")
+_FUNCTIONS = frozenset(("ln", "lg", "GCD", "LCM", "is", "to", "of", "in", "if", "or", "at", "an", "by", "on"))
+_BOLD = re.compile(r"(\*\*|__)(?=[a-zA-Z]{2})([^*_\n]{2,400}?)\1")
+_HYPHEN = re.compile(r"(?<=[a-zA-Z\d ])-(?=[a-zA-Z]{2})|(?<=[a-zA-Z]{2})-(?=\d)")
+_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!,\\!)(?=\d{3}(?!\d))")
+_TOKEN = re.compile(
+    r"\\?[^\W\d_]+|\d+(?:\.\d+)?|(?<![\w.])\.\d+|<=|>=|!=|[-+*/^=<>]|(?<=[\d)])!|(?<![^\W_])(?<=[^\W_])!|[(){}[\]]"
 )
-_UNICODE = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "≤": "<=", "≥": ">=",
-                          "≠": "!=", "°": " degrees ", "’": "'", "‘": "'", "“": '"', "”": '"', "…": "..."})  # fmt: skip
-_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3}(?!\d))")
-_WORD = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|[-+*/^=<>!]+")
-_LETTER = re.compile(r"\\?[^\W\d_]")
+_CLOSES = {")": "(", "}": "{", "]": "["}
+_OPERATORS = frozenset(("<=", ">=", "!=", *"-+*/^=<>!"))
+_LETTER = re.compile(r"[a-zα-ω]")
+_GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "kappa", "lambda",
+    "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "ell"))  # fmt: skip
+_UNICODE = {ord(a): b for a, b in {
+    "−": "-", "–": "-", "—": " - ", "×": "*", "·": "*", "⋅": "*", "÷": "/", "⁄": "/", "≤": "<=", "≥": ">=", "≠": "!=",
+    "°": " degrees ", "’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "π": " pi ",
+    "√": " sqrt "}.items()}  # fmt: skip
+_NUMBER_WORDS = {
+    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15",
+    "sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20", "thirty": "30",
+    "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90", "hundred": "100",
+    "thousand": "1000", "million": "1000000", "half": "half", "halves": "half", "third": "third", "thirds": "third",
+    "fourth": "fourth", "fourths": "fourth", "quarter": "quarter", "quarters": "quarter", "fifth": "fifth",
+    "fifths": "fifth", "sixth": "sixth", "seventh": "seventh", "eighth": "eighth", "ninth": "ninth", "tenth": "tenth",
+    "first": "first", "last": "last", "twice": "twice", "thrice": "thrice", "double": "double", "doubled": "double",
+    "triple": "triple", "tripled": "triple", "quadruple": "quadruple", "dozen": "dozen",
+}  # fmt: skip
+# "one" is mostly a pronoun, and "second" a time
 
 
 def words(text: str) -> list[str]:
-    """Words, numbers and operators of a text, in lower case; LaTeX commands without their backslash."""
-    text = unicodedata.normalize("NFKC", text.translate(_UNICODE))
+    """Words, numbers, operators and the brackets that matter, in lower case; LaTeX commands without their backslash."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", "".join(map(_ascii, text)))
     text = _THOUSANDS.sub("", text)
-    text = _SPACES.sub(" ", text)
-    for pattern, replacement in _SAME:
-        text = pattern.sub(replacement, text)
-    return [w.removeprefix("\\") for w in _WORD.findall(text.lower())]
+    text = _MATH.sub(_spelled, text)
+    if "\\" in text or "~" in text:
+        text = _LOOKS.sub(" ", text)
+        for pattern, new in _SAME:
+            text = pattern.sub(new, text)
+    text = _HYPHEN.sub(" ", _BOLD.sub(r"\2", text))
+    return _grouped(_TOKEN.findall(text.lower()))
+
+
+def _ascii(char: str) -> str:
+    """Of what NFKC would run into its neighbours: x² is no x2 and 1½ no 11/2."""
+    if char in "²³¹⁰⁴⁵⁶⁷⁸⁹":
+        return "^" + unicodedata.normalize("NFKC", char)
+    if unicodedata.decomposition(char).startswith("<fraction>"):
+        return " " + unicodedata.normalize("NFKC", char).translate(_UNICODE)
+    return _UNICODE.get(ord(char), char)
+
+
+def _spelled(formula: re.Match[str]) -> str:
+    r"""A formula with its names, as of the triangle ABC, in letters; what is between two prices is no formula."""
+    inner = formula[1] or formula[2] or formula[3] or ""
+    bare = re.sub(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\w*\*?\s*\{[^{}]*\}", " ", inner)
+    if not all(_NAMES.fullmatch(run) for run in _RUN.findall(bare)):
+        return f" {inner} "
+    return f" {_RUN.sub(_letters, inner) if bare == inner else inner} "
+
+
+def _letters(run: re.Match[str]) -> str:
+    return run[0] if run[0] in _FUNCTIONS else " ".join(run[0])
+
+
+def _grouped(tokens: list[str]) -> list[str]:
+    """Without backslashes, and without the brackets that have no operator between them; the others are round."""
+    out: list[str] = []
+    opened: list[tuple[str, int, bool]] = []  # bracket, where it is in `out`, an operator since
+    for token in tokens:
+        if token in "({[":
+            opened.append((token, len(out), False))
+            out.append("(")
+        elif token in _CLOSES:
+            if not opened or opened[-1][0] != _CLOSES[token]:
+                continue
+            _, start, matters = opened.pop()
+            if matters:
+                out.append(")")
+                if opened:
+                    opened[-1] = (*opened[-1][:2], True)
+            else:
+                out[start] = ""
+        else:
+            if token in _OPERATORS and opened:
+                opened[-1] = (*opened[-1][:2], True)
+            out.append("0" + token if token[0] == "." else token.removeprefix("\\"))
+    for _, start, _ in opened:  # never closed
+        out[start] = ""
+    return [token for token in out if token]
 
 
 def canonical(tokens: Sequence[str]) -> list[str]:
     """With one name for all variables."""
-    return [VARIABLE if _LETTER.fullmatch(t) else t for t in tokens]
+    return [VARIABLE if (len(t) == 1 and _LETTER.match(t)) or t in _GREEK else t for t in tokens]
 
 
 def numbers(tokens: Sequence[str]) -> Counter[str]:
-    """How often each number occurs: a problem with other numbers is another problem."""
-    return Counter(t for t in tokens if t[0].isdigit())
+    """How often each number occurs, written in digits or as a word: a problem with other numbers is another problem.
+
+    Several words are several numbers: "two hundred" is not 200.
+    """
+    return Counter(n for t in tokens if (n := t if t[0].isdigit() else _NUMBER_WORDS.get(t)))
 
 
 def word_grams(tokens: Sequence[str], n: int = WORD_GRAM) -> set[str]:
@@ -73,4 +163,6 @@ def char_grams(tokens: Sequence[str], n: int = CHAR_GRAM) -> set[str]:
 
 
 def jaccard(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b) if a or b else 1.0
+    """Of shared members in all; of two empty sets 1."""
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if a or b else 1.0

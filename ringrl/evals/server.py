@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
-from time import sleep
-from typing import Any
-
-import httpx
 
 from ringrl.data.source import messages_of
-from ringrl.errors import RingError, UserError
+from ringrl.errors import UserError
+from ringrl.evals.client import Client
 from ringrl.evals.respond import Answer, Ask
 from ringrl.parts import Prompting, Server
-
-CONNECT_S = 30.0
-LONGEST_PAUSE_S = 60.0
-PASSING = (408, 409, 425, 429)  # with 5xx, the statuses of a request that may succeed later
 
 
 class ServedModel:
@@ -38,11 +30,7 @@ class ServedModel:
         self.name = f"{model} at {server.base_url}"
         self.server, self.prompting, self.seed = server, prompting, seed
         self.settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        self.client = httpx.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(server.deadline_s, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=server.concurrent),
-        )
+        self.client = Client(server, key)
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
         pool = ThreadPoolExecutor(self.server.concurrent)
@@ -62,7 +50,7 @@ class ServedModel:
 
     def _answer(self, ask: Ask) -> Answer:
         body = {**self.settings, "messages": messages_of(ask.problem, self.prompting), "seed": ask.seed(self.seed)}
-        got = self._post(body)
+        got = self.client.post("chat/completions", body)
         try:
             [choice] = got["choices"]
             message, length = choice["message"], int(got["usage"]["completion_tokens"])
@@ -74,26 +62,3 @@ class ServedModel:
                             ) from None  # fmt: skip
         closed = f"<think>{thought}" + ("</think>" if content or finish == "stop" else "")
         return Answer((closed if thought else "") + content, length, finish)
-
-    def _post(self, body: dict[str, Any]) -> Any:
-        url = f"{self.server.base_url.rstrip('/')}/chat/completions"
-        for attempt in range(self.server.retries + 1):
-            pause = min(0.5 * 2**attempt, LONGEST_PAUSE_S)
-            try:
-                got = self.client.post(url, json=body)
-            except httpx.TimeoutException:
-                problem = f"no answer within {self.server.deadline_s:g} s"
-            except httpx.TransportError as e:
-                problem = f"{type(e).__name__}: {e}"
-            else:
-                if got.status_code == 200:
-                    return got.json()
-                problem = f"status {got.status_code}: {' '.join(got.text.split())[:200]}"
-                if got.status_code not in PASSING and got.status_code < 500:
-                    raise UserError(f"{url}: {problem}")
-                wanted = got.headers.get("retry-after", "")
-                pause = min(float(wanted), LONGEST_PAUSE_S) if wanted.isdigit() else pause
-            if attempt < self.server.retries:
-                sleep(pause * random.uniform(0.5, 1.0))
-        raise RingError(f"{url}: {self.server.retries + 1} attempts failed, the last with {problem}; what is finished "
-                        f"is kept for --resume")  # fmt: skip

@@ -1,0 +1,268 @@
+"""Duplicates within the set: of the same words, of nearly the same words, and, with embeddings, of the same meaning.
+
+1. Exact: the same words (`curate.text`). If their answers differ, the one that was verified or that most give wins;
+   where there is none of that, all are dropped, since nobody knows which is right.
+2. Near: a Jaccard similarity of n-grams of at least the threshold, the same numbers, and answers that do not
+   contradict each other; else it is another problem in like words.
+3. Same meaning: a cosine of embeddings of at least the threshold, and answers that do not contradict each other.
+
+The best row is kept: verified before not, then with a reference before without, then by the number of accepted programs
+and responses, then the one read first. Rows are gone through from the best to the worst, and one goes only if it is
+itself like one that stays: a chain of similar rows does not collapse to its first.
+
+Of code the problem's text alone counts, not its starter code or tests: the same task to be read from standard input and
+as a function is one task. Code is never a duplicate of a problem with an answer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringrl.curate.chain import Over
+from ringrl.curate.embed import Vectors, alike, embed_shards
+from ringrl.curate.lsh import (
+    ANSWER,
+    KEY,
+    QUALITY,
+    Index,
+    Text,
+    candidates,
+    save,
+    sketch,
+    sketch_file,
+    text_of,
+)
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curation import DataConfig, Embedding
+from ringrl.rewards.answers import last_boxed
+from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split_unit
+
+REASONS = ("", "exact duplicate", "near duplicate", "same meaning", "another answer to the same problem")
+KEPT, EXACT, NEAR, MEANING, CONTRADICTED = range(5)
+PAIRS = 5000  # compared by a process at a time
+TEXTS = 512  # whose n-grams it holds, at 30 kB
+SHOWN = 200  # characters of the twin's problem, in the detail
+MAX_ANSWER_CHARS = 1000  # longer ones are not read
+Compare = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class Deduplicate:
+    """Drops what is in the file of duplicates."""
+
+    before: Shards
+    work: Path
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
+        index = _index(self.before.folder, self.work)
+        reasons, twins, similarities = np.load(self.work / "duplicates.npy", mmap_mode="r")
+        start = int(index.starts[index.numbers.index(shard)])
+        for n, row in enumerate(rows, start):
+            if not reasons[n]:
+                yield row
+                continue
+            twin = index.row(int(twins[n]))
+            detail = f"{twin['id']}: {twin['problem'][:SHOWN]}"
+            if reasons[n] == CONTRADICTED:
+                detail = f"got {row['answer'] or 'none'}; {twin['id']}: {twin['answer']}"
+            more = {"detail": detail, "twin": twin["id"], "similarity": round(float(similarities[n]), 4)}
+            yield Dropped(row, REASONS[int(reasons[n])], more)
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Deduplicate:
+    """Raises UserError or RingError as the embedding model does."""
+    file = after.work / "duplicates.npy"
+    if not file.is_file():
+        make = functools.partial(_sketch, cfg.deduplicate.threshold, before, after.work)
+        for _ in over("deduplicate: signatures", make, before.numbers):
+            pass
+        save(file, find(cfg, before, after.work, over))
+    return Deduplicate(before, after.work)
+
+
+def _sketch(threshold: float, before: Shards, work: Path, shard: int) -> None:
+    if not sketch_file(work, shard).is_file():
+        save(sketch_file(work, shard), sketch(threshold, _answer, quality, before, shard))
+
+
+@functools.lru_cache(1)
+def _index(folder: Path, work: Path) -> Index:
+    return Index(Shards(folder), work)
+
+
+def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.float64]:
+    """[3, rows]: reason, number of the twin that stays, similarity to it; of rows that stay 0, themselves, 1."""
+    index = Index(before, work)
+    found = Found(index)
+    found.exact()
+    pairs = candidates(index, found.kept, found.rank)
+    jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
+    scores = np.zeros(len(pairs))
+    compare = functools.partial(_compare, before.folder, work)
+    for (start, _), some in over("deduplicate: pairs", compare, jobs):
+        scores[start : start + PAIRS] = some
+    near = scores >= cfg.deduplicate.threshold
+    found.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index))
+    if cfg.deduplicate.embedding.model:
+        meaning(found, cfg.deduplicate.embedding, work)
+    return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
+
+
+def meaning(found: Found, how: Embedding, work: Path) -> None:
+    """Drops what means the same as a row that stays."""
+    index = found.index
+    vectors = Vectors(embed_shards(how, index.shards, work / "embeddings"))
+    parts = alike(vectors, found.kept, how.similarity)
+    better, worse, scores = [np.concatenate(some) for some in zip(*parts, strict=True)]
+    swap = found.rank[better] > found.rank[worse]
+    pairs = np.stack([np.where(swap, worse, better), np.where(swap, better, worse)], axis=1)
+    agree = np.array([same_answer(*(_answer(index.row(int(n))) for n in pair)) is not False for pair in pairs], bool)
+    order = np.lexsort((found.rank[pairs[:, 0]], found.rank[pairs[:, 1]]))
+    order = order[agree[order]]
+
+    def cosine(a: int, b: int) -> float:
+        differ = same_answer(_answer(index.row(a)), _answer(index.row(b))) is False
+        return 0.0 if differ else float(vectors[[a]][0] @ vectors[[b]][0])
+
+    found.drop(MEANING, pairs[order], scores[order], how.similarity, cosine)
+
+
+def _compare(folder: Path, work: Path, job: tuple[int, NDArray[np.int64]]) -> NDArray[np.float64]:
+    """[pairs] similarities; of a job in one of the processes."""
+    compare = Comparison(_index(folder, work))
+    return np.array([compare(int(a), int(b)) for a, b in job[1]])
+
+
+class Comparison:
+    """How similar the texts of two rows are; 0 if their answers contradict each other."""
+
+    def __init__(self, index: Index) -> None:
+        self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n)))
+
+    def __call__(self, a: int, b: int) -> float:
+        (left, answer), (right, other) = self._read(a), self._read(b)
+        return 0.0 if same_answer(answer, other) is False else left.similarity(right)
+
+
+def _read(row: Row) -> tuple[Text, str]:
+    return text_of(row), _answer(row)
+
+
+class Found:
+    """What is known of all rows so far."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.reason = np.zeros(len(index), np.int8)
+        self.twin = np.arange(len(index))
+        self.similarity = np.ones(len(index), np.float32)
+        self.rank = np.empty(len(index), np.int64)  # 0 is the best
+        self.rank[np.argsort(-index.line(QUALITY).astype(np.int64), kind="stable")] = np.arange(len(index))
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.reason == KEPT)
+
+    def exact(self) -> None:
+        """Drops all but the best of the same words."""
+        key, answer = self.index.line(KEY), self.index.line(ANSWER)
+        order = np.lexsort((self.rank, key))
+        first = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1])[: len(order)])
+        sizes = np.diff(first, append=len(order))
+        self.twin[order] = np.repeat(order[first], sizes)
+        self.reason[self.twin != np.arange(len(order))] = EXACT
+        if len(order):
+            none = np.iinfo(np.uint64).max
+            low = np.minimum.reduceat(np.where(answer == 0, none, answer)[order], first)
+            for run in np.flatnonzero(np.maximum.reduceat(answer[order], first) > low):
+                self._contested([int(n) for n in order[first[run] : first[run] + sizes[run]]])
+
+    def _contested(self, members: list[int]) -> None:
+        """Of rows with the same words, the best first, and answers that are not written the same."""
+        rows = [self.index.row(n) for n in members]
+        right = agreed(rows)
+        kept = next((n for n, ok in zip(members, right, strict=True) if ok), None)
+        for n, row, ok in zip(members, rows, right, strict=True):
+            self.reason[n] = EXACT if ok or (kept is not None and not _answer(row)) else CONTRADICTED
+            other = next((m for m, r in zip(members, rows, strict=True)
+                          if same_answer(_answer(row), _answer(r)) is False), members[0])  # fmt: skip
+            self.twin[n] = other if kept is None else kept
+        if kept is not None:
+            self.reason[kept] = KEPT
+
+    def drop(
+        self, reason: int, pairs: NDArray[np.int64], scores: NDArray[np.float64], threshold: float, compare: Compare
+    ) -> None:
+        """Drops every row that is like a better one that stays.
+
+        Args:
+            pairs: [pairs, 2] of row numbers that are alike, the better first, in the order of the worse one's rank.
+            compare: the same for a pair that is not among them.
+        """
+        bounds = np.flatnonzero(np.append(True, pairs[1:, 1] != pairs[:-1, 1])[: len(pairs)])
+        for start, end in zip(bounds, np.append(bounds[1:], len(pairs)), strict=True):
+            row = int(pairs[start, 1])
+            known = dict(zip(pairs[start:end, 0].tolist(), scores[start:end].tolist(), strict=True))
+            for better in list(known):  # one that went is like the one for which it went, and so may this be
+                stays = int(self.twin[better])
+                if stays not in known:
+                    known[stays] = compare(stays, row)
+            score, twin = max((s, -n) for n, s in known.items() if self.reason[n] == KEPT)
+            if score >= threshold:
+                self.reason[row], self.twin[row], self.similarity[row] = reason, -twin, score
+        self.twin = self.twin[self.twin]  # of what was like a row that went now
+
+
+def quality(row: Row) -> int:
+    """Larger is better: verified, then with a reference, then by accepted programs and responses.
+
+    Verified is what some teacher has solved, and code with programs, which have passed its tests.
+    """
+    programs, responses = row.get("solutions", ()), row.get("responses", ())
+    verified = any(rate > 0 for rate in row.get("pass_rates", {}).values()) or (row["domain"] == "code" and programs)
+    return (bool(verified) << 17) + (bool(_answer(row) or row.get("tests")) << 16) + min(
+        len(programs) + len(responses), (1 << 16) - 1)  # fmt: skip
+
+
+def agreed(rows: Sequence[Row]) -> list[bool]:
+    """Which rows of one problem have the answer that was verified, or else that most of them have; none if neither."""
+    groups: list[list[int]] = []
+    for n, row in enumerate(rows):
+        if not _answer(row):
+            continue
+        fits = (g for g in groups if same_answer(_answer(rows[g[0]]), _answer(row)) is not False)
+        if (group := next(fits, None)) is None:
+            groups.append([n])
+        else:
+            group.append(n)
+    verified = [g for g in groups if any(quality(rows[n]) >> 17 for n in g)]
+    most = [g for g in groups if 2 * len(g) > sum(map(len, groups))]
+    [winner] = verified if len(verified) == 1 else most or [[]]
+    return [n in winner for n in range(len(rows))]
+
+
+def _answer(row: Row) -> str:
+    """Without what it is set in; "" for none, and for code."""
+    answer = "" if row["domain"] == "code" else row.get("answer", "")
+    return clean(last_boxed(answer) or answer) if len(answer) <= MAX_ANSWER_CHARS else answer
+
+
+def same_answer(a: str, b: str) -> bool | None:
+    """Of two clean answers; None if it takes algebra to tell, and if there is none."""
+    if not a or not b or max(len(a), len(b)) > MAX_ANSWER_CHARS:
+        return None
+    if skeleton(a).casefold() == skeleton(b).casefold():
+        return True
+    left, right = (split_unit(side) for side in right_sides(a, b))
+    x, y = read(left.magnitude), read(right.magnitude)
+    if x is None or y is None:
+        return None
+    if same(x, y, lambda p, q: p == q):
+        return True
+    return None if left.unit != right.unit else False

@@ -1,0 +1,159 @@
+"""Embeddings of problems, from a model folder or a server, and the pairs of them that are alike.
+
+Of a model the mean over the last hidden states of a text's tokens is taken, unless the model is served: then the server
+decides. All are of length 1, so that their product is their cosine; they are stored as float16, two bytes a dimension.
+
+Finding pairs is quadratic: all with all, block by block. Memory is that of two blocks, whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ringrl.curate.lsh import save
+from ringrl.curate.shards import Shards
+from ringrl.curation import Embedding
+from ringrl.errors import DataError, RingError, UserError
+from ringrl.evals.client import Client, secret
+
+BATCH_TOKENS = 16_384  # with padding
+REQUEST = 64  # texts
+BLOCK = 4096  # rows compared with as many others at a time
+MOST_TOKENS = 8192  # of a text; what is behind is not embedded
+Half = NDArray[np.float16]
+Embed = Callable[[Sequence[str]], Half]  # [texts, dimensions], normalised
+
+
+def embedder(how: Embedding) -> Embed:
+    """Raises DataError for a folder that holds no model; calls raise UserError or RingError as the server does."""
+    if how.server.base_url:
+        return Served(how)
+    return Local(how.model)
+
+
+def embed_shards(how: Embedding, shards: Shards, folder: Path) -> list[Path]:
+    """A file per shard with the embeddings of its problems, in their order. Those that are there are not made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{n:06d}.npy" for n in shards.numbers]
+    todo = [(n, file) for n, file in zip(shards.numbers, files, strict=True) if not file.is_file()]
+    embed = embedder(how) if todo else None
+    for n, file in todo:
+        assert embed
+        save(file, embed([row["problem"] for row in shards.rows(n)]))
+    return files
+
+
+class Vectors:
+    """Rows of several files as one array, read when they are asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        shapes = [np.load(f, mmap_mode="r").shape for f in files]
+        self.starts = np.cumsum([0, *(n for n, _ in shapes)])
+
+    def __getitem__(self, rows: NDArray[np.int64] | list[int]) -> NDArray[np.float32]:
+        """[rows, dimensions] of sorted row numbers."""
+        cuts = np.searchsorted(rows, self.starts)
+        parts = [
+            np.load(file, mmap_mode="r")[np.asarray(rows[cuts[i] : cuts[i + 1]]) - self.starts[i]]
+            for i, file in enumerate(self.files)
+            if cuts[i] < cuts[i + 1]
+        ]
+        return np.concatenate(parts).astype(np.float32)
+
+
+Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+def alike(vectors: Vectors, rows: NDArray[np.int64], similarity: float) -> Iterator[Alike]:
+    """Of all pairs among sorted row numbers, (first, second, cosine) of those with at least that cosine."""
+    none = np.empty(0, np.int64)
+    yield none, none, np.empty(0, np.float32)
+    for i in range(0, len(rows), BLOCK):
+        left = vectors[rows[i : i + BLOCK]]
+        for j in range(i, len(rows), BLOCK):
+            a, b, cosine = above(left, left if i == j else vectors[rows[j : j + BLOCK]], similarity)
+            new = a < b if i == j else slice(None)
+            yield rows[i + a[new]], rows[j + b[new]], cosine[new]
+
+
+def above(left: NDArray[np.float32], right: NDArray[np.float32], similarity: float) -> Alike:
+    """(i, j, cosine) of the rows of two arrays that are alike; on the first GPU, if there is one."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cosine = torch.from_numpy(left).to(device) @ torch.from_numpy(right).to(device).T
+    i, j = torch.where(cosine >= similarity)
+    return i.cpu().numpy(), j.cpu().numpy(), cosine[i, j].cpu().numpy()
+
+
+class Local:
+    """A model folder, in this process, on the first GPU if there is one."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        if not (Path(folder) / "config.json").is_file():
+            raise DataError(f"embedding.model: {folder}: no config.json, expected a folder that transformers loads")
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer.padding_side = "right"
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.model = AutoModel.from_pretrained(folder, dtype=dtype).to(self.device).eval()
+        positions = getattr(self.model.config, "max_position_embeddings", MOST_TOKENS)
+        self.most = min(positions, self.tokenizer.model_max_length, MOST_TOKENS)
+
+    def __call__(self, texts: Sequence[str]) -> Half:
+        import torch
+
+        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.most)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda n: len(tokens[n]))
+        found = np.empty((len(texts), self.model.config.hidden_size), np.float16)
+        with torch.inference_mode():
+            while order:
+                some = order[-max(1, BATCH_TOKENS // max(1, len(tokens[order[-1]]))) :]  # the longest that are left
+                del order[-len(some) :]
+                batch = self.tokenizer.pad({"input_ids": [tokens[n] for n in some]}, return_tensors="pt")
+                batch = {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask")}
+                states = self.model(**batch).last_hidden_state.float()
+                mask = batch["attention_mask"].unsqueeze(2)
+                mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+                found[some] = torch.nn.functional.normalize(mean, dim=1).half().cpu().numpy()
+        return found
+
+
+class Served:
+    """POST BASE_URL/embeddings."""
+
+    def __init__(self, how: Embedding) -> None:
+        self.how = how
+        self.client = Client(how.server, secret(how.server.key_variable))
+
+    def __call__(self, texts: Sequence[str]) -> Half:
+        parts = [list(texts[i : i + REQUEST]) for i in range(0, len(texts), REQUEST)]
+        with ThreadPoolExecutor(self.how.server.concurrent) as pool:
+            found = [vector for some in pool.map(self._ask, parts) for vector in some]
+        vectors = np.array(found, np.float32).reshape(len(texts), -1 if found else 0)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.all(np.isfinite(lengths)) or not np.all(lengths):
+            raise RingError(f"{self.how.server.base_url}: an embedding of length 0 or without one")
+        return (vectors / lengths).astype(np.float16)
+
+    def _ask(self, texts: list[str]) -> list[Any]:
+        got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+        try:
+            data = sorted(got["data"], key=lambda d: d["index"])
+            vectors = [d["embedding"] for d in data]
+            if len(vectors) != len(texts) or len({len(v) for v in vectors}) > 1:
+                raise ValueError(f"{len(vectors)} embeddings of {len(texts)} texts")
+        except (KeyError, TypeError, ValueError) as e:
+            raise UserError(f"{self.how.server.base_url}: no list of embeddings: {e!r} in {str(got)[:200]}") from None
+        return vectors

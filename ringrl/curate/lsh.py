@@ -1,0 +1,196 @@
+"""Which rows may be near duplicates: MinHash signatures of all shards, and pairs that agree in one of their bands.
+
+A row has two signatures, of the character and of the word n-grams of its text, with all variables called the same. A
+band is a hash of r of a signature's numbers and of the numbers *in the text*; two texts of Jaccard similarity s and the
+same numbers share one of b bands with probability 1 - (1 - s^r)^b (Broder 1997; Leskovec et al., Mining of Massive
+Datasets, §3.4), and texts with other numbers none but by chance. Only what is to be compared is found here.
+
+Signatures lie on disk, band by band; a band is sorted at a time, which takes some tens of bytes a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rensa import RMinHash
+
+from ringrl.curate.shards import Row, Shards
+from ringrl.curate.text import canonical, char_grams, jaccard, numbers, word_grams, words
+
+PERMUTATIONS = 120  # numbers in a signature
+SEED = 1
+MISSED = 0.02  # share of pairs right at the threshold that one of the two signatures may miss; see `rows_per_band`
+KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; from BANDS on, the bands
+
+
+def rows_per_band(threshold: float) -> int:
+    """The most that find pairs at the threshold: more rows, fewer pairs in vain. 6 at 0.8 (0.998 of 1), 4 at 0.7."""
+    found = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
+    return max(found, default=3)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What of a row is compared."""
+
+    key: str  # equal for exact duplicates
+    numbers: str
+    chars: set[str]
+    words: set[str]
+
+    def similarity(self, other: Text) -> float:
+        """The larger Jaccard similarity of the two kinds of n-grams; 0 if they have other numbers."""
+        if self.numbers != other.numbers:
+            return 0.0
+        return max(jaccard(self.chars, other.chars), jaccard(self.words, other.words))
+
+
+def text_of(row: Row) -> Text:
+    """A program's problem is no duplicate of one with an answer."""
+    kind = "code" if row["domain"] == "code" else "answer"
+    tokens = words(row["problem"])
+    same = canonical(tokens)
+    counted = " ".join(f"{n}x{k}" for n, k in sorted(numbers(tokens).items()))
+    return Text(f"{kind} {' '.join(tokens)}", f"{kind} {counted}", char_grams(same), word_grams(same))
+
+
+def hash_of(text: str) -> int:
+    """64 bits, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def sketch(
+    threshold: float, answer: Callable[[Row], str], quality: Callable[[Row], int], shards: Shards, shard: int
+) -> NDArray[np.uint64]:
+    """[BANDS + bands, rows] of one shard: hashes of text and answer (0: none), quality, byte offset, bands."""
+    lines = _lines(shards.file(shard))
+    offsets = np.cumsum([0, *map(len, lines)], dtype=np.uint64)[:-1]
+    rows = [json.loads(line) for line in lines]
+    texts = [text_of(row) for row in rows]
+    head = [
+        [hash_of(t.key) for t in texts],
+        [hash_of(a) if (a := answer(r)) else 0 for r in rows],
+        [quality(r) for r in rows],
+    ]
+    bands = _bands([t.chars for t in texts], [t.words for t in texts], [t.numbers for t in texts], threshold)
+    return np.concatenate([np.array(head, dtype=np.uint64).reshape(3, len(rows)), offsets[None], bands])
+
+
+def _bands(
+    chars: Sequence[set[str]], grams: Sequence[set[str]], numbers: Sequence[str], threshold: float
+) -> NDArray[np.uint64]:
+    """[2 * bands, rows]."""
+    each = rows_per_band(threshold)
+    salt = np.array([hash_of(n) for n in numbers], dtype=np.uint64)
+    out: list[NDArray[np.uint64]] = []
+    for sets in (chars, grams):
+        matrix = RMinHash.digest_matrix_from_token_sets([list(s) for s in sets], PERMUTATIONS, SEED).to_rows()
+        signature = np.array(matrix, dtype=np.uint64).reshape(len(sets), PERMUTATIONS)
+        for start in range(0, PERMUTATIONS - each + 1, each):
+            band = salt ^ np.full_like(salt, len(out))
+            for column in signature[:, start : start + each].T:
+                band = _mixed(band ^ column)
+            out.append(band)
+    return np.stack(out)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _lines(file: Path) -> list[bytes]:
+    with file.open("rb") as lines:
+        return list(lines)
+
+
+def save(path: Path, array: NDArray[np.generic]) -> None:
+    """Whole, or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        np.save(file, array)
+    os.replace(part, path)
+
+
+class Index:
+    """All rows of a step by number, 0 at the first of the first shard; read when asked for.
+
+    Args:
+        sketches: folder with the sketch of every shard, SHARD.npy.
+    """
+
+    def __init__(self, shards: Shards, sketches: Path) -> None:
+        self.shards, self.sketches, self.numbers = shards, sketches, shards.numbers
+        shapes = [self._sketch(n).shape for n in self.numbers]
+        self.bands = shapes[0][0] - BANDS if shapes else 0
+        self.starts = np.cumsum([0, *(rows for _, rows in shapes)])
+        self._offsets = lru_cache(16)(lambda n: np.array(self._sketch(n)[OFFSET]))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def line(self, which: int) -> NDArray[np.uint64]:
+        """[rows] of KEY, QUALITY, ... of all rows."""
+        return np.concatenate([self._sketch(n)[which] for n in self.numbers])
+
+    def row(self, n: int) -> Row:
+        at = int(np.searchsorted(self.starts, n, side="right")) - 1
+        shard = self.numbers[at]
+        with self.shards.file(shard).open("rb") as lines:
+            lines.seek(int(self._offsets(shard)[n - self.starts[at]]))
+            return json.loads(lines.readline())
+
+    def _sketch(self, shard: int) -> NDArray[np.uint64]:
+        """Mapped, and closed as soon as nobody uses it: there may be more shards than files may be open."""
+        return np.load(sketch_file(self.sketches, shard), mmap_mode="r")
+
+
+def sketch_file(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:06d}.npy"
+
+
+def candidates(index: Index, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[pairs, 2] of rows that share a band, the better first, by rank (lower is better) of the second and the first.
+
+    Of the rows that share one, each is paired with the best of them, and with the one that also shares the next band
+    if there is one: not all with all, which would be quadratic.
+
+    Args:
+        chosen: row numbers that take part.
+        rank: of every row.
+    """
+    found = np.empty(0, np.int64)
+    for pairs in _of_bands(index, chosen, rank[chosen]):
+        found = np.union1d(found, pairs)
+    order = np.empty(len(rank), np.int64)
+    order[rank] = np.arange(len(rank))
+    return np.stack([order[found % max(1, len(rank))], order[found // max(1, len(rank))]], axis=1)
+
+
+def _of_bands(index: Index, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Of one band after the other, pairs of ranks as worse * rows + better."""
+    after = index.line(BANDS)[chosen]
+    for band in range(index.bands):
+        column, after = after, index.line(BANDS + (band + 1) % index.bands)[chosen]
+        order = np.lexsort((after, column))
+        column = column[order]
+        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # of every run of equals
+        ranks = rank[order]
+        best = np.repeat(np.minimum.reduceat(ranks, first), np.diff(first, append=len(ranks)))
+        before = np.roll(ranks, 1)
+        before[first] = ranks[first]
+        for other in (best, before):
+            few = other != ranks
+            low, high = np.minimum(ranks[few], other[few]), np.maximum(ranks[few], other[few])
+            yield high * len(index) + low
