@@ -79,7 +79,7 @@ class Cleanse(Knobs):
 class Deduplicate(Knobs):
     """Exact and near duplicates within the set, and of meaning with an embedding model."""
 
-    threshold: float = Field(0.8, gt=0, le=1)  # Jaccard similarity of character or word n-grams
+    threshold: float = Field(0.7, gt=0, le=1)  # Jaccard similarity of character or word n-grams, of the same numbers
     embedding: Embedding = Embedding()
 
 

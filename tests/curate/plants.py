@@ -1,0 +1,87 @@
+"""Problems written differently: what a duplicate looks like, and what only looks like one."""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Callable, Sequence
+
+SPLIT = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+MATH = re.compile(r"(\$[^$]+\$)")
+VOCABULARY = ("later", "several", "people", "carefully", "together", "during", "friend", "market", "yellow", "always")
+
+
+def spaced(text: str, draw: random.Random) -> str:
+    """Other white space."""
+    return "  " + "".join(draw.choice((" ", "  ", "\n", "\t ")) if c == " " else c for c in text) + "\n"
+
+
+def recased(text: str, draw: random.Random) -> str:
+    """Without capitals and final marks, and commas and quotes gone, outside of formulas."""
+    parts = MATH.split(text)
+    parts[::2] = [re.sub(r"(?<!\d)[,;:?\"](?!\d)|\.(?=\s|$)", "", p).lower() for p in parts[::2]]
+    return "".join(parts) + draw.choice(("", ".", " ?", "!"))
+
+
+def retyped(text: str, draw: random.Random) -> str:
+    """Formulas in other LaTeX."""
+    for old, new in ((r"\frac", r"\dfrac"), (r"\le ", r"\leq "), (r"\cdot", r"\times"), (r"\ldots", r"\dots")):
+        text = text.replace(old, new)
+    text = re.sub(r"\^(\w)", r"^{\1}", text)
+    return re.sub(r"\$([^$]+)\$", r"\\(\\displaystyle \1\\)", text)
+
+
+def renamed(text: str, draw: random.Random) -> str:
+    """Other letters for the variables of formulas."""
+    names = sorted({c for p in MATH.findall(text) for c in re.findall(r"(?<![\\a-zA-Z{])[a-zA-Z](?![a-zA-Z}])", p)})
+    letters = [c for c in string.ascii_letters if c not in names and c not in "aAI"]
+    new = dict(zip(names, draw.sample(letters, len(names)), strict=True))
+
+    def rename(formula: re.Match[str]) -> str:
+        return re.sub(r"(?<![\\a-zA-Z{])[a-zA-Z](?![a-zA-Z}])", lambda m: new[m[0]], formula[0])
+
+    return MATH.sub(rename, text)
+
+
+def reordered(text: str, draw: random.Random) -> str:
+    """Two neighbouring sentences in the other order, the question left where it is if there are others."""
+    parts = SPLIT.split(text)
+    at = draw.randrange(max(1, len(parts) - 2)) if len(parts) > 2 else 0
+    parts[at : at + 2] = parts[at : at + 2][::-1]
+    return " ".join(parts)
+
+
+def reworded(words: int) -> Callable[[str, random.Random], str]:
+    """Some words replaced by any others."""
+
+    def change(text: str, draw: random.Random) -> str:
+        parts = re.split(r"(\$[^$]+\$|\s+)", text)
+        places = [i for i, p in enumerate(parts) if re.fullmatch(r"[a-z]{3,}", p)]
+        for i in draw.sample(places, min(words, len(places))):
+            parts[i] = draw.choice(VOCABULARY)
+        return "".join(parts)
+
+    return change
+
+
+def renumbered(text: str, draw: random.Random) -> str:
+    """Another problem: one number is another one."""
+    found = list(re.finditer(r"(?<![\w.])\d+(?![\w.]*\d)", text))
+    if not found:
+        return text
+    at = draw.choice(found)
+    return text[: at.start()] + str(int(at[0]) + draw.randint(1, 9)) + text[at.end() :]
+
+
+KINDS: dict[str, Callable[[str, random.Random], str]] = {
+    "spaced": spaced, "recased": recased, "retyped": retyped, "renamed": renamed, "reordered": reordered,
+    "one word": reworded(1), "two words": reworded(2), "three words": reworded(3), "renumbered": renumbered,
+}  # fmt: skip
+
+
+def plant(problems: Sequence[str], kinds: Sequence[str], seed: int = 0) -> list[tuple[int, str, str]]:
+    """(number of the problem, kind, its text) of every kind that changes it."""
+    draw = random.Random(seed)
+    made = [(n, kind, KINDS[kind](text, draw)) for n, text in enumerate(problems) for kind in kinds]
+    return [(n, kind, text) for n, kind, text in made if text != problems[n]]
