@@ -206,7 +206,7 @@ class Found:
             compare: the same for a pair that is not among them.
         """
         bounds = np.flatnonzero(np.append(True, pairs[1:, 1] != pairs[:-1, 1])[: len(pairs)])
-        for start, end in zip(bounds, np.append(bounds[1:], len(pairs)), strict=True):
+        for start, end in zip(bounds, np.append(bounds, len(pairs))[1:], strict=True):
             row = int(pairs[start, 1])
             known = dict(zip(pairs[start:end, 0].tolist(), scores[start:end].tolist(), strict=True))
             for better in list(known):  # one that went is like the one for which it went, and so may this be
@@ -216,7 +216,9 @@ class Found:
             score, twin = max((s, -n) for n, s in known.items() if self.reason[n] == KEPT)
             if score >= threshold:
                 self.reason[row], self.twin[row], self.similarity[row] = reason, -twin, score
-        self.twin = self.twin[self.twin]  # of what was like a row that went now
+        gone = self.reason[self.twin] == reason  # of earlier ones; what goes now has a twin that stays
+        self.similarity[gone] = self.similarity[self.twin[gone]]
+        self.twin[gone] = self.twin[self.twin[gone]]
 
 
 def quality(row: Row) -> int:

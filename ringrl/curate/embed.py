@@ -20,7 +20,6 @@ from ringrl.curate.lsh import save
 from ringrl.curate.shards import Shards
 from ringrl.curation import Embedding
 from ringrl.errors import DataError, RingError, UserError
-from ringrl.evals.client import Client, secret
 
 BATCH_TOKENS = 16_384  # with padding
 REQUEST = 64  # texts
@@ -134,6 +133,8 @@ class Served:
     """POST BASE_URL/embeddings."""
 
     def __init__(self, how: Embedding) -> None:
+        from ringrl.evals.client import Client, secret
+
         self.how = how
         self.client = Client(how.server, secret(how.server.key_variable))
 

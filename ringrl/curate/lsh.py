@@ -32,7 +32,10 @@ KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; fro
 
 
 def rows_per_band(threshold: float) -> int:
-    """The most that find pairs at the threshold: more rows, fewer pairs in vain. 5 (24 bands) find 0.988 of those at 0.7."""
+    """The most that find pairs at the threshold; with fewer, more pairs are compared in vain.
+
+    5 (24 bands) find 0.988 of the pairs of similarity 0.7, and 0.99994 at 0.8; 6 (20) find 0.998 at 0.8.
+    """
     found = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
     return max(found, default=3)
 

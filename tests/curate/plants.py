@@ -7,6 +7,8 @@ import re
 import string
 from collections.abc import Callable, Sequence
 
+from ringrl.curate.text import numbers
+
 SPLIT = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 MATH = re.compile(r"(\$[^$]+\$)")
 VOCABULARY = ("later", "several", "people", "carefully", "together", "during", "friend", "market", "yellow", "always")
@@ -53,11 +55,11 @@ def reordered(text: str, draw: random.Random) -> str:
 
 
 def reworded(words: int) -> Callable[[str, random.Random], str]:
-    """Some words replaced by any others."""
+    """Some words, of no number, replaced by any others."""
 
     def change(text: str, draw: random.Random) -> str:
         parts = re.split(r"(\$[^$]+\$|\s+)", text)
-        places = [i for i, p in enumerate(parts) if re.fullmatch(r"[a-z]{3,}", p)]
+        places = [i for i, p in enumerate(parts) if re.fullmatch(r"[a-z]{3,}", p) and not numbers([p])]
         for i in draw.sample(places, min(words, len(places))):
             parts[i] = draw.choice(VOCABULARY)
         return "".join(parts)
