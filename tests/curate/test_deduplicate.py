@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import signal
@@ -101,15 +102,10 @@ def test_the_best_of_a_cluster_stays(tmp_path: Path):
 
 def test_a_chain_does_not_collapse(tmp_path: Path):
     """a ~ b ~ c, and not a ~ c: c stays."""
-    words = [
-        f"{x}{y}rk" for x in ("ba", "ce", "di", "fo", "gu", "ha", "je", "ki") for y in ("la", "me", "ni", "po", "ru")
-    ]
-    texts = [
-        " ".join(words),
-        " ".join(words[:-4] + ["aa", "bb", "cc", "dd"]),
-        " ".join(words[4:-4] + ["aa", "bb", "cc", "dd"]),
-    ]
-    results = run(tmp_path, [row(n, t) for n, t in enumerate(texts)], threshold=0.8)
+    starts, ends = ("ba", "ce", "di", "fo", "gu", "ha", "je", "ki"), ("la", "me", "ni", "po", "ru")
+    words = [f"{start}{end}rk" for start in starts for end in ends]
+    changed = [*words[:-4], "aa", "bb", "cc", "dd"]
+    results = run(tmp_path, [row(n, " ".join(t)) for n, t in enumerate((words, changed, changed[4:]))], threshold=0.8)
     assert said(results) == [("", ""), (NEAR, "a/0"), ("", "")]
 
 
@@ -184,9 +180,8 @@ def test_answers_that_can_be_compared_without_algebra(a: str, b: str, same: bool
 def problems() -> list[tuple[str, str]]:
     """Made up: stories with numbers and formulas, every one of other words."""
     draw = random.Random(0)
-    nouns = [
-        "".join(draw.choices("bcdfghklmnprst", k=1)[0] + draw.choice("aeiou") for _ in range(3)) for _ in range(300)
-    ]
+    syllables = [c + v for c in "bcdfghklmnprst" for v in "aeiou"]
+    nouns = ["".join(draw.choices(syllables, k=3)) for _ in range(300)]
     out = []
     for _ in range(60):
         n = draw.sample(nouns, 14)
@@ -246,15 +241,18 @@ def test_kill_and_resume_give_the_same_bytes(tmp_path: Path):
     config = write_yaml(tmp_path / "killed.yaml", written)
     folder = killed / "steps" / "1_deduplicate"
     for resume, some in (((), "work/0*.npy"), (("--resume",), "counts/*.json")):
-        result = ringrl_until(
-            lambda some=some: len(list(folder.glob(some))) >= 3, signal.SIGKILL, "data", config, *resume
-        )
+        begun = functools.partial(at_least, 3, folder, some)
+        result = ringrl_until(begun, signal.SIGKILL, "data", config, *resume)
         assert result.code == 137, result.text
         assert 3 <= len(list(folder.glob(some))) < 20
     done = ringrl("data", config, "--resume")
     assert done.code == 0, done.text
     assert len(lines(folder / "dropped.jsonl")) > 100
     assert tree(folder) == tree(in_process(DataConfig.model_validate(written), tmp_path / "whole"))
+
+
+def at_least(number: int, folder: Path, pattern: str) -> bool:
+    return len(list(folder.glob(pattern))) >= number
 
 
 def in_process(cfg: DataConfig, folder: Path) -> Path:
