@@ -97,7 +97,10 @@ def _index(folder: Path, work: Path) -> Index:
 
 
 def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.float64]:
-    """[3, rows]: reason, number of the twin that stays, similarity to it; of rows that stay 0, themselves, 1."""
+    """[3, rows]: reason, number of the twin, similarity to it; of rows that stay 0, themselves, 1.
+
+    The twin is the row that stays instead; where none does, one that gives another answer.
+    """
     index = Index(before, work)
     found = Found(index)
     found.exact()
