@@ -71,9 +71,10 @@ class Cleanse(Knobs):
     choices: Literal["drop", "convert", "keep"] = "drop"  # multiple choice; convert: ask for the answer itself
     yes_no: Literal["drop", "keep"] = "drop"  # and true or false
     max_chars: int = Field(20_000, ge=1)  # of a problem
+    answers: Literal["required", "checked", "ignored"] = "required"  # and tests of code; checked: those that are there
     solutions: Literal["required", "checked", "ignored"] = "required"  # of code: one must pass all tests [P §2.3];
-    # checked: those that are there
-    time_limit_s: float = Field(10.0, gt=0)  # CPU time of a solution on one test
+    # checked: rows without any go on
+    time_limit_s: float = Field(6.0, gt=0)  # CPU time of a test, written on rows of code that name none
 
 
 class Deduplicate(Knobs):

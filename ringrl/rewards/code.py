@@ -242,6 +242,11 @@ def _local() -> Local:
 # ---- what the tests are ------------------------------------------------------------------------------------
 
 
+def check_tests(reference: Mapping[str, object]) -> None:
+    """Raises ValueError or SyntaxError, with what is wrong, for tests that `verify_code` cannot use."""
+    _read_task(reference)
+
+
 def _read_task(reference: Mapping[str, object]) -> _Task:
     """Raises ValueError or SyntaxError: the reference carries no usable tests; its asserts are no Python."""
     tests, entry = reference.get("tests"), reference.get("entry_point") or ""

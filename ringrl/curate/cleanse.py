@@ -1,0 +1,182 @@
+r"""What no verifier can judge, or a guess would solve: dropped, each for one reason, the first in RULES that holds.
+
+Characters that no reader sees are repaired first. Of multiple choice, with `choices: convert`, the question itself goes
+on if it can stand alone, and the options go into `choices`. The rules are in `wording`, `questions` and, on code, in
+`programs`. A shard asks the verifier once for all its answers and once for all its programs.
+
+An answer is in reach if it is plain (`ringrl.rewards.plain`), or a text of few words, or if Math-Verify can make
+something of it: a comparison with a number then says pass or fail, not error. (Compared with itself it would pass
+unread.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ringrl.curate import programs, questions, wording
+from ringrl.curate.chain import Over
+from ringrl.curate.programs import with_good_solutions, with_good_tests
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curate.workers import judge
+from ringrl.curation import Cleanse, DataConfig
+from ringrl.parts import Verify
+from ringrl.rewards.answers import last_boxed
+from ringrl.rewards.plain import clean, read, right_sides, split_unit
+
+INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
+CHOICE, PARTS, YES_NO, PROOF = "multiple choice", "several parts", "yes or no", "proof"
+NO_ANSWER, OUT_OF_REACH = "no answer", "answer out of reach"
+RULES = {  # reason: (domains, what it is), in the order in which they are tried
+    INVALID: ("all", "control characters, U+FFFD, surrogates, private use, bidirectional overrides, LaTeX escapes read "
+              "as white space, UTF-8 read as Windows-1252"),
+    EMPTY: ("all", "no word and no formula, or `[deleted]` and the like"),
+    LONG: ("all", "more than `max_chars`"),
+    IMAGE: ("all", "an image, a link to one, code that draws one; in words (\"as shown in the figure\") not of code"),
+    CHOICE: ("math, science", "options; \"which of the following\"; unless `choices` converts or keeps them"),
+    PARTS: ("math, science", "two or more labelled questions"),
+    YES_NO: ("math, science", "the answer is yes, no, true, false, or the question wants that; unless `yes_no: keep`"),
+    PROOF: ("math, science", "a proof is wanted, and no value"),
+    NO_ANSWER: ("math, science", "none, or `N/A`, `see solution` and the like"),
+    OUT_OF_REACH: ("math, science", "braces that do not match, prose, what the verifier cannot read or evaluate"),
+    programs.NO_TESTS: ("code", "none"),
+    programs.BROKEN: ("code", "no test is left in a form that the verifier reads, with its line breaks"),
+    programs.TRUNCATED: ("code", "no test is left that does not end with \"...\""),
+    programs.NO_SOLUTION: ("code", "none, with `solutions: required`"),
+    programs.FAILS: ("code", "no solution passes all tests; most give wrong output or an error"),
+    programs.SLOW: ("code", "... most exceed the time limit of a test, or the verifier's of all tests"),
+    programs.LARGE: ("code", "... most take too much memory"),
+    programs.LACKS: ("code", "... most import what the sandbox does not have"),
+    programs.UNCOMPILED: ("code", "... most are not in the row's language"),
+    programs.NOT_RUN: ("code", "... most could not be judged: no compiler, no sandbox"),
+}  # fmt: skip
+
+MAX_ANSWER_CHARS = 200
+MAX_WORDS = 4  # of an answer in words: more are never said twice in the same way
+MAX_MIXED_WORDS = 2  # among formulas
+_PROBE = r"\boxed{17.0625}"  # any number
+_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{|\\[a-zA-Z]+")
+_WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")
+_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log",
+              "exp", "sqrt", "mod", "gcd", "lcm", "max", "min", "and"}  # fmt: skip
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Step:
+    return Step(cfg.cleanse, cfg.verify)
+
+
+@dataclass(frozen=True)
+class Step:
+    """See the module; nothing but the shard decides, and the clock of programs that take about as long as they may."""
+
+    how: Cleanse
+    verify: Verify
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
+        results = [self.read(row) for row in rows]
+        self._ask_about_answers(results)
+        self._run_solutions(results)
+        return iter(results)
+
+    def read(self, row: Row) -> Row | Dropped:
+        """All that can be said without a verifier."""
+        row = {**row, "problem": wording.repaired(row["problem"])}
+        if row["domain"] != "code":
+            row["answer"] = wording.repaired(row["answer"]).strip()
+        problem = row["problem"]
+        if said := wording.invalid_characters(problem) or wording.invalid_characters(row.get("answer", "")):
+            return Dropped(row, INVALID, {"detail": said})
+        if questions.is_empty(problem):
+            return Dropped(row, EMPTY, {"detail": problem[:100]})
+        if len(problem) > self.how.max_chars:
+            return Dropped(row, LONG, {"detail": f"{len(problem)} characters"})
+        if said := wording.embedded_image(problem) or wording.embedded_image(row.get("answer", "")):
+            return Dropped(row, IMAGE, {"detail": said})
+        return self._code(row) if row["domain"] == "code" else self._words(row)
+
+    def _words(self, row: Row) -> Row | Dropped:
+        """Of math and science."""
+        if said := wording.image_referred_to(row["problem"]):
+            return Dropped(row, IMAGE, {"detail": said})
+        lists = questions.items_of(row["problem"])
+        choice = questions.multiple_choice(row["problem"], row["answer"], lists) if self.how.choices != "keep" else None
+        if choice and (self.how.choices == "drop" or not choice.question):
+            return Dropped(row, CHOICE, {"detail": choice.detail})
+        if choice:
+            row = {**row, "problem": choice.question, "answer": choice.answer, "choices": list(choice.options)}
+        elif said := questions.several_parts(lists):
+            return Dropped(row, PARTS, {"detail": said})
+        if self.how.yes_no == "drop" and (said := questions.yes_or_no(row["problem"], row["answer"])):
+            return Dropped(row, YES_NO, {"detail": said})
+        if said := questions.asks_for_proof(row["problem"]):
+            return Dropped(row, PROOF, {"detail": said})
+        if questions.is_no_answer(row["answer"]) and self.how.answers != "ignored":
+            if self.how.answers == "required" or row["answer"]:
+                return Dropped(row, NO_ANSWER, {"detail": row["answer"]})
+        elif self.how.answers != "ignored" and (said := out_of_reach(row["answer"])):
+            return Dropped(row, OUT_OF_REACH, {"detail": said})
+        return row
+
+    def _code(self, row: Row) -> Row | Dropped:
+        if not row.get("tests"):
+            return Dropped(row, programs.NO_TESTS) if self.how.answers == "required" else row
+        if row.get("time_limit_s") is None:
+            row["time_limit_s"] = self.how.time_limit_s
+        if self.how.solutions == "required" and not row.get("solutions"):
+            return Dropped(row, programs.NO_SOLUTION)
+        return with_good_tests(row) if self.how.answers != "ignored" else row
+
+    def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
+        """Whether the verifier can read those that are not plain."""
+        if self.how.answers == "ignored":
+            return
+        rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict) and r.get("answer")]
+        asked = [(i, r) for i, r in rows if not is_plain(r["answer"]) and not is_text(r["answer"])]
+        verdicts = (
+            judge([(r["domain"], _PROBE, {"answer": r["answer"]}) for _, r in asked], self.verify) if asked else []
+        )
+        for (i, row), verdict in zip(asked, verdicts, strict=True):
+            if verdict.kind == "error":
+                results[i] = Dropped(row, OUT_OF_REACH, {"detail": verdict.reason})
+
+    def _run_solutions(self, results: list[Row | Dropped]) -> None:
+        if self.how.solutions == "ignored":
+            return
+        asked = [(i, r) for i, r in enumerate(results) if isinstance(r, dict) and r.get("solutions") and r.get("tests")]
+        if asked:
+            found = with_good_solutions([r for _, r in asked], partial(judge, verify=self.verify))
+            for (i, _), result in zip(asked, found, strict=True):
+                results[i] = result
+
+
+# ---- answers -----------------------------------------------------------------------------------------------
+
+
+def out_of_reach(answer: str) -> str:
+    """What speaks against an answer without asking the verifier, or ""."""
+    if is_plain(answer):
+        return ""
+    inner = last_boxed(answer) or answer
+    if not inner.strip("$ "):
+        return "no content"
+    if last_boxed(f"\\boxed{{{inner}}}") != inner:
+        return "braces do not match"
+    if len(inner) > MAX_ANSWER_CHARS:
+        return f"{len(inner)} characters"
+    words = [w for w in _WORD.findall(_COMMAND.sub(" ", inner)) if w.lower() not in _FUNCTIONS]
+    most = MAX_WORDS if is_text(inner) else MAX_MIXED_WORDS
+    said = inner.split() if is_text(inner) else words
+    return f"prose of {len(said)} words" if len(said) > most else ""
+
+
+def is_plain(answer: str) -> bool:
+    """Read exactly, without algebra: as the verifier reads it."""
+    text = clean(answer)
+    return read(split_unit(right_sides(text, text)[1]).magnitude) is not None
+
+
+def is_text(answer: str) -> bool:
+    """Words and nothing else."""
+    return bool(re.fullmatch(r"[^\W\d_]+(?:[ '’,.&-]+[^\W\d_]+)*[.!]?", _COMMAND.sub("", answer).strip(" {}$")))

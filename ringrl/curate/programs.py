@@ -1,0 +1,271 @@
+"""Code problems: tests that say what they mean, and programs that pass them.
+
+A test that is broken goes, the rest stays; so do programs. What went is told in the row's `removed`, by the place that
+it had: the step before has it in full. Texts are normalised where no judge sees a difference: line breaks, blanks at
+the ends of lines, and decimals that show the rounding of a float (0.30000000000000004). Asserts are left as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Context
+from typing import Any
+
+from ringrl.curate.shards import Dropped, Row
+from ringrl.data.source import reference_of
+from ringrl.rewards import Verdict
+from ringrl.rewards.code import check_tests
+from ringrl.rewards.livecodebench import PACKED, unpacked
+
+Judge = Callable[[Iterable[tuple[str, str, Mapping[str, object]]]], list[Verdict]]
+
+NO_TESTS, BROKEN, TRUNCATED = "no tests", "broken tests", "truncated tests"
+NO_SOLUTION, NOT_RUN = "no solution", "solution not run"
+FAILS, SLOW, LARGE = "solution fails", "solution too slow", "solution takes too much memory"
+LACKS, UNCOMPILED = "solution lacks a module", "solution does not compile"
+_OUTCOMES = {"timeout": SLOW, "memory": LARGE, "compile": UNCOMPILED, "no_code": UNCOMPILED}
+_GRAVITY = (FAILS, SLOW, LARGE, LACKS, UNCOMPILED, NOT_RUN)  # which one a row is dropped for, of equally many
+
+FLOAT_DIGITS = 15  # that a double holds of any decimal; far below the tolerance of the judge
+CUT_CHARS = 200  # of a text that data sets cut off, as Codeforces does
+
+_TYPED_BREAK = re.compile(r"(?<!\\)\\r?\\?n(?=$|[\s\d+\\-])|(?<=[\d\s])\\n")
+_DECIMAL = re.compile(r"(?<![\w.])-?\d+\.\d+(?![\w.])")
+_NUMBERS = re.compile(r"[-+\d. \t]*")
+_CUT_NOTE = re.compile(
+    r"[\[<(]\s*(?:\.\.\.\s*)?(?:output |input )?(?:truncated|omitted|snip(?:ped)?)\b[^\])>\n]{0,40}[\])>]"
+    r"|\.\.\.\s*\[?\d+ (?:more )?(?:chars|characters|bytes|lines|items)\b",
+    re.IGNORECASE,
+)
+_DOTS_MATTER = re.compile(
+    r"[\"'`“‘]\.[\"'`”’]|\$\.\$|\bdots?\b|\bperiods?\b|\\texttt\{\.\}|^[.#*\w]*\.\.[.#*]*$", re.MULTILINE
+)
+_DOTTED = re.compile(r"(?<![\d.])\.(?![\d.]*\d)|\.\.")
+
+
+# ---- tests -------------------------------------------------------------------------------------------------
+
+
+def with_good_tests(row: Row) -> Row | Dropped:
+    """The row with the tests that are left, normalised. Its tests are there."""
+    tests = row["tests"]
+    if isinstance(tests, Mapping) and PACKED in tests:
+        return _checked(row, unpack=True)
+    split = isinstance(tests, str) and all(t.startswith(("assert ", "assert(")) for t in _lines(tests))
+    listed = _lines(tests) if split else [tests] if isinstance(tests, str) else tests
+    if not isinstance(listed, list):
+        return Dropped(row, BROKEN, {"detail": f"tests: got {type(tests).__name__}, expected a list or a text"})
+    loose = {**reference_of(row), "tests": listed}
+    whole = not _problem(loose)
+    good, removed = [], []
+    for i, test in enumerate(listed):
+        said = _fault(test, row) or ("" if whole else _problem({**loose, "tests": [test]}))
+        if said:
+            removed.append(f"test {i}: {said}")
+        else:
+            good.append(_normalised(test, row))
+    if not good:
+        reason = TRUNCATED if all(": truncated" in r for r in removed) else BROKEN
+        return Dropped(row, reason, {"detail": "; ".join(removed)[:500]})
+    row = {**row, "tests": "\n".join(good) if isinstance(tests, str) else good}
+    if removed:
+        row["removed"] = [*row.get("removed", ()), *removed]
+    return _checked(row)
+
+
+def _checked(row: Row, unpack: bool = False) -> Row | Dropped:
+    """The row, if its tests can be used all together."""
+    reference = reference_of(row)
+    try:
+        said = _problem(unpacked(reference) if unpack else reference)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # packed by somebody else, in some other way
+        said = f"{type(error).__name__}: {error}"
+    return Dropped(row, BROKEN, {"detail": said[:500]}) if said else row
+
+
+def _problem(reference: Mapping[str, Any]) -> str:
+    """What the verifier says against tests."""
+    try:
+        check_tests(reference)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two from deeply nested literals
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _fault(test: Any, row: Row) -> str:
+    """What the verifier does not see: a text that was cut off, or lost its line breaks, or asserts nothing."""
+    if isinstance(test, str):
+        return _fault_of_asserts(test)
+    if not isinstance(test, Mapping):
+        return ""
+    for key in ("input", "output"):
+        value = test.get(key)
+        if _has_gap(value):
+            return f"truncated: {key} has an item '...'"
+        if not isinstance(value, str):
+            continue
+        if is_cut_off(value, str(row["problem"])):
+            return f"truncated: {key} ends with {value.rstrip()[-20:]!r}"
+        if not row.get("entry_point") and has_typed_breaks(value, str(row["problem"])):
+            return f"broken: {key} has \\n in letters: {value[:40]!r}"
+        if "\ufffd" in value or "\x00" in value:
+            return f"broken: {key} has characters that were lost"
+    if not row.get("entry_point") and not row.get("checker") and test.get("output") == "" and test.get("input") == "":
+        return "broken: neither input nor output"
+    return ""
+
+
+def _has_gap(value: Any) -> bool:
+    """A list with three dots among things that are no texts."""
+    if not isinstance(value, list):
+        return False
+    dots = any(v in ("...", "…") for v in value if isinstance(v, str))
+    return (dots and not all(isinstance(v, str) for v in value)) or any(map(_has_gap, value))
+
+
+def _fault_of_asserts(text: str) -> str:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        cut = is_cut_off(text, "")
+        return f"truncated: ends with {text.rstrip()[-20:]!r}" if cut else f"broken: {type(error).__name__}: {error}"
+    cut = any(isinstance(n, ast.Constant) and n.value is ... for n in ast.walk(tree))
+    return "truncated: it has a literal ..." if cut else ""
+
+
+def is_cut_off(text: str, problem: str) -> bool:
+    """Whether three dots at the end stand for more, and are not what a program reads or writes.
+
+    They are where the problem has them, as `Loading...`, and in a grid of dots.
+    """
+    text = text.rstrip()
+    if _CUT_NOTE.search(text):
+        return True
+    if not text.endswith(("...", "…")) or text.endswith("...."):
+        return False
+    rest = text.removesuffix("...").removesuffix("…")
+    if len(text) > CUT_CHARS and re.search(r"\w[ ,]*$", rest) and not _DOTTED.search(rest):
+        return True
+    last = text.rpartition("\n")[2].split()[-1]
+    if (last != "..." and last in problem) or _DOTTED.search(rest):
+        return False
+    if _DOTS_MATTER.search(problem):
+        return False
+    return not rest.strip() or bool(re.search(r"[\w\s,\]\[(){}\"'+-]$", rest))
+
+
+def has_typed_breaks(text: str, problem: str) -> bool:
+    r"""Whether line breaks were written as the two characters \n: no other backslash, no line break in the text."""
+    if "\\n" not in text or "\n" in text.strip() or re.search(r"backslash|escape|\\\\n|\"\\n|'\\n|`\\n", problem):
+        return False
+    return bool(_TYPED_BREAK.search(text)) and "\\" not in re.sub(r"\\[rn]", "", text)
+
+
+def _normalised(test: Any, row: Row) -> Any:
+    if not isinstance(test, Mapping):
+        return test
+    out = dict(test)
+    for key in ("input", "output"):
+        if isinstance(out[key], str):
+            out[key] = _plain_lines(out[key], every=key == "output" and not row.get("checker"))
+    if row.get("compare") != "exact" and not row.get("checker"):
+        out["output"] = _rounded(out["output"])
+    return out
+
+
+def _plain_lines(text: str, every: bool) -> str:
+    """Without blanks at the ends of lines: of every line, or of lines of numbers, in which they mean nothing."""
+    lines = re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff")).split("\n")
+    return "\n".join(line.rstrip() if every or _NUMBERS.fullmatch(line) else line for line in lines)
+
+
+def _rounded(value: Any) -> Any:
+    """Floats, and decimals in a text, without digits that are but rounding."""
+    if isinstance(value, str):
+        return _DECIMAL.sub(lambda m: _decimal(m[0]), value) if "." in value else value
+    if isinstance(value, float):
+        return float(f"{value:.{FLOAT_DIGITS}g}")
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _decimal(text: str) -> str:
+    if len(text.strip("-0").replace(".", "")) <= FLOAT_DIGITS:
+        return text
+    plain = format(Context(prec=FLOAT_DIGITS).create_decimal(text).normalize(), "f")
+    return plain if "." in plain else f"{plain}.0"  # an integer would be compared exactly
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+# ---- solutions ---------------------------------------------------------------------------------------------
+
+
+def with_good_solutions(rows: Sequence[Row], judge: Judge) -> list[Row | Dropped]:
+    """Each row with those of its solutions that pass all its tests; dropped if there are some and none does."""
+    asked = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
+    blocks = [_fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
+    references = [reference_of(row) for row in rows]
+    verdicts = judge(("code", block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
+    faults = list(map(_fault_of_program, verdicts))
+    lost = _missing_modules([s for (_, s), f in zip(asked, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
+    found: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]
+    for (i, solution), fault in zip(asked, faults, strict=True):
+        missing = next((m for m in _imported(solution) if m in lost), "") if fault[0] else ""
+        found[i].append((solution, (LACKS, missing) if missing else fault))
+    return [_with(row, some) if some else row for row, some in zip(rows, found, strict=True)]
+
+
+def _with(row: Row, found: Sequence[tuple[str, tuple[str, str]]]) -> Row | Dropped:
+    """The row with the solutions that have no fault."""
+    good = [solution for solution, (reason, _) in found if not reason]
+    removed = [f"{reason}: {detail} ({i})" for i, (_, (reason, detail)) in enumerate(found) if reason]
+    if not good:
+        counts = Counter(reason for _, (reason, _) in found)
+        worst = min(counts, key=lambda reason: (-counts[reason], _GRAVITY.index(reason)))
+        return Dropped(row, worst, {"detail": "; ".join(removed)[:500]})
+    told = {"removed": [*row.get("removed", ()), *removed]} if removed else {}
+    return {**row, "solutions": good, **told}
+
+
+def _fault_of_program(verdict: Verdict) -> tuple[str, str]:
+    """(reason, detail); both "" of a program that passes."""
+    if verdict.kind == "pass":
+        return "", ""
+    if verdict.kind == "error":
+        return NOT_RUN, verdict.reason
+    detail = f"{verdict.reason} in test {len(verdict.tests) - 1}" if verdict.tests else verdict.reason
+    return _OUTCOMES.get(verdict.reason, FAILS), detail
+
+
+def _missing_modules(solutions: Sequence[str], judge: Judge) -> set[str]:
+    """Those that failed programs import and the sandbox does not have: it is asked, a module at a time."""
+    names = sorted({name for solution in solutions for name in _imported(solution)})
+    nothing = {"tests": [{"input": "", "output": ""}]}
+    verdicts = judge(("code", _fenced(f"import {name}", "python"), nothing) for name in names)
+    return {name for name, verdict in zip(names, verdicts, strict=True) if verdict.kind == "fail"}
+
+
+def _imported(solution: str) -> list[str]:
+    """Modules of a Python program that are not Python's own."""
+    if "import" not in solution:
+        return []
+    try:
+        nodes = list(ast.walk(ast.parse(solution)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level]
+    tops = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [name for name in tops if name not in sys.stdlib_module_names]
+
+
+def _fenced(code: str, language: str) -> str:
+    return code if "```" in code else f"```{language}\n{code}\n```"

@@ -1,0 +1,230 @@
+"""Questions: several at once, with options, to be guessed, or with nothing to be verified. Rules on text and answer.
+
+A list in a problem is read in every way that its labels allow, `(a)`, `a)`, `A.`, `ii)`, `Part 1:`; what its items and
+the text before them ask for tells options, parts, and conditions of one question apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ringrl.curate.wording import NEAR, any_of, has, said
+
+# ---- parts and options -------------------------------------------------------------------------------------
+
+_LISTS = ("ABCDEFGHIJ", "abcdefghij", "123456789", ("i", "ii", "iii", "iv", "v", "vi"), ("I", "II", "III", "IV", "V"))
+_LABEL = r"(?P<label>[A-Ja-j]|[1-9]|i{1,3}|iv|vi?|I{1,3}|IV|V)"
+_PART = r"(?:Part|PART|Question|QUESTION|Q|Task|Subquestion)"
+_SHAPES = {
+    "(a)": re.compile(rf"(?<![\w)\]}}^_\\(])\({_LABEL}\)(?=\s+[^\s+=<>*/^,.;)-]|\s+-?[\d\\$.]|[A-Z\d$\\]|\s*\n)"),
+    "a)": re.compile(rf"(?:^|(?<=[\s;,.?!])){_LABEL}\)(?=\s+\S|[A-Z\d$\\])"),
+    "a.": re.compile(rf"(?:^[ \t]*|(?<=[.?!:;] )){_LABEL}\.(?=\s)", re.MULTILINE),
+    "A.": re.compile(r"(?:^|(?<=\s))(?P<label>[A-J])\.(?=\s)"),
+    "a:": re.compile(rf"^[ \t]*{_LABEL}:(?=\s)", re.MULTILINE),
+    "Part a": re.compile(rf"(?:^|(?<=[\s.;*])){_PART}\s?\(?{_LABEL}\)?(?:\s?[:.)]|\s?\n| [-–—] )", re.MULTILINE),
+}
+_DRESS = re.compile(
+    r"\\(?:textbf|mathbf|mathrm|textrm|textsf|text|bf|rm)\s*\{\s*(\(?[A-Ja-j][).:]\)?)\s*:?\s*\}(?:\\ ?|~|\s|\$)*"
+    r"|\*\*(\(?[A-Ja-j][).:])\*\*:?"
+)
+_SPACE = re.compile(r"\\q?quad\b|\\hspace\*?\{[^{}]*\}|\\\\|\\ |~|<br ?/?>")
+_COMMAND = (
+    r"(?:find|determine|calculate|compute|evaluate|solve|prove|show that|show|estimate|express|give|state|explain|list"
+    r"|describe|derive|sketch|draw|write|simplify|factor|obtain|deduce|verify|use|identify|name|graph)"
+)
+_WONDER = r"(?:what|how|which|who|when|where|why|for (?:what|which)|in how|at what|by what|to what|hence,?|if so)"
+_ASKS = re.compile(rf"\?|(?:^|[.!;:\n,]\s*)(?:and |then |also |hence |now )?{_COMMAND}\b", re.IGNORECASE)
+_BEGINS = re.compile(rf"[\s:.*$-]*(?:then |also |hence |now |next,? )?(?:{_COMMAND}|{_WONDER})\b", re.IGNORECASE)
+_ASKS_FOR_EACH = re.compile(
+    rf"(?:\b{_COMMAND}|\bwhat (?:is|are|was|were))"
+    r"(?: (?:the|values?|following|each|both|of|integrals?|equations?|limits?|expressions?))*\s*:?\s*$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Items:
+    """A text with labelled items: what stands before them, and each with its label."""
+
+    lead: str
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def asking(self) -> int:
+        """Items that ask for something."""
+        return sum(bool("?" in t or _BEGINS.match(t)) for t in self.texts)
+
+
+def items_of(text: str) -> list[Items]:
+    """All readings of a text as a list, with at least two items."""
+    if not re.search(r"[Bb2][).:\n ]|ii", text) and "II" not in text:
+        return []
+    text = _SPACE.sub(" ", _DRESS.sub(lambda m: f" {m[1] or m[2]} ", text))
+    found = []
+    for shape in _SHAPES.values():
+        marks = list(shape.finditer(text))
+        for labels in _LISTS if len(marks) > 1 else ():
+            run: list[re.Match[str]] = []
+            for mark in marks:
+                if len(run) < len(labels) and mark["label"] == labels[len(run)]:
+                    run.append(mark)
+            if len(run) > 1:
+                ends = [m.start() for m in run[1:]] + [len(text)]
+                texts = tuple(_balanced(text[m.end() : end].strip(" \t\n;,")) for m, end in zip(run, ends, strict=True))
+                found.append(Items(text[: run[0].start()].strip(), tuple(m["label"] for m in run), texts))
+    return found
+
+
+def _balanced(text: str) -> str:
+    """Without the $ of a formula that is cut in two."""
+    return text.strip("$ ") if text.count("$") % 2 else text
+
+
+def several_parts(lists: Sequence[Items]) -> str:
+    for items in lists:
+        each = _ASKS_FOR_EACH.search(items.lead) and all(items.texts) and "?" not in items.lead
+        if items.asking > 1 or (each and items.asking == 0 and max(map(len, items.texts)) < 200):
+            return f"{len(items.labels)} parts: ({items.labels[0]}) {items.texts[0][:NEAR]} ..."
+    return ""
+
+
+_WHICH_OF = any_of(
+    r"\bwhich(?: one| ones| two)?(?: \w+)?,?(?: if any,)? of (?:the following|these"
+    r"|the (?:options|choices|statements|answers)(?: below)?)\b",
+    r"\bwhich (?:option|choice|answer)s? (?:(?:is|are) (?:true|false|(?:in)?correct|right|wrong|not)|best)\b",
+    r"\b(?:choose|select|pick|mark|tick) (?:the |one |all |an? )?(?:\w+ )?"
+    r"(?:(?:in)?correct|right|best|true|false|wrong) (?:answer|option|choice|statement|alternative|response)s?\b",
+    r"\b(?:select|choose|check|mark) all that apply\b|\bthe correct (?:option|choice|answer) is\b|\banswer choices\b",
+)
+_CHOOSING = ("which", "choose", "select", "pick", "mark", "tick", "correct", "answer choices")
+_LETTER = re.compile(
+    r"(?:\\text\s*\{|\\mathrm\s*\{|\$|\*\*)*\s*(?:[Oo]ption |[Cc]hoice )?\(?([A-Ja-j])\)?\s*[.:]?\s*(?:\}|\$|\*\*)*"
+)
+_NOT_ALONE = any_of(
+    r"\bwhich(?: one)? of\b|\bthe following\b|\bof these\b|\b(?:option|choice|statement|alternative)s?\b|\bclosest\b",
+    r"\bbest\b|\bmost (?:likely|nearly|closely)\b|\b(?:could|can|may|might|must) (?:not )?be\b|\bexcept\b|\bnot\b",
+    r"\bbelow\b|\bcorrect answer|\bis (?:true|false|correct|incorrect)\b|\bapproximately\b|\bnearest to\b",
+)
+_OF_OPTIONS = any_of(
+    r"\b(?:all|none|both|neither|any|either|two|some) of (?:the |these)|\b(?:both|neither)\b.*\b[A-J]\b",
+    r"cannot be determined|not enough information|^\(?[A-J]\)? (?:and|or) \(?[A-J]\)?$",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with options. `question` and `answer` are what remains without them, if it stands alone."""
+
+    detail: str
+    question: str = ""
+    answer: str = ""
+    options: tuple[str, ...] = ()
+
+
+def multiple_choice(text: str, answer: str, lists: Sequence[Items]) -> Choice | None:
+    found = _LETTER.fullmatch(answer.strip())
+    letter = found[1] if found else ""
+    for items in lists:
+        given = letter and letter.upper() in [label.upper() for label in items.labels]
+        given = given and (len(items.labels) > 2 or _ASKS.search(items.lead))
+        if items.asking > 1 or (not given and not _are_options(items, answer)) or (items.asking and not given):
+            continue
+        options = (*items.texts[:-1], items.texts[-1].partition("\n")[0].strip())
+        return _converted(items, options, letter if given else "", answer)
+    if has(text, _CHOOSING) and (found := _WHICH_OF.search(text)):
+        return Choice(f"no option found: {said(found)}")
+    return None
+
+
+def _are_options(items: Items, answer: str) -> bool:
+    """Whether a list that the answer does not name a label of has options for items."""
+    if len(items.labels) < 3 or not (items.lead.endswith((":", "?", "is", "are")) or _ASKS.search(items.lead)):
+        return False
+    named = answer.strip("$ .") in [t.strip("$ .") for t in items.texts]
+    short = max(map(len, items.texts)) < 100 and not items.labels[0].isdigit() and items.labels[1] not in ("ii", "II")
+    return named or (short and not _ASKS_FOR_EACH.search(items.lead))
+
+
+def _converted(items: Items, options: tuple[str, ...], letter: str, answer: str) -> Choice:
+    detail = f"{len(options)} options: ({items.labels[0]}) {options[0][:NEAR]} ..."
+    right = options[[label.upper() for label in items.labels].index(letter.upper())] if letter else answer
+    cannot = _NOT_ALONE.search(items.lead) or next(filter(None, map(_OF_OPTIONS.search, options)), None)
+    if cannot or not right or not _ASKS.search(items.lead):
+        why = f"it needs them: {said(cannot)}" if cannot else "no answer among them" if not right else "no question"
+        return Choice(f"{detail}; {why}", options=options)
+    closed = "$" if items.lead.count("$") % 2 else ""  # of options within a formula
+    question = items.lead.removesuffix("$").rstrip() if closed else items.lead
+    return Choice(detail, question, right.strip(" ."), options)
+
+
+# ---- questions that are guessed, and proofs ----------------------------------------------------------------
+
+_YES_NO = re.compile(
+    r"(?:\\(?:text|mathrm|textbf)\s*\{|[\s\"'*$(])*(?:yes|no|true|false|correct|incorrect)(?=[\s\"'*$)}.!]*$|[,;:.] )",
+    re.IGNORECASE,
+)
+_GUESSING = ("true", "yes", "t/f", "right or", "correct or")
+_T_F = re.compile(r"[TtFf]|[01]")
+_TRUE_OR_FALSE = any_of(
+    r"(?P<begin>^\W*(?:true or false|true/false|t/f|yes or no|right or wrong)\b\W*(?=.))",
+    r"\b(?:true or false|true/false|yes or no|yes/no)\W*$",
+    r"\b(?:answer|respond|reply|say|write|state|enter) (?:only |with |either )*[\"'“]?(?:yes|true)[\"'”]?"
+    r" or [\"'“]?(?:no|false)\b",
+    r"\b(?:determine|decide|state|say|indicate) (?:whether|if) (?:the following|the given|the|this|each|it)"
+    r"(?: (?:statements?|claims?|propositions?|sentences?))?(?: (?:is|are))?"
+    r" (?:true or false|correct or (?:incorrect|not))",
+)
+
+
+def yes_or_no(text: str, answer: str) -> str:
+    """By the answer, or by the question saying so."""
+    if _YES_NO.match(answer):
+        return f"the answer is {answer.strip()[:NEAR]}"
+    found = _TRUE_OR_FALSE.search(text) if has(text, _GUESSING) else None
+    if found and (found["begin"] or _T_F.fullmatch(answer.strip()) or not answer.strip()):
+        return said(found)
+    return ""
+
+
+_PROVE = any_of(
+    r"(?:^|[.!?:;)$]\s+|\n\s*|,\s+(?:then )?)(?:\(?\d+[.)]\s*)?(?:Please |Now |Hence |Then )?"
+    r"(?:prove|disprove|show|demonstrate|establish|verify|justify)(?: or disprove)?"
+    r"(?:,? (?:by \w+|using [^,.]{1,40}|without [^,.]{1,40}),?)?(?:\s*:| that\b| the following\b| or disprove\b)",
+    r"(?:^|[.!?]\s+)(?:prove|disprove)\b|\bgive a (?:\w+ )?proof\b|\bprove your (?:answer|claim)\b",
+)
+_PROVING = ("prove", "proof", "show", "demonstr", "establish", "verify", "justify")
+_VALUE = any_of(
+    r"\?",
+    r"(?:^|[.!;:\n,]\s*|\b(?:and|then|hence|also) )(?:(?:then|hence|also|thus) )?"
+    r"(?:find|determine|compute|calculate|evaluate|what|how many|enter|report|give|express)\b",
+)
+
+
+def asks_for_proof(text: str) -> str:
+    """A proof, and no value that could be verified."""
+    found = _PROVE.search(text) if has(text, _PROVING) else None
+    return "" if found is None or _VALUE.search(text) else said(found)
+
+
+_CAPTION = re.compile(r"^\W*(?:(?:problem|question|exercise|example|task|q)\W*\d*|\d+(?=[.:)]))\W*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"\W*(?:deleted|removed|null|none|nan|n/?a|todo|tbd|same as above|see above|lorem ipsum)\W*", re.IGNORECASE
+)
+_NO_ANSWER = re.compile(
+    r"\W*(?:(?:null|none|nan|n/?a|tbd|todo|unknown|not ?found|missing|no answer|answers? (?:will|may) vary"
+    r"|(?:answer )?not (?:found|given|provided|available|applicable)"
+    r"|(?:see|refer to)(?: the)? (?:solution|explanation|proof|text|answer|above|below)s?(?: above| below)?)\W*)?",
+    re.IGNORECASE,
+)
+
+
+def is_empty(text: str) -> bool:
+    """No word and no formula but a caption."""
+    return not re.search(r"\w", _CAPTION.sub("", text)) or bool(_PLACEHOLDER.fullmatch(text))
+
+
+def is_no_answer(answer: str) -> bool:
+    return len(answer) < 60 and bool(_NO_ANSWER.fullmatch(answer))
