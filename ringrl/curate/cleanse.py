@@ -59,6 +59,7 @@ MAX_MIXED_WORDS = 2  # among formulas
 _PROBE = r"\boxed{17.0625}"  # any number
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")
+_LEFT, _RIGHT = re.compile(r"\\left(?![a-zA-Z])"), re.compile(r"\\right(?![a-zA-Z])")
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log",
               "exp", "sqrt", "mod", "gcd", "lcm", "max", "min", "and"}  # fmt: skip
 
@@ -161,7 +162,7 @@ def out_of_reach(answer: str) -> str:
     inner = last_boxed(answer) or answer
     if not inner.strip("$ "):
         return "no content"
-    if last_boxed(f"\\boxed{{{inner}}}") != inner:
+    if last_boxed(f"\\boxed{{{inner}}}") != inner or len(_LEFT.findall(inner)) != len(_RIGHT.findall(inner)):
         return "braces do not match"
     if len(inner) > MAX_ANSWER_CHARS:
         return f"{len(inner)} characters"

@@ -22,6 +22,8 @@ _SHAPES = {
     "a)": re.compile(rf"(?:^|(?<=[\s;,.?!])){_LABEL}\)(?=\s+\S|[A-Z\d$\\])"),
     "a.": re.compile(rf"(?:^[ \t]*|(?<=[.?!:;] )){_LABEL}\.(?=\s)", re.MULTILINE),
     "A.": re.compile(r"(?:^|(?<=\s))(?P<label>[A-J])\.(?=\s)"),
+    "A、": re.compile(rf"^[ \t]*{_LABEL}[、．]", re.MULTILINE),
+    "[A]": re.compile(r"(?:^|(?<=\s))\[(?P<label>[A-J])\](?=\s)"),
     "a:": re.compile(rf"^[ \t]*{_LABEL}:(?=\s)", re.MULTILINE),
     "Part a": re.compile(rf"(?:^|(?<=[\s.;*])){_PART}\s?\(?{_LABEL}\)?(?:\s?[:.)]|\s?\n| [-–—] )", re.MULTILINE),
 }
@@ -60,7 +62,7 @@ class Items:
 
 def items_of(text: str) -> list[Items]:
     """All readings of a text as a list, with at least two items."""
-    if not re.search(r"[Bb2][).:\n ]|ii", text) and "II" not in text:
+    if not re.search(r"[Bb2][).:\]、．\n ]|ii", text) and "II" not in text:
         return []
     text = _SPACE.sub(" ", _DRESS.sub(lambda m: f" {m[1] or m[2]} ", text))
     found = []
@@ -141,7 +143,7 @@ def multiple_choice(text: str, answer: str, lists: Sequence[Items]) -> Choice | 
 
 def _are_options(items: Items, answer: str) -> bool:
     """Whether a list that the answer does not name a label of has options for items."""
-    if len(items.labels) < 3 or not (items.lead.endswith((":", "?", "is", "are")) or _ASKS.search(items.lead)):
+    if len(items.labels) < 3 or not (items.lead.endswith((":", "?", "is", "are", "=")) or _ASKS.search(items.lead)):
         return False
     named = answer.strip("$ .") in [t.strip("$ .") for t in items.texts]
     short = max(map(len, items.texts)) < 100 and not items.labels[0].isdigit() and items.labels[1] not in ("ii", "II")
@@ -167,7 +169,7 @@ _YES_NO = re.compile(
     re.IGNORECASE,
 )
 _GUESSING = ("true", "yes", "t/f", "right or", "correct or")
-_T_F = re.compile(r"[TtFf]|[01]")
+_T_F = re.compile(r"[TtFfYyNn01]")
 _TRUE_OR_FALSE = any_of(
     r"(?P<begin>^\W*(?:true or false|true/false|t/f|yes or no|right or wrong)\b\W*(?=.))",
     r"\b(?:true or false|true/false|yes or no|yes/no)\W*$",
@@ -193,13 +195,15 @@ _PROVE = any_of(
     r"(?:^|[.!?:;)$]\s+|\n\s*|,\s+(?:then )?)(?:\(?\d+[.)]\s*)?(?:Please |Now |Hence |Then )?"
     r"(?:prove|disprove|show|demonstrate|establish|verify|justify)(?: or disprove)?"
     r"(?:,? (?:by \w+|using [^,.]{1,40}|without [^,.]{1,40}),?)?(?:\s*:| that\b| the following\b| or disprove\b)",
-    r"(?:^|[.!?]\s+)(?:prove|disprove)\b|\bgive a (?:\w+ )?proof\b|\bprove your (?:answer|claim)\b",
+    r"(?:^|[.!?]\s+)(?:prove|disprove)\b|,\s+(?:then )?prove (?:the\b|\$)",
+    r"\b(?:use|using) [^.?!\n]{1,60} to (?:prove|show) that\b|\bgive a (?:\w+ )?proof\b|\bprove your (?:answer|claim)\b",
+    r"(?:^|[.!?:]\s+)show \$[^$\n]*(?:\\geq?\b|\\leq?\b|\\neq?\b|[=<>])[^$\n]*\$[.\s]*$",
 )
 _PROVING = ("prove", "proof", "show", "demonstr", "establish", "verify", "justify")
 _VALUE = any_of(
     r"\?",
     r"(?:^|[.!;:\n,]\s*|\b(?:and|then|hence|also) )(?:(?:then|hence|also|thus) )?"
-    r"(?:find|determine|compute|calculate|evaluate|what|how many|enter|report|give|express)\b",
+    r"(?:find|determine|compute|calculate|evaluate|what|how many|enter|report|express|give(?! an? (?:\w+ )?proof))\b",
 )
 
 
@@ -214,7 +218,8 @@ _PLACEHOLDER = re.compile(
     r"\W*(?:deleted|removed|null|none|nan|n/?a|todo|tbd|same as above|see above|lorem ipsum)\W*", re.IGNORECASE
 )
 _NO_ANSWER = re.compile(
-    r"\W*(?:(?:null|none|nan|n/?a|tbd|todo|unknown|not ?found|missing|no answer|answers? (?:will|may) vary"
+    r"\W*(?:(?:answer\W+)?(?:null|none|nan|n/?a|tbd|todo|unknown|not ?found|missing|no answer(?: \w+)?"
+    r"|answers? (?:will|may) vary"
     r"|(?:answer )?not (?:found|given|provided|available|applicable)"
     r"|(?:see|refer to)(?: the)? (?:solution|explanation|proof|text|answer|above|below)s?(?: above| below)?)\W*)?",
     re.IGNORECASE,

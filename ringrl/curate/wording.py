@@ -87,7 +87,6 @@ _MARKS = ("![", "<img", "<im", "<fig", "<svg", "<pic", "[im", "[/im", "[as", "[/
 
 _PICTURE = r"(?:figures?|diagrams?|pictures?|images?|illustrations?|drawings?|photographs?|sketch(?:es)?)"
 _PLOT = rf"(?:{_PICTURE}|graphs?|charts?|bar graph|pie chart|histogram|scatter ?plot|number line|map)"
-_PLAIN = r"(?:figures?|diagrams?|graphs?|pictures?|images?)"
 _THE = r"(?:the|this|these|each|that)"
 _BESIDE = r"(?:following|adjoining|accompanying|attached|adjacent)"
 _WHICH = rf"(?:(?:{_BESIDE}|given|above|first|second|left|right)[ -])?"
@@ -95,17 +94,28 @@ _NOT_OF = r"(?! (?:the|a|an|this|that|each|its|it|which|sea|zero|average)\b| ?[$
 _WHERE = rf"(?:below|above|at (?:the )?(?:right|left)|(?:on|to) the (?:right|left)){_NOT_OF}"
 _SHOWN = r"(?:shown|depicted|illustrated|pictured|drawn|displayed|indicated|labell?ed|seen|sketched|marked)"
 _SEE = r"(?:see|refer(?:ring)? to|consider|look at|use|using|based on|according to)"
+_SHAPE = (
+    r"(?:\w+ )?(?:figure|diagram|graph|picture|image|grid|shape|solid|triangle|square|rectangle|quadrilateral|trapezoid"
+    r"|parallelogram|polygon|pentagon|hexagon|octagon|circle|semicircle|cube|pyramid|cylinder|cone|circuit|board|spinner"
+    r"|region|line|curve|network)s?"
+)
 _SHOWS = r"(?:shows?|depicts?|illustrates?|represents?)"
 _REFERRED = any_of(
     rf"\b{_SHOWN}(?: \w+){{0,3}}? (?:in|by|on|from) {_THE} {_WHICH}{_PLOT}\b(?! of\b)",
     rf"\b{_THE} {_WHICH}(?:\w+ )?{_PLOT} (?:(?:is|are|as) )?(?:(?:shown|given|drawn|depicted) )?{_WHERE}",
     r"\b(?:shown|depicted|illustrated|pictured|drawn|sketched) (?:below|above|here|at right|(?:on|to) the right)"
     r"(?=[.,;]? [^\n]*$|[.,;]|$)",
-    rf"\b{_THE} {_WHICH}{_PLAIN} shown\b(?! (?:in|by|that|to)\b)",
+    rf"\b{_THE} {_WHICH}{_SHAPE} (?:shown|pictured|depicted)\b(?! (?:in|by|that|to|on)\b|:| ?\$)",
+    r"\b(?:graph|sketch) of [^.?!\n]{1,60} shown\b(?! to\b)",
+    r"\battached (?:figure|diagram|picture|image|graph|file)\b",
+    r"\bof the (?:figure|diagram|picture|shape) (?:is|are) (?:shaded|colou?red|unshaded)\b",
+    r"\b(?:in|on) the (?:picture|photo|photograph|image|drawing)\?",
+    rf"\baccording to the {_PLOT}\b(?! of\b)",
     rf"\b{_THE} {_BESIDE} {_PICTURE}\b",
     rf"\b(?:in|from|by|on|per) the {_WHICH}(?:figures?|diagrams?)(?: (?:shown|given))?"
-    r"(?=,|\.(?:\s|$)|\?| to the (?:right|left)| (?:the|we|let|point|line|triangle|circle|angle|quadrilateral)\b)",
-    rf"\b{_SEE} the {_WHICH}{_PICTURE}\b(?! of\b)",
+    r"(?=,|\.(?:\s|$)|\?| to the (?:right|left)| (?:the|we|let|has|have|is|are|point|line|triangle|circle|angle)\b)",
+    rf"\b{_SEE} the {_WHICH}{_PICTURE}(?=[.,;:)]|\s*$| (?:below|above|shown|on|at|to|and|where|in)\b)",
+    rf"\(see (?:the )?{_PICTURE}\b",
     rf"\b{_SEE} the {_PLOT} (?:{_WHERE}|shown)",
     r"\b(?:in|see|from|as in|refer to) fig(?:ure|\.)? ?\(?\d|\((?:see )?fig(?:ure|\.) ?\d",
     rf"\bfig(?:ure|\.) ?\d+[a-z]? {_SHOWS}\b",
