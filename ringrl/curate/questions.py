@@ -196,7 +196,7 @@ _PROVE = any_of(
     r"(?:prove|disprove|show|demonstrate|establish|verify|justify)(?: or disprove)?"
     r"(?:,? (?:by \w+|using [^,.]{1,40}|without [^,.]{1,40}),?)?(?:\s*:| that\b| the following\b| or disprove\b)",
     r"(?:^|[.!?]\s+)(?:prove|disprove)\b|,\s+(?:then )?prove (?:the\b|\$)",
-    r"\b(?:use|using) [^.?!\n]{1,60} to (?:prove|show) that\b|\bgive a (?:\w+ )?proof\b|\bprove your (?:answer|claim)\b",
+    r"\b(?:use|using) [^.?!\n]{1,60} to (?:prove|show)\b|\bgive a (?:\w+ )?proof\b|\bprove your (?:answer|claim)\b",
     r"(?:^|[.!?:]\s+)show \$[^$\n]*(?:\\geq?\b|\\leq?\b|\\neq?\b|[=<>])[^$\n]*\$[.\s]*$",
 )
 _PROVING = ("prove", "proof", "show", "demonstr", "establish", "verify", "justify")

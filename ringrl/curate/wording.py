@@ -40,8 +40,8 @@ _NOTHING = re.compile(
 _BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufff9-\uffff"
                      "\U000f0000-\U0010ffff]")  # fmt: skip
 _BIDI = re.compile("[\u202a-\u202e\u2061-\u2064\u2066-\u2069]")
-_EATEN = re.compile("\t(?:imes|heta|ext(?:bf|it|rm)?\\{|riangle|frac|an\\b[ ({\\\\^])"
-                    "|\r(?:ight\\b|ightarrow|ho\\b|angle|ceil|floor)"
+_EATEN = re.compile("\t(?:imes|heta|ext(?:bf|it|rm)?\\{|riangle|frac|an(?:[({\\\\^]| \\d))"
+                    "|\r(?:ight\\b|ightarrow|ho\\b)"
                     "|\n(?:eq\\b ?[\\d{\\\\]|abla\\b|otin\\b)")  # fmt: skip
 _SECOND = "[\x80-\xbf" + "".join(bytes([b]).decode("cp1252", "ignore") for b in range(0x80, 0xA0)) + "]"
 _MOJIBAKE = re.compile(f"[ÂÃÎÏÐÑ]{_SECOND}|[âã]{_SECOND}{_SECOND}|ï[»¼½¿]{_SECOND}|ðŸ{_SECOND}{_SECOND}")
