@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ A = TypeVar("A")
 
 STALL_S = 3600.0  # without a single finished shard, after which something hangs
 STOP_S = 10.0  # for a killed process to be gone
+_ABSENT = re.compile(r"^no verifier process|while starting\b")  # as VerifierPool says it
 AHEAD = 2  # shards waiting per process: what an interrupt has to wait for
 
 
@@ -76,10 +78,16 @@ def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify
     """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
 
     What takes too long, or breaks the verifier, is a verdict of kind `error`; so there is a deadline on every one.
+
+    Raises:
+        ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
     """
     pool = verifier(verify.deadline_s, verify.remote)
     futures = [pool.submit(*a) for a in asked]
-    return [f.result() for f in futures]
+    verdicts = [f.result() for f in futures]
+    if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
+        raise ChildDied(f"the verifier does not start: {absent}")
+    return verdicts
 
 
 @functools.cache

@@ -197,7 +197,7 @@ GOOD: list[Pair] = [
     ("Привет! Сколько будет 2+2?", "4"),
     ("Ο κύκλος έχει ακτίνα 2. Find its area over $\\pi$.", "4"),
     ("The 👨\u200d👩\u200d👧 family has 3 members ❤\ufe0f. How many ears?", "6"),
-    ("The triangle has\tan angle of $x$\tradians\non\rthe\rfloor,\rangle by angle. 2x?", "2x"),
+    ("The triangle has\tan angle of $x$\tradians\non the floor. 2x?", "2x"),
     ("What is $2 × 3 ÷ 6 − 1$ at 20 °C ± 1?", "0"),
     ("Señor Ñandú bought 3. “ESPAÑA” has how many letters?", "6"),
     # images

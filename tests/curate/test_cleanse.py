@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ringrl.curate.cleanse import RULES, Step
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
 from ringrl.curation import Cleanse
+from ringrl.errors import ChildDied
 from ringrl.parts import Verify
 from tests.curate.faults import FAULTS, GOOD
 
@@ -87,6 +89,7 @@ def test_nothing_seen_is_changed_and_nothing_unseen_left():
     assert said["problem"] == "What is it,\nif $x=3$ and\nso?"
     assert said["answer"] == "3"
     assert said["more"] == [0]
+    assert wording.repaired("on\rthe\rfloor,\rangle by angle") == "on\nthe\nfloor,\nangle by angle"
     assert wording.repaired("می\u200cخواهم") == "می\u200cخواهم"  # which is how it is spelt
 
 
@@ -149,6 +152,13 @@ def test_knobs():
     assert isinstance(one("What is 1+2?", "see solution", answers="checked"), Dropped)
     assert isinstance(one("What is 1+2?", "it is a sum that nobody knows", answers="ignored"), dict)
     assert isinstance(one("What is the current? (A) 1 A (B) 2 A (C) 3 A", "A", "science", choices="keep"), dict)
+
+
+def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
+        list(Step(Cleanse(), Verify(deadline_s=7))(0, [row(0, "What is $x$?", "x^2")]))
+    verifier(7, "").close()
 
 
 def known_problems() -> list[Row]:
