@@ -37,7 +37,7 @@ _COMMAND = (
     r"|describe|derive|sketch|draw|write|simplify|factor|obtain|deduce|verify|use|identify|name|graph)"
 )
 _WONDER = r"(?:what|how|which|who|when|where|why|for (?:what|which)|in how|at what|by what|to what|hence,?|if so)"
-_ASKS = re.compile(rf"\?|(?:^|[.!;:\n,]\s*)(?:and |then |also |hence |now )?{_COMMAND}\b", re.IGNORECASE)
+_ASKS = re.compile(rf"\?|(?:^|[.!;:\n,]\s{0, 9})(?:and |then |also |hence |now )?{_COMMAND}\b", re.IGNORECASE)
 _BEGINS = re.compile(rf"[\s:.*$-]*(?:then |also |hence |now |next,? )?(?:{_COMMAND}|{_WONDER})\b", re.IGNORECASE)
 _ASKS_FOR_EACH = re.compile(
     rf"(?:\b{_COMMAND}|\bwhat (?:is|are|was|were))"
@@ -192,7 +192,7 @@ def yes_or_no(text: str, answer: str) -> str:
 
 
 _PROVE = any_of(
-    r"(?:^|[.!?:;)$]\s+|\n\s*|,\s+(?:then )?)(?:\(?\d+[.)]\s*)?(?:Please |Now |Hence |Then )?"
+    r"(?:^|[.!?:;)$]\s+|\n[ \t]*|,\s+(?:then )?)(?:\(?\d+[.)]\s*)?(?:Please |Now |Hence |Then )?"
     r"(?:prove|disprove|show|demonstrate|establish|verify|justify)(?: or disprove)?"
     r"(?:,? (?:by \w+|using [^,.]{1,40}|without [^,.]{1,40}),?)?(?:\s*:| that\b| the following\b| or disprove\b)",
     r"(?:^|[.!?]\s+)(?:prove|disprove)\b|,\s+(?:then )?prove (?:the\b|\$)",
@@ -202,7 +202,7 @@ _PROVE = any_of(
 _PROVING = ("prove", "proof", "show", "demonstr", "establish", "verify", "justify")
 _VALUE = any_of(
     r"\?",
-    r"(?:^|[.!;:\n,]\s*|\b(?:and|then|hence|also) )(?:(?:then|hence|also|thus) )?"
+    r"(?:^|[.!;:\n,]\s{0,9}|\b(?:and|then|hence|also) )(?:(?:then|hence|also|thus) )?"
     r"(?:find|determine|compute|calculate|evaluate|what|how many|enter|report|express|give(?! an? (?:\w+ )?proof))\b",
 )
 

@@ -154,6 +154,15 @@ def test_knobs():
     assert isinstance(one("What is the current? (A) 1 A (B) 2 A (C) 3 A", "A", "science", choices="keep"), dict)
 
 
+@pytest.mark.parametrize(
+    "text", ["\n", " ", "(a) ", "the figure ", "$", "show $a", "prove that ", "find the value ", "A. B. "]
+)
+def test_long_repetitions_take_no_longer_than_other_texts(text: str):
+    """Patterns that take quadratic time would need minutes here, and the suite's patience ends before."""
+    for problem in (f"x{text * (19_000 // len(text))}show x", f"{text * (19_000 // len(text))}"):
+        assert len(list(step()(0, [row(i, problem, "3") for i in range(40)]))) == 40
+
+
 def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
