@@ -30,6 +30,7 @@ from ringrl.curate.text import canonical, words
 COMMON = 2  # different problems that may share a run of words before it says nothing
 SHORTEST = 5  # words, of a problem that can be recognised within a longer text
 CHARS = 5  # characters to a run
+
 WIDER = 2  # length of a passage, in lengths of the problem
 FEW, FEW_SHARE = 40, 0.9  # a problem with fewer runs of characters needs this share of them: one number is a lot of it
 PROPOSED = 0.1  # share of a problem's weight that a text must have in rare runs, to be looked at
@@ -47,6 +48,16 @@ class Match:
     problem: int  # its number in the index
     share: float
     at: int  # where the first run of words in common begins, in the problem's words; -1: known by characters
+
+    @property
+    def near(self) -> bool:
+        """By similarity, not by n-grams."""
+        return self.at < 0
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """The best is the smallest."""
+        return self.near, -self.share, self.problem
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Index:
             for text, match in self._by_characters(data):
                 if not any(m.problem == match.problem for m in matches[text]):
                     matches[text].append(match)
-            out += [sorted(m, key=lambda m: (m.at < 0, -m.share, m.problem)) for m in matches]
+            out += [sorted(m, key=lambda match: match.rank) for m in matches]
         return out
 
     def _batches(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -199,8 +210,7 @@ class Index:
         cells = text * len(self.length) + problem
         have = np.bincount(cells, np.repeat(self.weight[slot_of], owners), texts * len(self.length))
         have = have.reshape(texts, len(self.length))
-        for t, p in np.argwhere(have > self.total * PROPOSED * (1 - 1e-9)).tolist():
-            yield t, p
+        yield from np.argwhere(have > self.total * PROPOSED * (1 - 1e-9)).tolist()
 
 
 def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
