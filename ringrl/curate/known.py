@@ -49,8 +49,8 @@ class Known:
     def told(self, match: Match) -> str:
         """In words, how much is known."""
         if match.near:
-            return f"{match.share:.0%} of it, near"
-        return f"{match.share:.0%} of its words, from “{self.passage(match)}”"
+            return f"{100 * match.share:.0f} % of it, near"
+        return f"{100 * match.share:.0f} % of its words, from “{self.passage(match)}”"
 
 
 def index_of(problems: Problems, knobs: Decontaminate) -> Known:

@@ -105,7 +105,8 @@ class Index:
     gram_problem: np.ndarray  # [G]
     gram_at: np.ndarray  # [G] word of the problem that it begins with
     gram_words: np.ndarray  # [P] words to a run
-    countable: np.ndarray  # [P] words that lie in evidence
+    counts: np.ndarray  # bool, of each word of each problem: it lies in evidence, and not in what many problems say
+    counts_from: np.ndarray  # [P + 1]
     char_keys: np.ndarray  # [V] uint64, sorted
     weight: np.ndarray  # [V] float64
     own: np.ndarray  # runs of characters of each problem, ascending, one problem after the other
@@ -175,7 +176,8 @@ class Index:
                     if self.gram_words[problem] == n and (n >= SHORTEST or len(data.tokens[text]) == n):
                         found[text, problem].update(range(at, at + n))
         for (text, problem), common in found.items():
-            share = len(common) / int(self.countable[problem])
+            counts = self.counts[self.counts_from[problem] : self.counts_from[problem + 1]]
+            share = float(counts[sorted(common)].sum() / max(1, counts.sum()))
             if share >= self.share:
                 yield text, Match(problem, share, min(common))
 
@@ -224,24 +226,25 @@ def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.
 
 
 def _evidence(data: Texts, sizes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The fields gram_keys to countable."""
+    """The fields gram_keys to counts_from."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     found = []
+    evidence, said = np.zeros(len(data.words), bool), np.zeros(len(data.words), bool)
     for n in np.unique(lengths).tolist():
         keys, begins = data.word_runs(n)
         owner = data.word_of[begins]
         distinct, which = np.unique(keys, return_inverse=True)
         pairs = np.unique(which * len(sizes) + owner)
-        common = np.bincount(pairs // len(sizes), minlength=len(distinct)) > COMMON
-        mine = (lengths[owner] == n) & ~common[which]
+        common = (np.bincount(pairs // len(sizes), minlength=len(distinct)) > COMMON)[which]
+        mine = lengths[owner] == n
+        for j in range(n):
+            evidence[begins[mine & ~common] + j] = True
+            said[begins[mine & common] + j] = True
+        mine &= ~common
         found.append((keys[mine], owner[mine], (begins - starts[owner])[mine]))
     keys, owner, at = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((at, owner, keys))
-    covered = np.zeros(len(data.words), bool)
-    for o, a in zip(owner.tolist(), at.tolist(), strict=True):
-        covered[starts[o] + a : starts[o] + a + lengths[o]] = True
-    countable = np.bincount(data.word_of[covered], minlength=len(sizes))
-    return keys[order], owner[order], at[order], lengths, countable
+    return keys[order], owner[order], at[order], lengths, evidence & ~said, starts
 
 
 def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
