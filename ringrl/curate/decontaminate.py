@@ -16,7 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ringrl.curate.chain import Over
+from ringrl.curate.embed import embed_shards
 from ringrl.curate.known import Known, load, write
 from ringrl.curate.overlap import Match
 from ringrl.curate.shards import Dropped, Row, Shards
@@ -26,6 +29,7 @@ NGRAMS = "n-grams in common with a known problem"
 NEAR = "near duplicate of a known problem"
 MEANING = "of the same meaning as a known problem"
 IN_RESPONSE = ", in a response"
+AT_ONCE = 256  # rows that are compared with all known problems
 TWIN_CHARS = 300  # of the known problem, in what is dropped
 
 
@@ -47,25 +51,59 @@ class Decontaminated:
         for (i, _), found in zip(texts, known.index.find([text for _, text in texts]), strict=True):
             if found:
                 responses.setdefault(i, found[0])
+        meanings = self._meanings(shard, known, len(rows))
         for i, row in enumerate(rows):
             if problems[i]:
                 yield dropped(row, known, problems[i][0])
             elif i in responses:
                 yield dropped(row, known, responses[i], IN_RESPONSE)
+            elif i in meanings:
+                problem, cosine = meanings[i]
+                yield Dropped(row, MEANING, {**twin_of(known, problem, f"cosine {cosine}"), "similarity": cosine})
             else:
                 yield row
 
+    def _meanings(self, shard: int, known: Known, rows: int) -> dict[int, tuple[int, float]]:
+        """Row -> (the known problem that is most alike, the cosine of the two)."""
+        if not self.embedding.model:
+            return {}
+        mine = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
+        assert len(mine) == rows, (len(mine), rows)
+        theirs = known.vectors.astype(np.float32)
+        out = {}
+        for begin in range(0, rows, AT_ONCE):
+            cosines = mine[begin : begin + AT_ONCE] @ theirs.T
+            best = cosines.argmax(1)
+            for i, problem in enumerate(best.tolist()):
+                if cosines[i, problem] >= self.embedding.similarity:
+                    out[begin + i] = problem, round(float(cosines[i, problem]), 3)
+        return out
+
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Decontaminated:
-    """Builds the index, unless it is there. Raises DataError for a benchmark that is not to be had; ConfigError."""
+    """Builds the index, unless it is there.
+
+    Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.
+    """
     write(cfg.decontaminate, after.work)
+    if cfg.decontaminate.embedding.model and load(after.work):
+        embed_shards(cfg.decontaminate.embedding, before, embedded(after.work))
     return Decontaminated(after.work, cfg.decontaminate.embedding)
 
 
 def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
     share = round(match.share, 3)
-    twin, text = known.ids[match.problem], known.texts[match.problem]
-    more = {"detail": f"{twin}: {known.told(match)}", "twin": twin, "twin_text": text[:TWIN_CHARS]}
+    more = twin_of(known, match.problem, known.told(match))
     if match.near:
         return Dropped(row, NEAR + where, {**more, "similarity": share})
     return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})
+
+
+def twin_of(known: Known, problem: int, how: str) -> Row:
+    name = known.ids[problem]
+    return {"detail": f"{name}: {how}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
+
+
+def embedded(work: Path) -> Path:
+    """Where the embeddings of all rows are, a file per shard."""
+    return work / "embeddings"

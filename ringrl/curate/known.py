@@ -3,7 +3,7 @@
 The index of them is built once, and lies in a folder that every process loads it from:
 
     known.npz    curate.overlap.Index
-    vectors.npy  [P, d] float32, embeddings of the problems, if there is a model for them
+    vectors.npy  [P, d] float16, embeddings of the problems, if there is a model for them
     known.json   {"sources": [{"name", "problems", "sha256": {file: ...}}], "problems": [[id, text]]}; written last
 
 `id` is "benchmark/id", or "file:line". A problem that several sources have is there once, with the first one's id.
@@ -22,6 +22,8 @@ import numpy as np
 
 from ringrl.children import write_atomic
 from ringrl.config import Bench, EvalConfig
+from ringrl.curate.embed import embedder
+from ringrl.curate.lsh import save
 from ringrl.curate.overlap import Index, Match
 from ringrl.curate.text import canonical, words
 from ringrl.curation import Decontaminate
@@ -40,7 +42,7 @@ class Known:
     ids: list[str]
     texts: list[str]
     index: Index
-    vectors: np.ndarray  # [P, d] float32; [0, 0] without a model
+    vectors: np.ndarray  # [P, d], of length 1; [0, 0] without a model
 
     def passage(self, match: Match) -> str:
         """The first run of the problem's words that the text has, too."""
@@ -60,7 +62,9 @@ def index_of(problems: Problems, knobs: Decontaminate) -> Known:
         different.setdefault(tuple(canonical(words(text))), name)
     ids = list(different.values())
     texts = [problems[i] for i in ids]
-    return Known(ids, texts, Index.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), "f4"))
+    return Known(
+        ids, texts, Index.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), np.float16)
+    )
 
 
 def check(knobs: Decontaminate) -> None:
@@ -88,13 +92,15 @@ def local_file(name: str, folder: str) -> str:
 
 
 def write(knobs: Decontaminate, folder: Path) -> None:
-    """Build the index, unless it is there. Raises DataError; ConfigError."""
+    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises."""
     if (folder / "known.json").is_file():
         return
     sources, problems = read(knobs)
     if problems:
         known = index_of(problems, knobs)
         known.index.save(folder / "known.npz")
+        if knobs.embedding.model:
+            save(folder / "vectors.npy", embedder(knobs.embedding)(known.texts))
         problems = dict(zip(known.ids, known.texts, strict=True))
     write_atomic(folder / "known.json", json.dumps({"sources": sources, "problems": list(problems.items())}))
 
@@ -110,7 +116,7 @@ def load(folder: Path) -> Known | None:
         [i for i, _ in problems],
         [text for _, text in problems],
         Index.load(folder / "known.npz"),
-        np.load(vectors) if vectors.is_file() else np.zeros((0, 0), "f4"),
+        np.load(vectors) if vectors.is_file() else np.zeros((0, 0), np.float16),
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ringrl.curate.chain import Over
-from ringrl.curate.decontaminate import IN_RESPONSE, NEAR, NGRAMS, Decontaminated, prepare
+from ringrl.curate.decontaminate import IN_RESPONSE, MEANING, NEAR, NGRAMS, Decontaminated, prepare
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curation import DataConfig
 from tests.curate.contaminate import CHANGES
+from tests.curate.test_embed import Endpoint, endpoint, served  # noqa: F401  (a fixture)
 from tests.curate.test_known import story
 
 KNOWN = [story(random.Random(n)) for n in range(30)]
@@ -74,6 +75,33 @@ def test_every_row_is_kept_or_dropped_in_order_with_a_reason(tmp_path: Path):
     assert dropped["pile/4"].more["passage"] in dropped["pile/4"].more["detail"]
     assert 0.5 <= dropped["pile/2"].more["similarity"] < 1
     assert json.dumps([o.more for o in dropped.values()])
+
+
+def test_of_the_same_meaning(tmp_path: Path, endpoint: Endpoint):  # noqa: F811
+    known = ["cat cat dog, in how many ways?", "house, so what then, if there is a tree?"]
+    (tmp_path / "held_out.jsonl").write_text("".join(json.dumps({"problem": k}) + "\n" for k in known))
+    cfg = DataConfig.model_validate({
+        "run": str(tmp_path), "sources": [{"name": "pile", "files": ["pile.jsonl"]}],
+        "decontaminate": {"benchmarks": [], "files": [str(tmp_path / "held_out.jsonl")],
+                          "embedding": served(endpoint).model_dump()},
+    })  # fmt: skip
+    before = Shards(tmp_path / "before")
+    rows = [row(0, "Four trees"), row(1, "Of a dog, or a cat, or even a cat: which?"), row(2, "cat, house, tree"),
+            row(3, known[1])]  # fmt: skip
+    before.write(0, "read", rows[:1])
+    before.write(1, "read", rows[1:])
+    made = prepare(cfg, before, Shards(tmp_path / "after"), OVER)
+    assert list(made(0, rows[:1])) == rows[:1]
+    alike, other, same = made(1, rows[1:])
+    assert isinstance(alike, Dropped)
+    assert (alike.reason, alike.more["twin"], alike.more["similarity"]) == (
+        MEANING,
+        f"{tmp_path}/held_out.jsonl:1",
+        1.0,
+    )
+    assert other == rows[2]
+    assert isinstance(same, Dropped)
+    assert same.reason == NGRAMS
 
 
 @pytest.mark.parametrize("rows", [[], [row(0, KNOWN[0])], [row(0, "?"), row(1, "$$", "")]])

@@ -244,7 +244,7 @@ def test_published_problems_are_found_in_every_writing():
     names = ("aime24", "aime25", "amc23")
     problems = [p for name in names for p in published(name)]
     by, rng = index(*problems), random.Random(8)
-    for change, least in (("white_space", 100), ("variables", 99), ("sentences", 99), ("latex", 100), ("numbers", 90)):
+    for change, least in (("spaced", 100), ("variables", 99), ("sentences", 99), ("retyped", 100), ("numbers", 90)):
         got = found(by, *(CHANGES[change](p, rng) for p in problems))
         assert sum(some == [i] for i, some in enumerate(got)) >= least, change
         assert not [some for i, some in enumerate(got) if set(some) - {i}]
