@@ -89,10 +89,11 @@ class Decontaminate(Knobs):
 
     benchmarks: tuple[str, ...] = ("all",)  # names as `ringrl eval` knows them, or "all" of these
     data: str = ""  # folder with NAME.jsonl (.parquet, .csv) of benchmarks; those without a file come from the hub
-    files: tuple[str, ...] = ()  # further problems to keep out
-    ngram: int = Field(13, ge=3)  # words
-    share: float = Field(0.5, gt=0, le=1)  # of a benchmark problem's words, in n-grams in common
-    threshold: float = Field(0.7, gt=0, le=1)  # Jaccard similarity of character or word n-grams
+    files: tuple[str, ...] = ()  # further problems to keep out: rows with problem, question or messages
+    ngram: int = Field(13, ge=5, le=64)  # words; as GPT-3's study of contamination has it (arXiv 2005.14165, app. C)
+    share: float = Field(0.5, gt=0, le=1)  # of a known problem's words, in n-grams in common
+    threshold: float = Field(0.5, gt=0, le=1)  # share of its weighed runs of characters in one passage [ours]; towards
+    # 1 if all problems come from a few templates: other numbers in the same words are found, too
     embedding: Embedding = Embedding()
 
 

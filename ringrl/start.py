@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringrl.config import EvalConfig, RLConfig, SelectConfig, SFTConfig
+from ringrl.curate import known
 from ringrl.curate.chain import legs, unfinished
 from ringrl.curation import DataConfig
 from ringrl.data.source import check_local, check_readable, fingerprint
@@ -116,6 +117,8 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
         UserError: as `start`.
     """
     check_readable(cfg.sources)
+    if "decontaminate" in cfg.steps:
+        known.check(cfg.decontaminate)
     folders = [leg.model for leg in legs(cfg) if leg.model]
     for folder in folders:
         check_model_folder(folder)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 from ringrl.config import EvalConfig
+from ringrl.curate.known import index_of
+from ringrl.curate.overlap import Match
+from ringrl.curation import Decontaminate
 from ringrl.data.source import messages_of, read_texts, reference_of
 from ringrl.display import Display
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
-from ringrl.evals.contamination import N, overlaps
 from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, write_results
 from ringrl.knobs import load
 from ringrl.report import write_report
@@ -20,6 +23,7 @@ from ringrl.run import Run
 
 FACTS = ("engine", "dtype", "template_sha256")  # of results.json, that only sampling knows
 SHOWN = 20  # known problems of a benchmark, in the terminal
+AT_ONCE = 1000  # rows of a training file
 
 
 def show_benchmark(cfg: EvalConfig) -> int:
@@ -77,21 +81,32 @@ def rejudge(folder: str) -> int:
 
 
 def check_contamination(cfg: EvalConfig, train: str) -> int:
-    """Which problems of the benchmarks stand in a training file."""
+    """Which problems of the benchmarks `ringrl data` would find in a training file, and where."""
     display = Display("eval --check-contamination", train)
+    found = {b.name: {f"{b.name}/{p['id']}": p["problem"] for p in read_benchmark(b, cfg)} for b in cfg.benchmarks}
+    known = index_of({i: text for problems in found.values() for i, text in problems.items()}, Decontaminate())
+    best: dict[str, tuple[Match, str]] = {}
+    texts = read_texts(train)
+    while some := list(islice(texts, AT_ONCE)):
+        for (where, _), matches in zip(some, known.index.find([text for _, text in some]), strict=True):
+            for match in matches:
+                name = known.ids[match.problem]
+                if name not in best or match.rank < best[name][0].rank:
+                    best[name] = (match, where)
     rows = []
-    for bench in cfg.benchmarks:
-        problems = {p["id"]: p["problem"] for p in read_benchmark(bench, cfg)}
-        known = overlaps(problems, read_texts(train))
+    for bench, problems in found.items():
+        mine = sorted((best[i][0].rank, i) for i in problems if i in best)
+        near = sum(best[i][0].near for _, i in mine)
         rows.append({
-            "benchmark": bench.name,
+            "benchmark": bench,
             "problems": str(len(problems)),
-            f"with a {N}-gram": str(len(known)),
-            "half of it or more": str(sum(o.share >= 0.5 for o in known)),
+            f"{known.index.ngram}-grams in common": str(len(mine) - near),
+            "near duplicates": str(near),
         })  # fmt: skip
-        for o in known[:SHOWN]:
-            display.note(f"{o.problem}: {100 * o.share:.0f} % of its {N}-grams, most in {o.where}: “{o.passage}”")
-        if len(known) > SHOWN:
-            display.note(f"... and {len(known) - SHOWN} more")
-    display.table(f"problems of which {N} words in a row stand in {train}", rows)
+        for _, i in mine[:SHOWN]:
+            match, where = best[i]
+            display.note(f"{i}: {known.told(match)}, in {where}")
+        if len(mine) > SHOWN:
+            display.note(f"... and {len(mine) - SHOWN} more")
+    display.table(f"problems that stand in {train}", rows)
     return 0

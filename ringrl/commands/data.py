@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ringrl.accounts import Account, accounts
 from ringrl.commands.context import Context
-from ringrl.curate import cleanse, deduplicate, read
+from ringrl.curate import cleanse, decontaminate, deduplicate, read
 from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, unfinished
 from ringrl.curate.workers import Workers
 from ringrl.curation import DataConfig
@@ -18,7 +18,11 @@ from ringrl.knobs import load
 A = TypeVar("A")
 T = TypeVar("T")
 
-STEPS: dict[str, Prepare] = {"cleanse": cleanse.prepare, "deduplicate": deduplicate.prepare}
+STEPS: dict[str, Prepare] = {
+    "cleanse": cleanse.prepare,
+    "deduplicate": deduplicate.prepare,
+    "decontaminate": decontaminate.prepare,
+}
 
 
 def main(ctx: Context) -> int:

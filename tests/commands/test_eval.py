@@ -247,22 +247,35 @@ def test_a_verdict_that_arrives_while_they_are_looked_through_is_not_lost(script
 
 
 def test_contamination_names_problems_and_where_they_stand(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    words = [f"w{i}" for i in range(60)]
-    known, fresh, short = " ".join(words[:26]), " ".join(words[30:60]), "What is one plus one?"
-    problems = [{"problem": p, "answer": "1"} for p in (known, fresh, short)]
+    words = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}q" for i in range(90)]
+    known, fresh, short, near = " ".join(words[:26]), " ".join(words[30:60]), "What is one plus one?", words[60:84]
+    problems = [{"problem": p, "answer": "1"} for p in (known, fresh, short, " ".join(near))]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in problems))
-    half = ", ".join(words[:20]).upper()  # 8 of 14 13-grams
     train = [
-        {"messages": [{"role": "user", "content": "nothing"}, {"role": "assistant", "content": half}]},
+        {
+            "messages": [
+                {"role": "user", "content": "no"},
+                {"role": "assistant", "content": ", ".join(words[:14]).upper()},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "no"},
+                {"role": "assistant", "content": ", ".join(words[:20]).upper()},
+            ]
+        },
         {"problem": "so: what IS  one plus one", "answer": "2"},
+        {"problem": " ".join(words[30:42])},
+        {"problem": " ".join(near[::-1])},
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in train))
     bench = {"name": "mine", "data": str(tmp_path / "mine.jsonl")}
     cfg = EvalConfig.model_validate({"run": "r", "model": "", "benchmarks": [bench]})
     assert check_contamination(cfg, str(tmp_path / "train.jsonl")) == 0
     text = capfd.readouterr().err
-    assert f"mine-0: 57 % of its 13-grams, most in {tmp_path}/train.jsonl:1: “w0 w1" in text
-    assert f"mine-2: 100 % of its 13-grams, most in {tmp_path}/train.jsonl:2" in text
+    assert "mine/mine-0: 77 % of its words, from “waaq wabq" in text
+    assert f"wamq”, in {tmp_path}/train.jsonl:2" in text
+    assert f"mine/mine-2: 100 % of its words, from “what is one plus one”, in {tmp_path}/train.jsonl:3" in text
     assert "mine-1" not in text
 
 

@@ -1,0 +1,109 @@
+"""What stands in a benchmark, or in another file of problems to keep out, is not trained on.
+
+A row is dropped by the first of these that holds of its problem, or else of one of its responses:
+
+    n-grams in common     `share` of the known problem's words lie in runs of `ngram` words that the row has, too
+    near duplicate        `threshold` of its runs of characters, weighed by how rare they are, stand in one passage
+    of the same meaning   the cosine of the two embeddings reaches `similarity`; only with a model, only of problems
+
+The first two are defined in `curate.overlap`. A dropped row names its `twin`, with `twin_text`, and `share` with a
+`passage`, or `similarity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ringrl.curate.chain import Over
+from ringrl.curate.embed import embed_shards
+from ringrl.curate.known import Known, load, write
+from ringrl.curate.overlap import Match
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curation import DataConfig, Embedding
+
+NGRAMS = "n-grams in common with a known problem"
+NEAR = "near duplicate of a known problem"
+MEANING = "of the same meaning as a known problem"
+IN_RESPONSE = ", in a response"
+AT_ONCE = 256  # rows that are compared with all known problems
+TWIN_CHARS = 300  # of the known problem, in what is dropped
+
+
+@dataclass(frozen=True)
+class Decontaminated:
+    """The step."""
+
+    folder: Path  # of the index
+    embedding: Embedding
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
+        known = load(self.folder)
+        if known is None:
+            yield from rows
+            return
+        problems = known.index.find([row["problem"] for row in rows])
+        texts = [(i, r["text"]) for i, row in enumerate(rows) if not problems[i] for r in row.get("responses", ())]
+        responses: dict[int, Match] = {}
+        for (i, _), found in zip(texts, known.index.find([text for _, text in texts]), strict=True):
+            if found:
+                responses.setdefault(i, found[0])
+        meanings = self._meanings(shard, known, len(rows))
+        for i, row in enumerate(rows):
+            if problems[i]:
+                yield dropped(row, known, problems[i][0])
+            elif i in responses:
+                yield dropped(row, known, responses[i], IN_RESPONSE)
+            elif i in meanings:
+                problem, cosine = meanings[i]
+                yield Dropped(row, MEANING, {**twin_of(known, problem, f"cosine {cosine}"), "similarity": cosine})
+            else:
+                yield row
+
+    def _meanings(self, shard: int, known: Known, rows: int) -> dict[int, tuple[int, float]]:
+        """Row -> (the known problem that is most alike, the cosine of the two)."""
+        if not self.embedding.model:
+            return {}
+        mine = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
+        assert len(mine) == rows, (len(mine), rows)
+        theirs = known.vectors.astype(np.float32)
+        out = {}
+        for begin in range(0, rows, AT_ONCE):
+            cosines = mine[begin : begin + AT_ONCE] @ theirs.T
+            best = cosines.argmax(1)
+            for i, problem in enumerate(best.tolist()):
+                if cosines[i, problem] >= self.embedding.similarity:
+                    out[begin + i] = problem, round(float(cosines[i, problem]), 3)
+        return out
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Decontaminated:
+    """Builds the index, unless it is there.
+
+    Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.
+    """
+    write(cfg.decontaminate, after.work)
+    if cfg.decontaminate.embedding.model and load(after.work):
+        embed_shards(cfg.decontaminate.embedding, before, embedded(after.work))
+    return Decontaminated(after.work, cfg.decontaminate.embedding)
+
+
+def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
+    share = round(match.share, 3)
+    more = twin_of(known, match.problem, known.told(match))
+    if match.near:
+        return Dropped(row, NEAR + where, {**more, "similarity": share})
+    return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})
+
+
+def twin_of(known: Known, problem: int, how: str) -> Row:
+    name = known.ids[problem]
+    return {"detail": f"{name}: {how}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
+
+
+def embedded(work: Path) -> Path:
+    """Where the embeddings of all rows are, a file per shard."""
+    return work / "embeddings"

@@ -1,0 +1,164 @@
+"""Problems that must not be trained on: those of the benchmarks that `ringrl eval` knows, and of any other file.
+
+The index of them is built once, and lies in a folder that every process loads it from:
+
+    known.npz    curate.overlap.Index
+    vectors.npy  [P, d] float16, embeddings of the problems, if there is a model for them
+    known.json   {"sources": [{"name", "problems", "sha256": {file: ...}}], "problems": [[id, text]]}; written last
+
+`id` is "benchmark/id", or "file:line". A problem that several sources have is there once, with the first one's id.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ringrl.children import write_atomic
+from ringrl.config import Bench, EvalConfig
+from ringrl.curate.embed import embedder
+from ringrl.curate.lsh import save
+from ringrl.curate.overlap import Index, Match
+from ringrl.curate.text import canonical, words
+from ringrl.curation import Decontaminate
+from ringrl.data.source import FORMATS, Row, check_readable, fingerprint, read_rows
+from ringrl.errors import ConfigError, DataError
+from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
+from ringrl.parts import Source
+
+Problems = dict[str, str]  # text by id
+
+
+@dataclass(frozen=True)
+class Known:
+    """P different problems, and how to find them."""
+
+    ids: list[str]
+    texts: list[str]
+    index: Index
+    vectors: np.ndarray  # [P, d], of length 1; [0, 0] without a model
+
+    def passage(self, match: Match) -> str:
+        """The first run of the problem's words that the text has, too."""
+        return " ".join(words(self.texts[match.problem])[match.at :][: int(self.index.gram_words[match.problem])])
+
+    def told(self, match: Match) -> str:
+        """In words, how much is known."""
+        if match.near:
+            return f"{100 * match.share:.0f} % of it, near"
+        return f"{100 * match.share:.0f} % of its words, from “{self.passage(match)}”"
+
+
+def index_of(problems: Problems, knobs: Decontaminate) -> Known:
+    """Of at least one problem."""
+    different: dict[tuple[str, ...], str] = {}
+    for name, text in problems.items():
+        different.setdefault(tuple(canonical(words(text))), name)
+    ids = list(different.values())
+    texts = [problems[i] for i in ids]
+    return Known(
+        ids, texts, Index.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), np.float16)
+    )
+
+
+def check(knobs: Decontaminate) -> None:
+    """What can be known of the knobs without reading much. Raises ConfigError, DataError."""
+    names(knobs)
+    if knobs.data and not Path(knobs.data).is_dir():
+        raise DataError(f"decontaminate.data: got {knobs.data}, expected a folder with NAME.jsonl of benchmarks")
+    check_readable(tuple(Source(files=(file,)) for file in knobs.files))
+
+
+def names(knobs: Decontaminate) -> list[str]:
+    """Of the benchmarks. Raises ConfigError for one that nobody knows."""
+    asked = [n for name in knobs.benchmarks for n in (BENCHMARKS if name == "all" else [name])]
+    for name in asked:
+        if name not in BENCHMARKS and not local_file(name, knobs.data):
+            raise ConfigError(f"decontaminate.benchmarks: got {name!r}, expected all, one of {', '.join(BENCHMARKS)}, "
+                              f"or the name of a file in decontaminate.data")  # fmt: skip
+    return list(dict.fromkeys(asked))
+
+
+def local_file(name: str, folder: str) -> str:
+    """The user's own file of a benchmark, or ""."""
+    files = (Path(folder) / f"{name}{suffix}" for suffix in FORMATS) if folder else ()
+    return next((str(f) for f in files if f.is_file()), "")
+
+
+def write(knobs: Decontaminate, folder: Path) -> None:
+    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises."""
+    if (folder / "known.json").is_file():
+        return
+    sources, problems = read(knobs)
+    if problems:
+        known = index_of(problems, knobs)
+        known.index.save(folder / "known.npz")
+        if knobs.embedding.model:
+            save(folder / "vectors.npy", embedder(knobs.embedding)(known.texts))
+        problems = dict(zip(known.ids, known.texts, strict=True))
+    write_atomic(folder / "known.json", json.dumps({"sources": sources, "problems": list(problems.items())}))
+
+
+@functools.cache
+def load(folder: Path) -> Known | None:
+    """What `write` wrote; None if there are no problems to keep out."""
+    problems = json.loads((folder / "known.json").read_text())["problems"]
+    if not problems:
+        return None
+    vectors = folder / "vectors.npy"
+    return Known(
+        [i for i, _ in problems],
+        [text for _, text in problems],
+        Index.load(folder / "known.npz"),
+        np.load(vectors) if vectors.is_file() else np.zeros((0, 0), np.float16),
+    )
+
+
+def read(knobs: Decontaminate) -> tuple[list[Row], Problems]:
+    """(a row for every source, all problems). Raises DataError; ConfigError."""
+    rows: list[Row] = []
+    problems: Problems = {}
+    for name in names(knobs):
+        found, source = _benchmark(name, knobs.data)
+        rows.append({"name": name, "problems": len(found), "sha256": fingerprint([source], fetch=True)})
+        problems |= found
+    for file in knobs.files:
+        found = dict(_file(file))
+        rows.append({"name": file, "problems": len(found), "sha256": fingerprint([Source(files=(file,))], fetch=True)})
+        problems |= found
+    return rows, problems
+
+
+def _benchmark(name: str, folder: str) -> tuple[Problems, Source]:
+    bench = Bench(name=name, data=local_file(name, folder))
+    cfg = EvalConfig(run="", model="", benchmarks=(bench,))
+    try:
+        rows = read_benchmark(bench, cfg)
+    except DataError as e:
+        if bench.data:
+            raise
+        raise DataError(
+            f"decontaminate: {name}: {e}; put {name}.jsonl (.parquet, .csv) into a folder and name it in "
+            f"`decontaminate.data`, or list in `decontaminate.benchmarks` those you can have"
+        ) from None
+    return {f"{name}/{row['id']}": row["problem"] for row in rows}, source_of(bench, cfg)
+
+
+def _file(name: str) -> Iterator[tuple[str, str]]:
+    for where, row in read_rows(name):
+        yield where, _problem(row, where)
+
+
+def _problem(row: Row, where: str) -> str:
+    messages: Any = row.get("messages")
+    asked = [m.get("content") for m in messages if m.get("role") == "user"] if isinstance(messages, list) else []
+    for text in (row.get("problem"), row.get("question"), "\n".join(filter(None, asked))):
+        if isinstance(text, str) and text.strip():
+            return text
+    raise DataError(f"{where}: got keys {', '.join(sorted(row))}, expected a text in problem or question, or messages")

@@ -1,0 +1,311 @@
+r"""Which of a set of known problems a text repeats, in whole or in part.
+
+Two measures, both shares of the known problem, so that it may stand anywhere in a longer text, and both of canonical
+words (`curate.text`), so that typesetting and the names of variables are nothing:
+
+    n-grams      of its words, those that lie in runs of n words which the text has, too
+    similarity   of its runs of CHARS characters, each with the weight ln((N + 1) / df), those that stand in one passage
+                 of the text, at most WIDER times as long as the problem; N problems, df of which have the run
+
+What many problems say is no evidence ("where m and n are relatively prime positive integers"): a run of words in more
+than COMMON different problems neither counts nor is counted, and the weights see to the runs of characters. A problem
+with fewer than n words is one n-gram. One with fewer than SHORTEST is known only by a text that says nothing else.
+
+The index is exact: no pair above the thresholds is missed. Rare runs of characters propose a pair, all runs decide
+(prefix filtering: Chaudhuri et al. 2006, Bayardo et al. 2007). Runs are compared by 64-bit hashes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ringrl.curate.text import canonical, words
+
+COMMON = 2  # different problems that may share a run of words before it says nothing
+SHORTEST = 5  # words, of a problem that can be recognised within a longer text
+CHARS = 5  # characters to a run
+
+WIDER = 2  # length of a passage, in lengths of the problem
+FEW, FEW_SHARE = 40, 0.9  # a problem with fewer runs of characters needs this share of them: one number is a lot of it
+PROPOSED = 0.1  # share of a problem's weight that a text must have in rare runs, to be looked at
+CELLS = 4_000_000  # texts times problems looked at in one go
+BATCH_CHARS = 1_000_000  # of texts looked at in one go
+FILTER_BITS = 22
+
+_FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A known problem in a text."""
+
+    problem: int  # its number in the index
+    share: float
+    at: int  # where the first run of words in common begins, in the problem's words; -1: known by characters
+
+    @property
+    def near(self) -> bool:
+        """By similarity, not by n-grams."""
+        return self.at < 0
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """The best is the smallest."""
+        return self.near, -self.share, self.problem
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Canonical words and characters of texts, one after the other."""
+
+    tokens: list[list[str]]
+    words: np.ndarray  # [W] uint64, hashes
+    word_of: np.ndarray  # [W] which text
+    chars: np.ndarray  # [C] uint64, code units
+    char_of: np.ndarray  # [C]
+
+    @staticmethod
+    def of(texts: Sequence[str]) -> Texts:
+        tokens = [canonical(words(text)) for text in texts]
+        hashes = np.fromiter((zlib.crc32(t.encode()) for ts in tokens for t in ts), np.uint64)
+        joined = ["".join(ts).encode("utf-16-le", "surrogatepass") for ts in tokens]
+        chars = np.frombuffer(b"".join(joined), np.uint16).astype(np.uint64)
+        count = np.arange(len(texts))
+        return Texts(
+            tokens,
+            hashes,
+            np.repeat(count, [len(t) for t in tokens]),
+            chars,
+            np.repeat(count, [len(j) // 2 for j in joined]),
+        )
+
+    def word_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """(keys, where each begins) of all runs within one text."""
+        return _runs(self.words, self.word_of, n)
+
+    def char_runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise. Of a text with fewer than CHARS characters there are none."""
+        return _runs(self.chars, self.char_of, CHARS)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The known problems, made ready. P problems, G runs of words that are evidence, V runs of characters."""
+
+    ngram: int
+    share: float
+    threshold: float
+    gram_keys: np.ndarray  # [G] uint64, sorted; a run that stands in a problem twice, or in two, is there twice
+    gram_problem: np.ndarray  # [G]
+    gram_at: np.ndarray  # [G] word of the problem that it begins with
+    gram_words: np.ndarray  # [P] words to a run
+    counts: np.ndarray  # bool, of each word of each problem: it lies in evidence, and not in what many problems say
+    counts_from: np.ndarray  # [P + 1]
+    char_keys: np.ndarray  # [V] uint64, sorted
+    weight: np.ndarray  # [V] float64
+    own: np.ndarray  # runs of characters of each problem, ascending, one problem after the other
+    own_from: np.ndarray  # [P + 1]
+    total: np.ndarray  # [P] their weight
+    length: np.ndarray  # [P] characters
+    rare: np.ndarray  # problems that a rare run proposes, one run after the other
+    rare_from: np.ndarray  # [V + 1]
+
+    @staticmethod
+    def build(texts: Sequence[str], ngram: int, share: float, threshold: float) -> Index:
+        """Of different problems, at least one (two are the same if their canonical words are)."""
+        data = Texts.of(texts)
+        sizes = np.array([len(t) for t in data.tokens])
+        grams = _evidence(data, sizes, np.minimum(sizes, ngram))
+        return Index(ngram, share, threshold, *grams, *_characters(data, sizes, threshold))
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @staticmethod
+    def load(path: Path) -> Index:
+        with np.load(path) as arrays:
+            found = {name: arrays[name] for name in arrays}
+        return Index(**{k: v.item() if v.ndim == 0 else v for k, v in found.items()})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_grams", _filter(self.gram_keys))
+        object.__setattr__(self, "_chars", _filter(self.char_keys))
+
+    def find(self, texts: Sequence[str]) -> list[list[Match]]:
+        """Known problems in every text; by n-grams before those by similarity, and these only where there is no other
+        match; the best first."""
+        out: list[list[Match]] = []
+        for some in self._batches(texts):
+            data = Texts.of(some)
+            matches: list[list[Match]] = [[] for _ in some]
+            for text, match in self._by_words(data):
+                matches[text].append(match)
+            for text, match in self._by_characters(data):
+                if not any(m.problem == match.problem for m in matches[text]):
+                    matches[text].append(match)
+            out += [sorted(m, key=lambda match: match.rank) for m in matches]
+        return out
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        most = max(1, CELLS // len(self.length))
+        begin = chars = 0
+        for i, text in enumerate(texts):
+            chars += len(text)
+            if i > begin and (chars > BATCH_CHARS or i - begin >= most):
+                yield texts[begin:i]
+                begin, chars = i, len(text)
+        if texts:
+            yield texts[begin:]
+
+    def _by_words(self, data: Texts) -> Iterator[tuple[int, Match]]:
+        found: dict[tuple[int, int], set[int]] = defaultdict(set)  # (text, problem) -> words in common
+        for n in np.unique(self.gram_words).tolist():
+            keys, begins = data.word_runs(n)
+            hits, firsts = _look_up(keys, self.gram_keys, self._grams)  # type: ignore[attr-defined]
+            for hit, first in zip(hits.tolist(), firsts.tolist(), strict=True):
+                text = int(data.word_of[begins[hit]])
+                for g in range(first, int(np.searchsorted(self.gram_keys, keys[hit], "right"))):
+                    problem, at = int(self.gram_problem[g]), int(self.gram_at[g])
+                    if self.gram_words[problem] == n and (n >= SHORTEST or len(data.tokens[text]) == n):
+                        found[text, problem].update(range(at, at + n))
+        for (text, problem), common in found.items():
+            counts = self.counts[self.counts_from[problem] : self.counts_from[problem + 1]]
+            share = float(counts[sorted(common)].sum() / max(1, counts.sum()))
+            if share >= self.share:
+                yield text, Match(problem, share, min(common))
+
+    def _by_characters(self, data: Texts) -> Iterator[tuple[int, Match]]:
+        keys, begins = data.char_runs()
+        hits, slots = _look_up(keys, self.char_keys, self._chars)  # type: ignore[attr-defined]
+        begins = begins[hits]
+        texts = data.char_of[begins]
+        pairs = np.unique(texts * len(self.char_keys) + slots)  # each run once per text
+        text_of, slot_of = np.divmod(pairs, len(self.char_keys))
+        for text, problem in self._proposed(len(data.tokens), text_of, slot_of):
+            own = self.own[self.own_from[problem] : self.own_from[problem + 1]]
+            there = slice(*np.searchsorted(text_of, [text, text + 1]))
+            wanted = FEW_SHARE if len(own) < FEW else self.threshold
+            share = self.weight[own[_isin(own, slot_of[there])]].sum() / self.total[problem]
+            if share < wanted:
+                continue
+            here = slice(*np.searchsorted(texts, [text, text + 1]))
+            common = _isin(slots[here], own)
+            width = WIDER * int(self.length[problem])
+            at, which = begins[here][common], slots[here][common]
+            if at[-1] - at[0] > width:
+                share = _densest(at.tolist(), which.tolist(), self.weight[which].tolist(), width) / self.total[problem]
+            if share >= wanted:
+                yield text, Match(problem, min(1.0, float(share)), -1)
+
+    def _proposed(self, texts: int, text_of: np.ndarray, slot_of: np.ndarray) -> Iterator[tuple[int, int]]:
+        """(text, problem) that have enough rare runs of characters in common."""
+        owners = self.rare_from[slot_of + 1] - self.rare_from[slot_of]
+        text = np.repeat(text_of, owners)
+        problem = self.rare[_ranges(self.rare_from[slot_of], owners)]
+        cells = text * len(self.length) + problem
+        have = np.bincount(cells, np.repeat(self.weight[slot_of], owners), texts * len(self.length))
+        have = have.reshape(texts, len(self.length))
+        yield from np.argwhere(have > self.total * PROPOSED * (1 - 1e-9)).tolist()
+
+
+def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multilinear hashes of all runs of n items of one owner, and where they begin."""
+    size = max(0, len(items) - n + 1)
+    keys = np.zeros(size, np.uint64)
+    for j in range(n if size else 0):
+        keys += items[j : j + size] * _FACTORS[j]
+    begins = np.flatnonzero(owner[:size] == owner[n - 1 :][:size])
+    return keys[begins], begins
+
+
+def _evidence(data: Texts, sizes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The fields gram_keys to counts_from."""
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    found = []
+    evidence, said = np.zeros(len(data.words), bool), np.zeros(len(data.words), bool)
+    for n in np.unique(lengths).tolist():
+        keys, begins = data.word_runs(n)
+        owner = data.word_of[begins]
+        distinct, which = np.unique(keys, return_inverse=True)
+        pairs = np.unique(which * len(sizes) + owner)
+        common = (np.bincount(pairs // len(sizes), minlength=len(distinct)) > COMMON)[which]
+        mine = lengths[owner] == n
+        for j in range(n):
+            evidence[begins[mine & ~common] + j] = True
+            said[begins[mine & common] + j] = True
+        mine &= ~common
+        found.append((keys[mine], owner[mine], (begins - starts[owner])[mine]))
+    keys, owner, at = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((at, owner, keys))
+    return keys[order], owner[order], at[order], lengths, evidence & ~said, starts
+
+
+def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
+    """The fields char_keys to rare_from."""
+    problems = len(sizes)
+    keys, begins = data.char_runs()
+    vocabulary, slots = np.unique(keys, return_inverse=True)
+    v = max(1, len(vocabulary))
+    owner, own = np.divmod(np.unique(data.char_of[begins] * v + slots), v)
+    df = np.bincount(own, minlength=v)
+    weight = np.log((problems + 1) / np.maximum(df, 1))
+    own_from = np.searchsorted(owner, np.arange(problems + 1))
+    total = np.bincount(owner, weight[own], problems)
+    order = np.lexsort((own, df[own], owner))  # the rarest first, within a problem
+    before = np.cumsum(weight[own[order]]) - weight[own[order]]
+    before -= np.repeat(before[own_from[:-1][np.diff(own_from) > 0]], np.diff(own_from)[np.diff(own_from) > 0])
+    wanted = np.where(np.diff(own_from) < FEW, FEW_SHARE, threshold)
+    known = sizes >= SHORTEST
+    first = order[(before <= (1 - wanted + PROPOSED)[owner] * total[owner]) & known[owner]]
+    first = first[np.lexsort((owner[first], own[first]))]
+    rare_from = np.searchsorted(own[first], np.arange(v + 1))
+    length = np.bincount(data.char_of, minlength=problems)
+    return vocabulary, weight, own, own_from, total, length, owner[first], rare_from
+
+
+def _filter(keys: np.ndarray) -> np.ndarray:
+    """[2^FILTER_BITS] bool: whether a key with these leading bits is there at all."""
+    some = np.zeros(1 << FILTER_BITS, bool)
+    some[keys >> np.uint64(64 - FILTER_BITS)] = True
+    return some
+
+
+def _look_up(keys: np.ndarray, table: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which keys are in the sorted table, where they first are)."""
+    maybe = np.flatnonzero(some[keys >> np.uint64(64 - FILTER_BITS)])
+    slots = np.searchsorted(table, keys[maybe])
+    hit = table[np.minimum(slots, len(table) - 1)] == keys[maybe] if len(table) else np.zeros(len(maybe), bool)
+    return maybe[hit], slots[hit]
+
+
+def _isin(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which of a are in b, which is ascending and not empty."""
+    return b[np.minimum(np.searchsorted(b, a), len(b) - 1)] == a
+
+
+def _ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """begins[0], begins[0] + 1, ... (sizes[0] of them), begins[1], ..."""
+    return np.arange(sizes.sum()) + np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+
+
+def _densest(at: list[int], which: list[int], weight: list[float], width: int) -> float:
+    """The largest weight of different runs that begin within `width` characters."""
+    inside: Counter[int] = Counter()
+    best = have = 0.0
+    left = 0
+    for right, place in enumerate(at):
+        inside[which[right]] += 1
+        have += weight[right] if inside[which[right]] == 1 else 0.0
+        while at[left] < place - width:
+            inside[which[left]] -= 1
+            have -= weight[left] if inside[which[left]] == 0 else 0.0
+            left += 1
+        best = max(best, have)
+    return best
