@@ -240,7 +240,7 @@ def dropped_rows(run: Path) -> list[Row]:
 
 
 def lines(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -185,7 +185,7 @@ def write_yaml(path: Path, value: dict[str, Any]) -> Path:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
 def timeless(path: Path) -> list[dict[str, Any]]:

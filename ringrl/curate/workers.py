@@ -20,7 +20,7 @@ from ringrl.rewards import Verdict, VerifierPool
 T = TypeVar("T")
 A = TypeVar("A")
 
-STALL_S = 3600.0  # without a single finished shard, after which something hangs
+STALL_S = 6 * 3600.0  # without a single finished shard, after which something hangs: thousands of slow programs do not
 STOP_S = 10.0  # for a killed process to be gone
 _ABSENT = re.compile(r"^no verifier process|while starting\b")  # as VerifierPool says it
 AHEAD = 2  # shards waiting per process: what an interrupt has to wait for

@@ -47,7 +47,12 @@ _BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\boxed\s*[A-Za-z\d]|\\.|[{}]", re
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;$&]|\\\\|\\[,; ]|\\q?quad|and|or|\\text\{\s*,?\s*(?:and|or)\s*\})*")
 _WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[A-Za-z](?:[A-Za-z' -]{2,})?")
 _TEXT = re.compile(r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*")  # letters that are no factors
-_LETTER = re.compile(r"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?:\s*[.:)].*| +[^A-Za-z\s,;].*)?", re.DOTALL)
+_FORMULA = (  # what makes the letter before it a variable
+    r"[=<>≤≥≈≠∈+*/^]|-(?! [A-Za-z]{2})|\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
+)
+_LETTER = re.compile(
+    rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?:\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*)?", re.DOTALL
+)
 _LETTERS = re.compile(r"\(?[A-Za-z]\)?(?: ?[,;] ?\(?[A-Za-z]\)?)+")
 _QUESTION = re.compile(r"\\(?:sum|prod|i{1,3}nt|oint|lim|bmod|mod|max|min|gcd|det|sup|inf)(?![a-zA-Z])")
 _SIDE_BY_SIDE = re.compile(r"(?:^|[^_^\d.])\d[\d.]* \d")
