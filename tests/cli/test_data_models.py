@@ -17,12 +17,12 @@ LONG = "What is 1 + 1? " * 20
 
 
 def written(folder: Path, inputs: Inputs, rollout: dict[str, Any]) -> Path:
-    """Ten problems and one that no prompt has room for, for a model that knows nothing."""
-    rows = [*lines(Path(inputs.data("rl_math")))[:10], {"id": "long", "problem": LONG, "answer": "2"}]
+    """Six problems and one that no prompt has room for, for a model that knows nothing."""
+    rows = [*lines(Path(inputs.data("rl_math")))[:6], {"id": "long", "problem": LONG, "answer": "2"}]
     rows[0]["responses"] = ["<think>I know.</think>\\boxed{1}"]
     (folder / "pile.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     models = [{"name": name, "model": inputs.model, "rollout": rollout} for name in ("start", "strong")]
-    how = {"samples": 3, "max_total_tokens": 96, "prompting": {"suffix": {}}}
+    how = {"samples": 3, "max_total_tokens": 64, "prompting": {"suffix": {}}}
     return write_yaml(
         folder / "data.yaml",
         {
@@ -34,7 +34,7 @@ def written(folder: Path, inputs: Inputs, rollout: dict[str, Any]) -> Path:
             "verify": {"workers": 1},
             "grade": {**how, "teachers": models},
             "distil": {**how, "teachers": models[1:]},
-            "annotate": {"teacher": models[0], "values": {"style": ["a", "e"]}, "max_total_tokens": 400},
+            "annotate": {"teacher": models[0], "values": {"style": ["a", "e"]}, "max_total_tokens": 240},
         },
     )
 
@@ -70,7 +70,7 @@ def killed_and_resumed(config: Path, folder: Path) -> dict[str, bytes]:
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("uneven_rewards")
 def test_killed_while_sampling_and_resumed_it_has_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
-    rollout = {"engine": "transformers", "dtype": "float32", "concurrent": 2}
+    rollout = {"engine": "transformers", "dtype": "float32", "concurrent": 4}
     found = killed_and_resumed(written(tmp_path, inputs, rollout), tmp_path)
     check(found)
 
@@ -90,12 +90,12 @@ def check(found: dict[str, bytes]) -> None:
     def rows(*names: str) -> list[dict[str, Any]]:
         return [json.loads(line) for name in names for line in found[name].splitlines()]
 
-    shards = [f"{n:06d}.jsonl" for n in range(3)]
+    shards = [f"{n:06d}.jsonl" for n in range(2)]
     said = {
         (teacher, row["id"]): [len(a["text"]) % 2 for a in row["answers"]]
         for teacher in ("start", "strong")
         for row in rows(*(f"steps/1_grade/work/responses/{teacher}/{s}" for s in shards))
-        if row["id"] != "pile/10"
+        if row["id"] != "pile/6"
     }
     graded = rows(*(f"steps/1_grade/kept/{s}" for s in shards))
     for row in graded:
@@ -104,11 +104,11 @@ def check(found: dict[str, bytes]) -> None:
         assert row["pass_rate"] == rates["start"]
         assert row["bin"] == int(10 * rates["start"])
     dropped = {r["id"]: r["reason"] for r in rows("steps/1_grade/dropped.jsonl")}
-    assert dropped.pop("pile/10") == "prompt too long"
-    assert len(graded) + len(dropped) == 10
+    assert dropped.pop("pile/6") == "prompt too long"
+    assert len(graded) + len(dropped) == 6
     assert set(dropped.values()) <= {"solved always", "solved never", "solutions agree on another answer"}
     assert len({r["pass_rate"] for r in graded}) > 1
-    assert len({tuple(v) for v in said.values()}) > 3
+    assert len({tuple(v) for v in said.values()}) > 2
     labelled = rows(*(f"steps/3_annotate/kept/{s}" for s in shards))
     assert [r["id"] for r in labelled] == [r["id"] for r in graded]
     assert {r["topic"] for r in labelled} == {"sums"}
