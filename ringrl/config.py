@@ -91,6 +91,8 @@ class Stage(Knobs):
     prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
     samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
     max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
+    curriculum: Literal["none", "easy-first", "around-half"] = "none"  # [ours] the order of prompts by their
+    # `pass_rate`, which `ringrl data` writes (grade)
     budget: Budget = Budget()
 
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ringrl.knobs import Knobs
 from ringrl.parts import Domain, Prompting, Rollout, Server, Source, Verify
 
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
-NAME = r"^[\w.-]+$"
+NAME = r"^\w[\w.-]*$"
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"got {pattern!r}, expected a regular expression: {e}") from None
+    return pattern
+
+
+Regex = Annotated[str, AfterValidator(_compiles)]
 
 
 class Pile(Source):
@@ -24,18 +35,8 @@ class Pile(Source):
     elsewhere) and `responses` (of a teacher); a row of `messages` is a problem with one response."""
 
     name: str = Field(pattern=NAME)  # what reports call it; kept on every row as `source`
-    remove: tuple[str, ...] = ()  # regular expressions; what they match is no part of the problem, e.g. an instruction
+    remove: tuple[Regex, ...] = ()  # what these match is no part of the problem, e.g. an instruction
     labels: dict[str, str] = {}  # written on every row, e.g. {level: high school}
-
-    @field_validator("remove")
-    @classmethod
-    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as e:
-                raise ValueError(f"got {pattern!r}, expected a regular expression: {e}") from None
-        return patterns
 
 
 class Teacher(Knobs):
@@ -43,18 +44,27 @@ class Teacher(Knobs):
 
     name: str = Field(pattern=NAME)  # what rows and reports call it
     model: str  # a folder, or the name that the server knows it by
-    rollout: Rollout = Rollout()
+    rollout: Rollout = Rollout()  # its deadline_s is for the answers to one shard
     server: Server = Server()
 
 
 class Sampled(Knobs):
     """What the steps with models have in common."""
 
+    teachers: tuple[Teacher, ...] = ()
     samples: int = Field(8, ge=1)  # k, responses per problem and model
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
     prompting: Prompting = Prompting()
+
+    @field_validator("teachers")
+    @classmethod
+    def _teachers(cls, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
+        names = [t.name for t in teachers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"got names {', '.join(names)}, expected each once")
+        return teachers
 
 
 class Embedding(Knobs):
@@ -98,32 +108,35 @@ class Decontaminate(Knobs):
 
 
 class Grade(Sampled):
-    """Pass rates by sampling. The first teacher is the model that RL starts from; the others are stronger [P §2.3]."""
+    """Pass rates by sampling. The first of `teachers` is the model that RL starts from; the others are stronger
+    [P §2.3]."""
 
-    teachers: tuple[Teacher, ...] = ()
-    bins: int = Field(10, ge=1)  # of difficulty, of equal width in the first teacher's pass rate
+    bins: int = Field(10, ge=1)  # of difficulty, of equal width in the first teacher's pass rate; 0 is the hardest
 
 
 class Distil(Sampled):
-    """SFT data by rejection sampling: responses that are right and well formed [P §2.1]."""
+    """SFT data by rejection sampling: responses that are right and well formed [P §2.1]. Without `teachers` only of
+    those that rows come with."""
 
-    teachers: tuple[Teacher, ...] = ()  # none: only the responses that rows come with
     verify: bool = True  # false: responses are filtered, not judged
     keep: Literal["all", "shortest"] = "all"  # of the responses that are left
-    most: int = Field(0, ge=0)  # kept per problem; 0 = all
+    most: int = Field(0, ge=0)  # kept per problem, the first or the shortest; 0 = all, or the one that is shortest
     min_chars: int = Field(1, ge=0)
     max_chars: int = Field(200_000, ge=1)
-    repetition: float = Field(0.2, gt=0, le=1)  # share of the text that repeated passages may take
+    repetition: float = Field(0.2, gt=0, le=1)  # share of the text that repeated passages may take, near Gopher's
+    # 0.1 to 0.2 for n-grams of 5 to 10 words (arXiv 2112.11446)
     think: Literal["required", "balanced"] = "balanced"  # tags; balanced: or none
 
 
 class Annotate(Knobs):
-    """Labels, by rules or by a model: `level`, `topic`, or any other; sources may set them too."""
+    """Labels, by rules or by a model: `level`, `topic`, or any other; what a source sets stays."""
 
-    rules: dict[str, dict[str, str]] = {}  # label -> value -> regular expression over the problem, the first that
-    # matches; built in: topic and level of math
-    teacher: Teacher | None = None  # asked for what no rule knows
-    values: dict[str, tuple[str, ...]] = {}  # label -> what the teacher may choose from
+    rules: dict[str, dict[str, Regex]] = {}  # label -> value -> regular expression over the problem (case aside), the
+    # first that matches; built in, for math: topic and level
+    teacher: Teacher | None = None  # asked for what no rule knows, once, at temperature 0
+    values: dict[str, tuple[str, ...]] = {}  # label -> what the teacher may choose from; none: the values of its rules
+    prompting: Prompting = Prompting(suffix={})
+    max_total_tokens: int = Field(4096, ge=2)  # prompt + answer; of the answer alone with a server
 
 
 class Output(Knobs):

@@ -4,6 +4,7 @@
     ├── UserError       2   the user can fix it: one line naming file, key, value got, value expected
     │   ├── ConfigError     a configuration file or an override
     │   └── DataError       a data file, a model folder, a run directory
+    │       └── PromptTooLong   a problem whose prompt leaves no room to answer
     ├── Diverged        3   the run is no longer worth continuing; its state is saved
     └── ChildDied       1   a process we started ended, or missed its deadline
 
@@ -29,6 +30,10 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
+    pass
+
+
+class PromptTooLong(DataError):
     pass
 
 

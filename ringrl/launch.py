@@ -131,7 +131,7 @@ class Crew:
         if rollout and rollout.addresses:
             self.authkey = read_key(rollout.key_file)
         elif rollout and engine == "vllm":
-            self.first_gpu = first_gpu(0 if command == "eval" else ranks, rollout)
+            self.first_gpu = first_gpu(0 if command in ("eval", "data") else ranks, rollout)
             for i in range(rollout.workers):
                 self._start_worker(i, self.meeting / f"worker{i}")
         spec = {

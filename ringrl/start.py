@@ -9,9 +9,16 @@ from pathlib import Path
 
 from ringrl.config import EvalConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.curate import known
-from ringrl.curate.chain import legs, unfinished
+from ringrl.curate.chain import legs, sampled, unfinished
 from ringrl.curation import DataConfig
-from ringrl.data.source import check_local, check_readable, fingerprint
+from ringrl.data.source import (
+    check_local,
+    check_readable,
+    fingerprint,
+    read_conversations,
+    read_graded,
+    read_problems,
+)
 from ringrl.display import show_chain
 from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
@@ -76,7 +83,10 @@ def checked(cfg: AnyConfig) -> tuple[Needs, str]:
             if given_file(bench, cfg):
                 read_benchmark(bench, cfg)
     else:
-        check_local(need.sources, conversations=isinstance(cfg, SFTConfig))
+        check_local(need.sources, read_conversations if isinstance(cfg, SFTConfig) else read_problems)
+        for stage in cfg.stages if isinstance(cfg, RLConfig) else ():
+            if stage.curriculum != "none":
+                check_local(stage.data, read_graded)
     if need.model:
         check_model_folder(need.model)
         if need.rollout:
@@ -119,19 +129,19 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
     check_readable(cfg.sources)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)
-    folders = [leg.model for leg in legs(cfg) if leg.model]
-    for folder in folders:
-        check_model_folder(folder)
-        check_sampled(folder)
+    engines = [leg.engine for leg in legs(cfg) if leg.engine]
+    for teacher in engines:
+        check_model_folder(teacher.model)
+        check_sampled(teacher.model)
+        engine_name(teacher.rollout)
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, ", ".join(folders), fingerprint(cfg.sources), resume)
+    run = open_run(cfg, ", ".join(dict.fromkeys(t.model for t in engines)), fingerprint(cfg.sources), resume)
     began = time.time()
     while todo := unfinished(cfg):
         first, sampler = todo[0], None
-        if first.model:
-            assert first.teacher
-            most = max(cfg.grade.max_total_tokens, cfg.distil.max_total_tokens)
-            sampler = Sampler(first.model, first.teacher.rollout, most)
+        if first.engine:
+            most = sampled(cfg, first.step).max_total_tokens
+            sampler = Sampler(first.engine.model, first.engine.rollout, most)
         code = launch("data", run, 1, 0, sampler, arithmetic(cfg) if first.index == 0 else (), fresh)
         if code:
             return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +10,11 @@ from typing import TypeVar
 
 from ringrl.accounts import Account, accounts
 from ringrl.commands.context import Context
-from ringrl.curate import cleanse, decontaminate, deduplicate, read
-from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, unfinished
+from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil, grade, read, sample
+from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, sampled, unfinished
 from ringrl.curate.workers import Workers
-from ringrl.curation import DataConfig
+from ringrl.curation import DataConfig, Teacher
+from ringrl.evals.respond import Answer
 from ringrl.knobs import load
 
 A = TypeVar("A")
@@ -22,6 +24,9 @@ STEPS: dict[str, Prepare] = {
     "cleanse": cleanse.prepare,
     "deduplicate": deduplicate.prepare,
     "decontaminate": decontaminate.prepare,
+    "grade": grade.prepare,
+    "distil": distil.prepare,
+    "annotate": annotate.prepare,
 }
 
 
@@ -33,7 +38,7 @@ def main(ctx: Context) -> int:
         chain = Chain(ctx, cfg, workers)
         try:
             for leg in todo:
-                if leg.model != todo[0].model:
+                if leg.engine != todo[0].engine:
                     break
                 chain.work(leg)
         except Interrupted:
@@ -49,6 +54,9 @@ class Chain:
 
     def work(self, leg: Leg) -> None:
         began = time.monotonic()
+        if leg.teacher:
+            self.sample(leg, leg.teacher)
+            return
         if leg.step == "read":
             self.read(leg)
         else:
@@ -63,6 +71,17 @@ class Chain:
                 leg.shards.write(shard, "read", results)
             self.ctx.progress.phase("read", shard + 1, shard + 2)
             self.heed()
+
+    def sample(self, leg: Leg, teacher: Teacher) -> None:
+        from ringrl.commands.eval import open_model  # with transformers: for this process alone
+
+        how = sampled(self.cfg, leg.step)
+        sampling = (how.temperature, how.top_p, how.max_total_tokens, self.cfg.seed)
+        model, _ = open_model(self.ctx, teacher.model, teacher.rollout, teacher.server, how.prompting, sampling)
+        self.ctx.progress.note(f"{leg.step}: {teacher.name}, {model.name}")
+        asking = annotate.questions(leg, self.cfg.annotate) if leg.step == "annotate" else sample.solutions(leg, how)
+        with contextlib.closing(model):
+            sample.sample(leg, asking, model, Meter(self))
 
     def apply(self, leg: Leg) -> None:
         assert leg.before
@@ -81,6 +100,23 @@ class Chain:
     def heed(self) -> None:
         if self.ctx.interrupted:
             raise Interrupted
+
+
+class Meter:
+    """Tells the user how far the sampling is, and how fast; heeds an interrupt."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain, self.began = chain, time.monotonic()
+        self.answers = self.tokens = 0
+
+    def __call__(self, done: int, total: int, answer: Answer | None) -> None:
+        if answer:
+            self.answers += 1
+            self.tokens += answer.length
+            seconds = time.monotonic() - self.began
+            numbers = {"responses/s": self.answers / seconds, "tokens/s": self.tokens / seconds}
+            self.chain.ctx.progress.step(done, total, numbers)
+        self.chain.heed()
 
 
 def apply(leg: Leg, step: Step, shard: int) -> None:

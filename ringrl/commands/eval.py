@@ -10,10 +10,10 @@ from ringrl.commands.context import Context
 from ringrl.config import EvalConfig
 from ringrl.data.chat import load_tokenizer, template_hash
 from ringrl.data.source import reference_of
-from ringrl.errors import RingError
+from ringrl.errors import DataError, RingError
 from ringrl.evals.client import secret
 from ringrl.evals.metrics import error_trouble
-from ringrl.evals.respond import Ask, EngineModel, Model
+from ringrl.evals.respond import NO_ROOM, Ask, EngineModel, Model
 from ringrl.evals.results import (
     Responses,
     Task,
@@ -26,6 +26,7 @@ from ringrl.evals.results import (
 )
 from ringrl.evals.server import ServedModel
 from ringrl.knobs import load
+from ringrl.parts import Prompting, Rollout, Server
 from ringrl.rewards import Verdict, VerifierPool
 
 
@@ -33,7 +34,8 @@ def main(ctx: Context) -> int:
     cfg = load(EvalConfig, ctx.run.path / "config.yaml")
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(ctx.run, task.name) for task in tasks}
-    model, facts = open_model(ctx, cfg)
+    sampling = (cfg.temperature, cfg.top_p, cfg.max_total_tokens, cfg.seed)
+    model, facts = open_model(ctx, cfg.model, cfg.rollout, cfg.server, cfg.prompting, sampling)
     ctx.progress.note(model.name)
     with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
         Collector(ctx, verifier, tasks, found).collect(model)
@@ -50,16 +52,21 @@ def main(ctx: Context) -> int:
     return 0
 
 
-def open_model(ctx: Context, cfg: EvalConfig) -> tuple[Model, dict[str, str]]:
+def open_model(
+    ctx: Context,
+    model: str,
+    rollout: Rollout,
+    server: Server,
+    prompting: Prompting,
+    sampling: tuple[float, float, int, int],  # temperature, top-p, max_total_tokens, seed
+) -> tuple[Model, dict[str, str]]:
     """What answers, and what results.json says of it."""
-    sampling = (cfg.temperature, cfg.top_p, cfg.max_total_tokens, cfg.seed)
-    if cfg.server.base_url:
-        key = secret(cfg.server.key_variable)
-        served = ServedModel(cfg.model, cfg.server, key, cfg.prompting, *sampling)
-        return served, {"engine": cfg.server.base_url, "template_sha256": ""}
-    tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    engine = EngineModel(ctx.rollout_engine(cfg.model, cfg.rollout), tokenizer, cfg.prompting, *sampling)
-    return engine, {"engine": engine.name, "dtype": cfg.rollout.dtype, "template_sha256": template_hash(tokenizer)}
+    if server.base_url:
+        served = ServedModel(model, server, secret(server.key_variable), prompting, *sampling)
+        return served, {"engine": server.base_url, "template_sha256": ""}
+    tokenizer = load_tokenizer(model, prompting)
+    engine = EngineModel(ctx.rollout_engine(model, rollout), tokenizer, prompting, *sampling)
+    return engine, {"engine": engine.name, "dtype": rollout.dtype, "template_sha256": template_hash(tokenizer)}
 
 
 class Collector:
@@ -85,6 +92,8 @@ class Collector:
         began, tokens = time.monotonic(), 0
         try:
             for n, (ask, answer) in enumerate(model.answers(self.missing), 1):
+                if answer.finish == NO_ROOM:
+                    raise DataError(answer.text)
                 self.write(ask, {"text": answer.text, "length": answer.length, "finish": answer.finish})
                 self.judge(ask, answer.text)
                 self.settle(wait=False)

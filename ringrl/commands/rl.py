@@ -26,7 +26,7 @@ from ringrl.commands.record import Batch, Row, Work, metrics, record
 from ringrl.commands.sampler import Sampler, max_total_tokens, stage_at, stage_end, stage_ends
 from ringrl.config import RLConfig, Stage
 from ringrl.data.chat import load_tokenizer, make_prompts
-from ringrl.data.source import read_problems
+from ringrl.data.source import read_graded, read_problems
 from ringrl.data.stream import Stream
 from ringrl.errors import Diverged, RingError
 from ringrl.knobs import load
@@ -42,9 +42,10 @@ from ringrl.rollout.engine import Sampling
 def main(ctx: Context) -> int:
     cfg = load(RLConfig, ctx.run.path / "config.yaml")
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
+    rows = [rows_of(stage) for stage in cfg.stages]
     prompts = [
-        make_prompts([r for s in st.data for r in read_problems(s)], tokenizer, cfg.prompting, st.max_total_tokens)
-        for st in cfg.stages
+        make_prompts(some, tokenizer, cfg.prompting, st.max_total_tokens)
+        for some, st in zip(rows, cfg.stages, strict=True)
     ]
     held_out = {
         h.name: make_prompts(read_problems(h.data), tokenizer, cfg.prompting, max_total_tokens(cfg))
@@ -57,7 +58,10 @@ def main(ctx: Context) -> int:
         cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks, cfg.loss.freeze_router, last
     )
     at = At(**policy.restore(last)) if last else At(0, 0, [0] * len(cfg.stages), cfg.loss.entropy, cfg.loss.entropy)
-    streams = [Stream(p, cfg.seed, taken) for p, taken in zip(prompts, at.taken, strict=True)]
+    streams = [
+        Stream(p, cfg.seed, taken, st.curriculum, [r.get("pass_rate", 0.0) for r in some])
+        for p, taken, st, some in zip(prompts, at.taken, cfg.stages, rows, strict=True)
+    ]
     paused, batches = unfinished(last) if last else ([], [])
     with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s, remote=cfg.verify.remote) as verifier:
         sampler = Sampler(ctx, cfg, tokenizer, verifier, streams, held_out, paused) if ranks.main else None
@@ -71,6 +75,12 @@ def main(ctx: Context) -> int:
         finally:
             if engine:
                 engine.close()
+
+
+def rows_of(stage: Stage) -> list[dict[str, Any]]:
+    """Raises DataError, also when a curriculum has no pass rates to go by."""
+    read = read_problems if stage.curriculum == "none" else read_graded
+    return [row for source in stage.data for row in read(source)]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig, Teacher
+from ringrl.curation import DataConfig, Sampled, Teacher
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -61,9 +61,9 @@ class Leg:
         return self.shards.work / f"{self.teacher.name}.done" if self.teacher else self.shards.folder / "summary.json"
 
     @property
-    def model(self) -> str:
-        """The folder that workers must be started with, or ""."""
-        return self.teacher.model if self.teacher and not self.teacher.server.base_url else ""
+    def engine(self) -> Teacher | None:
+        """Who must be sampled with workers of ours."""
+        return self.teacher if self.teacher and not self.teacher.server.base_url else None
 
 
 def legs(cfg: DataConfig) -> list[Leg]:
@@ -72,7 +72,7 @@ def legs(cfg: DataConfig) -> list[Leg]:
     for i, step in enumerate(("read", *cfg.steps)):
         before = out[-1].shards if out else None
         shards = Shards(Path(cfg.run) / "steps" / f"{i}_{step}")
-        out += [Leg(i, step, teacher, before, shards) for teacher in (*teachers(cfg, step), None)]
+        out += [Leg(i, step, teacher, before, shards) for teacher in (*sampled(cfg, step).teachers, None)]
     return out
 
 
@@ -80,8 +80,11 @@ def unfinished(cfg: DataConfig) -> list[Leg]:
     return [leg for leg in legs(cfg) if not leg.done_file.is_file()]
 
 
-def teachers(cfg: DataConfig, step: str) -> tuple[Teacher, ...]:
-    """Whose answers a step needs."""
+def sampled(cfg: DataConfig, step: str) -> Sampled:
+    """Whose answers a step needs, and how they are sampled; no teachers if it needs none."""
     if step == "annotate":
-        return (cfg.annotate.teacher,) if cfg.annotate.teacher else ()
-    return {"grade": cfg.grade.teachers, "distil": cfg.distil.teachers}.get(step, ())
+        how, teacher = cfg.annotate, cfg.annotate.teacher
+        return Sampled(teachers=(teacher,) if teacher else (), samples=1, temperature=0.0, prompting=how.prompting,
+                       max_total_tokens=how.max_total_tokens)  # fmt: skip
+    steps: dict[str, Sampled] = {"grade": cfg.grade, "distil": cfg.distil}
+    return steps.get(step, Sampled())

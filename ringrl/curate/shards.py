@@ -62,6 +62,10 @@ class Shards:
         """Of the shards that are finished."""
         return sorted(int(f.stem) for f in (self.folder / "counts").glob("*.json"))
 
+    def size(self, shard: int) -> int:
+        """Rows kept."""
+        return sum(json.loads(self._file("counts", shard, "json").read_text())["kept"].values())
+
     def file(self, shard: int) -> Path:
         """Of the rows kept: JSON lines."""
         return self._file("kept", shard, "jsonl")

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ringrl.algo.pack import Strand
 from ringrl.data.source import THINK, Row, messages_of, reference_of
-from ringrl.errors import DataError
+from ringrl.errors import DataError, PromptTooLong
 from ringrl.parts import Prompting
 from ringrl.types import Prompt
 
@@ -64,7 +64,8 @@ def make_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: P
         room: total tokens of prompt and response; a prompt must leave at least one.
 
     Raises:
-        DataError: a prompt is longer than `prompting.max_tokens` or leaves no room; names the row.
+        PromptTooLong: a prompt is longer than `prompting.max_tokens` or leaves no room; names the row.
+        DataError: the template refuses a row.
     """
     most = min(how.max_tokens, room - 1)
     return [_prompt(row, tokenizer, how, most) for row in rows]
@@ -74,7 +75,7 @@ def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: 
     text = _render(messages_of(row, how), tokenizer, how.thinking, True, str(row["id"]))
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > most:
-        raise DataError(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {most}")
+        raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {most}")
     return Prompt(str(row["id"]), row["domain"], tuple(ids), reference_of(row))
 
 

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ def read_problems(source: Source, convert: Convert = lambda row: row) -> list[Ro
     """
     rows = ((where, _converted(row, where, convert)) for where, row in _rows(source))
     return [problem_of(row, where, source) for where, row in rows if row is not None]
+
+
+def read_graded(source: Source) -> list[Row]:
+    """As `read_problems`, of rows that each have their `pass_rate`."""
+    return read_problems(source, _graded)
+
+
+def _graded(row: Row) -> Row:
+    rate = row["pass_rate"]
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise ValueError(f"pass_rate: got {rate!r}, expected a number from 0 to 1")
+    return row
 
 
 def messages_of(row: Row, how: Prompting) -> list[dict[str, str]]:
@@ -85,9 +97,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_local(sources: Iterable[Source], conversations: bool) -> None:
+def check_local(sources: Iterable[Source], read: Callable[[Source], Sized]) -> None:
     """Read all local files as they will be read later. Raises DataError for the first thing wrong."""
-    read = read_conversations if conversations else read_problems
     for source in sources:
         local = tuple(f for f in source.files if _is_path(f))
         if local and not read(source.model_copy(update={"files": local})):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from time import sleep
 from typing import Any
 
 import httpx
 
-from ringrl.errors import RingError, UserError
+from ringrl.errors import PromptTooLong, RingError, UserError
 from ringrl.parts import Server
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0
+LONG = re.compile(r"context.?length|prompt is too long|too many (?:input )?tokens", re.IGNORECASE)  # as servers say it
 PASSING = (408, 409, 425, 429)  # with 5xx, the statuses of a request that may succeed later
 
 
@@ -41,7 +43,12 @@ class Client:
         self._client.close()
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to POST BASE_URL/path. Raises UserError for what it refuses, RingError when it fails too often."""
+        """The answer to POST BASE_URL/path.
+
+        Raises:
+            UserError: it refuses; PromptTooLong where it says that this is why.
+            RingError: it fails too often.
+        """
         url = f"{self.server.base_url.rstrip('/')}/{path}"
         for attempt in range(self.server.retries + 1):
             pause = min(0.5 * 2**attempt, LONGEST_PAUSE_S)
@@ -56,7 +63,8 @@ class Client:
                     return got.json()
                 problem = f"status {got.status_code}: {' '.join(got.text.split())[:200]}"
                 if got.status_code not in PASSING and got.status_code < 500:
-                    raise UserError(f"{url}: {problem}")
+                    long = got.status_code in (400, 413, 422) and LONG.search(got.text)
+                    raise (PromptTooLong if long else UserError)(f"{url}: {problem}")
                 wanted = got.headers.get("retry-after", "")
                 pause = min(float(wanted), LONGEST_PAUSE_S) if wanted.isdigit() else pause
             if attempt < self.server.retries:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,18 +95,20 @@ def too_many_errors(scored: Sequence[ScoredGroup], max_share: float) -> str:
     return error_trouble([e for g in scored for e in g.errors], max_share)
 
 
-def error_trouble(errors: Sequence[str], max_share: float) -> str:
+def error_trouble(errors: Iterable[str], max_share: float) -> str:
     """One line with the most frequent reasons when more than this share of the responses could not be judged.
 
-    errors: of each response, "" for none.
+    errors: of each response, "" for none; or a Counter of these.
     """
-    found = Counter(filter(None, errors))
+    found = Counter(errors)
+    total = found.total()
+    del found[""]
     n = found.total()
-    if n < MIN_ERRORS or n <= max_share * len(errors):
+    if n < MIN_ERRORS or n <= max_share * total:
         return ""
     reasons = "; ".join(f"{count} times {error!r}" for error, count in found.most_common(3))
     return (
-        f"the verifiers failed on {n} of {len(errors)} responses, expected at most "
+        f"the verifiers failed on {n} of {total} responses, expected at most "
         f"verify.max_error_share={max_share:g} of them: {reasons}. Mend the references or the verifier's machine, or "
         f"allow more (verify.deadline_s, verify.max_error_share)"
     )

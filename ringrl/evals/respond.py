@@ -9,16 +9,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from transformers import PreTrainedTokenizerBase
-
-from ringrl.data.chat import make_prompts
 from ringrl.data.source import Row
-from ringrl.evals.score import read, thinking_prefix
+from ringrl.errors import PromptTooLong
 from ringrl.parts import Prompting
 from ringrl.rollout.engine import RolloutEngine, Sampling
-from ringrl.types import Group
+from ringrl.types import Group, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_ROOM = "no_room"  # how a response to a prompt that is too long finishes: before it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +38,20 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    text: str  # what the verifier reads; a thought begins with <think>
+    text: str  # what the verifier reads; a thought begins with <think>. With NO_ROOM: why there is none
     length: int  # tokens
-    finish: str  # "stop" | "length"
+    finish: str  # "stop" | "length" | NO_ROOM
 
 
 class Model(Protocol):
     name: str  # what the user is shown
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
-        """Each as soon as it is there, in any order. Raises RingError when there will be no more."""
+        """Each as soon as it is there, in any order, those without room first where that is known.
+
+        Raises:
+            RingError: there will be no more.
+        """
         ...
 
     def close(self) -> None: ...
@@ -69,13 +75,31 @@ class EngineModel:
         self.name = engine.name
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
+        from ringrl.evals.score import read, thinking_prefix  # not before: transformers takes seconds
+
         problems = {(a.bench, a.problem["id"]): a.problem for a in asks}
-        made = make_prompts(list(problems.values()), self.tokenizer, self.prompting, self.sampling.max_total_tokens)
-        prompts = dict(zip(problems, made, strict=True))
-        groups = [Group(prompts[a.bench, a.problem["id"]], (), a.seed(self.seed)) for a in asks]
+        prompts = {key: self._prompt(problem) for key, problem in problems.items()}
+        groups: list[Group] = []
+        begun: list[Ask] = []
+        for ask in asks:
+            prompt = prompts[ask.bench, ask.problem["id"]]
+            if isinstance(prompt, str):
+                yield ask, Answer(prompt, 0, NO_ROOM)
+            else:
+                groups.append(Group(prompt, (), ask.seed(self.seed)))
+                begun.append(ask)
         for index, _, completion in self.engine.generate(groups, self.sampling, self.seed):
             text = thinking_prefix(groups[index].prompt, self.tokenizer) + read(completion.token_ids, self.tokenizer)
-            yield asks[index], Answer(text, len(completion.token_ids), completion.finish)
+            yield begun[index], Answer(text, len(completion.token_ids), completion.finish)
+
+    def _prompt(self, problem: Row) -> Prompt | str:
+        """Or why it leaves no room."""
+        from ringrl.data.chat import make_prompts
+
+        try:
+            return make_prompts([problem], self.tokenizer, self.prompting, self.sampling.max_total_tokens)[0]
+        except PromptTooLong as e:
+            return str(e)
 
     def close(self) -> None:
         self.engine.close()

@@ -145,7 +145,7 @@ def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]
     outcomes: dict[str, list[Outcome]] = {p["id"]: [] for p in task.problems}
     domains = {p["id"]: p["domain"] for p in task.problems}
     for r in rows:
-        key = _answer_key(r["text"]) if domains[r["id"]] != "code" else ""
+        key = answer_key(r["text"]) if domains[r["id"]] != "code" else ""
         failed, cut = r["verdict"] == "error", r["finish"] == "length"
         outcomes[r["id"]].append(Outcome(r["reward"], failed, r["length"], cut, key, r["reason"]))
     numbers = report(outcomes, cfg.pass_k, "code" not in domains.values(), cfg.precision)
@@ -155,7 +155,7 @@ def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]
     return numbers
 
 
-def _answer_key(text: str) -> str:
+def answer_key(text: str) -> str:
     """What a response is counted under when wrong answers are counted: equal numbers are one answer."""
     answer = last_boxed(after_thinking(text))
     number = read_number(answer)

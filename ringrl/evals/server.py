@@ -7,9 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
 
 from ringrl.data.source import messages_of
-from ringrl.errors import UserError
+from ringrl.errors import PromptTooLong, UserError
 from ringrl.evals.client import Client
-from ringrl.evals.respond import Answer, Ask
+from ringrl.evals.respond import NO_ROOM, Answer, Ask
 from ringrl.parts import Prompting, Server
 
 
@@ -50,7 +50,10 @@ class ServedModel:
 
     def _answer(self, ask: Ask) -> Answer:
         body = {**self.settings, "messages": messages_of(ask.problem, self.prompting), "seed": ask.seed(self.seed)}
-        got = self.client.post("chat/completions", body)
+        try:
+            got = self.client.post("chat/completions", body)
+        except PromptTooLong as e:
+            return Answer(f"{ask.problem['id']}: {e}", 0, NO_ROOM)
         try:
             [choice] = got["choices"]
             message, length = choice["message"], int(got["usage"]["completion_tokens"])

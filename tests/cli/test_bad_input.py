@@ -80,3 +80,14 @@ def test_too_long_prompt_is_named(inputs: Inputs, config: Path, tmp_path: Path) 
     assert "endless: the prompt has" in said
     assert "expected at most 63" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_curriculum_without_pass_rates_is_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    said = refused("rl", config, "stages.0.curriculum=easy-first")
+    assert f"{inputs.data('rl_math')}:1: no key 'pass_rate', the row has ['answer', " in said
+    odd = tmp_path / "odd.jsonl"
+    row = lines(Path(inputs.data("rl_math")))[0]
+    odd.write_text(json.dumps({**row, "pass_rate": 0.5}) + "\n" + json.dumps({**row, "pass_rate": 50}) + "\n")
+    said = refused("rl", config, "stages.0.curriculum=around-half", f"stages.0.data.0.files=[{odd}]")
+    assert f"{odd}:2: pass_rate: got 50, expected a number from 0 to 1" in said
+    assert not (tmp_path / "run").exists()

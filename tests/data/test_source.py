@@ -133,15 +133,15 @@ def test_rows_beyond_the_limit_are_not_looked_at(tmp_path: Path):
 
 def test_the_check_before_a_start_finds_what_reading_would(tmp_path: Path):
     good, empty = write(tmp_path / "good.jsonl", GOOD), write(tmp_path / "empty.jsonl")
-    check_local([source(good)], conversations=False)
+    check_local([source(good)], read_problems)
     with pytest.raises(DataError, match=r"empty\.jsonl: no rows"):
-        check_local([source(good), source(empty)], conversations=False)
+        check_local([source(good), source(empty)], read_problems)
     with pytest.raises(DataError, match=r"good\.jsonl:1: messages"):
-        check_local([source(good)], conversations=True)
+        check_local([source(good)], read_conversations)
 
 
 def test_the_check_leaves_hub_datasets_to_the_run():
-    check_local([source("nobody/knows-this")], conversations=False)
+    check_local([source("nobody/knows-this")], read_problems)
 
 
 def test_fingerprints_are_of_the_bytes_and_name_hub_datasets(tmp_path: Path):

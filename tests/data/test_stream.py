@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
-from ringrl.data.stream import Stream
+from ringrl.data.stream import FLOOR, Stream
 
 ITEMS = list("abcdefghijk")
 
@@ -46,3 +47,47 @@ def test_a_stream_made_again_with_taken_goes_on_with_the_same_items(taken: int):
 def test_an_empty_stream_is_refused():
     with pytest.raises(AssertionError):
         Stream([], seed=0)
+
+
+RATES = [i / 10 for i in range(11)]
+
+
+def passes(curriculum: str, n: int, seed: int = 0) -> list[list[int]]:
+    stream = Stream(range(11), seed, 0, curriculum, RATES)
+    return [stream.take(11) for _ in range(n)]
+
+
+@pytest.mark.parametrize("curriculum", ["easy-first", "around-half"])
+def test_a_curriculum_is_a_permutation_that_goes_on_where_it_was(curriculum: str):
+    whole = [x for each in passes(curriculum, 3) for x in each]
+    assert all(sorted(whole[i : i + 11]) == list(range(11)) for i in (0, 11, 22))
+    for taken in (0, 5, 11, 20):
+        stream = Stream(range(11), 0, taken, curriculum, RATES)
+        parts = stream.take(3) + stream.take(4)
+        assert parts == whole[taken : taken + 7]
+
+
+def test_easy_first_goes_from_high_to_low_and_shuffles_ties():
+    assert passes("easy-first", 2) == [list(range(10, -1, -1))] * 2
+    stream = Stream(range(40), 0, 0, "easy-first", [1.0] * 20 + [0.5] * 20)
+    first, second = stream.take(40), stream.take(40)
+    assert set(first[:20]) == set(second[:20]) == set(range(20))
+    assert first != second
+
+
+def test_around_half_draws_first_by_weight():
+    n = 4000
+    firsts = Counter(order[0] for order in passes("around-half", n))
+    weights = [4 * p * (1 - p) + FLOOR for p in RATES]
+    for i, weight in enumerate(weights):
+        p = weight / sum(weights)
+        assert abs(firsts[i] / n - p) < 4 * (p * (1 - p) / n) ** 0.5
+    seconds = Counter(order[1] for order in passes("around-half", n) if order[0] == 5)  # without replacement
+    p = weights[4] / (sum(weights) - weights[5])
+    assert seconds[5] == 0
+    assert abs(seconds[4] / seconds.total() - p) < 4 * (p * (1 - p) / seconds.total()) ** 0.5
+
+
+def test_a_curriculum_needs_a_pass_rate_for_each():
+    with pytest.raises(AssertionError):
+        Stream(ITEMS, 0, 0, "easy-first", RATES[:3])

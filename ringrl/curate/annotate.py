@@ -1,0 +1,100 @@
+"""Labels: `topic` and `level` of math by the rules in `labels`, further ones by the configuration's, the rest by a
+teacher.
+
+In this order: what the source set stays; the first rule whose expression matches; the teacher's choice, which is the
+last value that its answer names; UNKNOWN. Rules are read off the problem alone, and know what is plainly said: a
+`topic` is found by the words of a subject, from the narrowest subject to the widest; a `level` is the university's or
+the high school's when the notions of these are used, and primary school when there is no formula at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringrl.curate.chain import Leg, Over
+from ringrl.curate.labels import MATH
+from ringrl.curate.sample import Asking
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curate.verdicts import Found
+from ringrl.curation import Annotate, DataConfig
+from ringrl.evals.respond import Ask
+from ringrl.rewards.answers import after_thinking
+
+UNKNOWN = "unknown"
+QUESTION = """Label the problem below; do not solve it.
+
+{problem}
+
+The {label} of this problem is one of: {values}. Answer with one of these and nothing else."""
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Label:
+    teacher = cfg.annotate.teacher
+    return Label(Found(after, (teacher.name,) if teacher else (), cfg.verify), cfg.annotate)
+
+
+def questions(leg: Leg, cfg: Annotate) -> Asking:
+    """About every label that no rule knows and the teacher may choose."""
+    assert leg.teacher
+    name = f"{leg.step}/{leg.teacher.name}"
+
+    def ask(row: Row) -> list[Ask]:
+        return [Ask(name, question(row, label, choice), 0) for label, choice in open_labels(row, cfg).items() if choice]
+
+    return ask
+
+
+def question(row: Row, label: str, choice: Sequence[str]) -> Row:
+    text = QUESTION.format(problem=row["problem"], label=label, values=", ".join(choice))
+    return {"id": f"{row['id']} {label}", "domain": row["domain"], "problem": text}
+
+
+@dataclass(frozen=True)
+class Label:
+    """The step. Nothing is dropped."""
+
+    found: Found
+    cfg: Annotate
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
+        for row, said in self.found.answers(shard, rows):
+            answers = iter([a for each in said.values() for a in each])
+            asked = {
+                label: chosen(next(answers), choice) if choice and said else UNKNOWN
+                for label, choice in open_labels(row, self.cfg).items()
+            }
+            yield {**row, **by_rules(row, self.cfg), **asked}
+
+
+def open_labels(row: Row, cfg: Annotate) -> dict[str, tuple[str, ...]]:
+    """Those that neither source nor rule knows, each with what a teacher may choose from."""
+    rules = rules_of(row, cfg)
+    known = row.keys() | by_rules(row, cfg).keys()
+    labels = dict.fromkeys((*rules, *cfg.values))
+    return {label: cfg.values.get(label) or tuple(rules.get(label, ())) for label in labels if label not in known}
+
+
+def by_rules(row: Row, cfg: Annotate) -> dict[str, str]:
+    """What rules say about labels that the source has not set."""
+    found = {}
+    for label, values in rules_of(row, cfg).items():
+        if label not in row:
+            hits = (value for value, pattern in values.items() if re.search(pattern, row["problem"], re.IGNORECASE))
+            if value := next(hits, ""):
+                found[label] = value
+    return found
+
+
+def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:
+    return {**(MATH if row["domain"] == "math" else {}), **cfg.rules}
+
+
+def chosen(answer: Mapping[str, Any], choice: Sequence[str]) -> str:
+    """The last value that is named, the longer one where two begin alike."""
+    longest = sorted(choice, key=len, reverse=True)
+    pattern = r"(?<!\w)(?:" + "|".join(re.escape(v) for v in longest) + r")(?!\w)"
+    named = re.findall(pattern, after_thinking(answer["text"]), re.IGNORECASE)
+    return next((v for v in choice if named and v.lower() == named[-1].lower()), UNKNOWN)

@@ -1,0 +1,204 @@
+r"""SFT data by rejection sampling: what is right and well formed of the responses of teachers, and of the row's own.
+
+A response is dropped for the first of these that is true of it; a row goes on with those that are left, maybe none.
+
+    prompt too long        there was no room for a response (said once a teacher)
+    truncated              cut by the limit of tokens
+    think tags             not one pair that begins the response; or none, unless they are required
+    truncated              what follows the thought is empty, or ends within a code fence or a \boxed{
+    too short, too long    in characters
+    repetition             too many of its words stand in a passage of WINDOW words that it has said before; thought
+                           and answer are read apart, since an answer may repeat what was found
+    mixed language         too many letters of a script that the problem does not use; code and formulas aside
+    wrong                  by the verifier; or `not verifiable`, when that failed
+    duplicate              the same but for white space
+    more than asked for    beyond `most`, or not the shortest
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ringrl.curate.chain import Over
+from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curate.verdicts import Found, Said, Verdicts
+from ringrl.curation import DataConfig, Distil
+from ringrl.data.source import THINK, THOUGHT
+from ringrl.evals.respond import NO_ROOM
+from ringrl.rewards.answers import after_thinking
+
+WINDOW = 32  # words, signs and groups of digits: a few lines of a derivation may well come again
+FOREIGN = 0.005  # share of letters: a word or two in a long thought
+FOREIGN_LATIN = 0.1  # names and terms are written in Latin letters everywhere
+PASS = ("pass", "")  # the verdict on what is not judged
+
+_CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_TOKEN = re.compile(rf"[{_CJK}\u3040-\u30ff\uac00-\ud7af]|[^\W\d_]{{1,20}}|\d{{1,3}}|[^\s\w]|_")
+_SCRIPTS = {  # as far as natural languages go; Greek letters are mathematics
+    "Latin": re.compile(r"(?<![A-Za-zÀ-ɏ])[A-Za-zÀ-ɏ]{3,}"),  # shorter runs are variables
+    "Han": re.compile(f"[{_CJK}]+"),
+    "Kana": re.compile("[\u3040-\u30ff]+"),
+    "Hangul": re.compile("[\u1100-\u11ff\uac00-\ud7af]+"),
+    "Cyrillic": re.compile("[\u0400-\u052f]+"),
+    "Hebrew": re.compile("[\u0590-\u05ff]+"),
+    "Arabic": re.compile("[\u0600-\u06ff\u0750-\u077f]+"),
+    "Indic": re.compile("[\u0900-\u0dff]+"),
+    "Thai": re.compile("[\u0e00-\u0e7f]+"),
+}
+_FENCE = re.compile(r"^[ \t>]*```", re.MULTILINE)
+_BOX = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_NO_LANGUAGE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.{0,2000}?\$\$|\$[^$\n]*\$|\\\[.{0,2000}?\\\]|\\\(.{0,2000}?\\\)|\\[A-Za-z]+|https?://\S+|</?think>",
+    re.DOTALL,
+)
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Filter:
+    """Raises RingError when the verifier fails too often."""
+    found = Found(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, own=True)
+    if cfg.distil.verify:
+        found.judge(before, over, "distil: verdicts")
+    return Filter(found, cfg.distil)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The step."""
+
+    found: Found
+    cfg: Distil
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
+        if self.cfg.verify:
+            every: Iterable[tuple[Row, Said, Verdicts]] = self.found.judged(shard, rows)
+        else:
+            every = ((row, said, {}) for row, said in self.found.answers(shard, rows))
+        for row, said, verdicts in every:
+            responses = [
+                ({"teacher": name, **answer}, verdicts[name][n] if self.cfg.verify else PASS)
+                for name, answers in said.items()
+                for n, answer in enumerate(answers)
+            ]
+            yield from self.filtered(row, responses)
+
+    def filtered(self, row: Row, responses: Sequence[tuple[Row, tuple[str, str]]]) -> Iterator[Row | Dropped]:
+        """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
+        right: list[Row] = []
+        seen: set[str] = set()
+        refused: set[str] = set()  # teachers without room
+        theirs = scripts(row["problem"])
+        for response, verdict in responses:
+            if response.get("finish") == NO_ROOM:
+                if response["teacher"] not in refused:
+                    yield _dropped(row, {**response, "text": ""}, TOO_LONG, response["text"])
+                refused.add(response["teacher"])
+                continue
+            same = " ".join(response["text"].split())
+            fault = self.fault(response, theirs) or _judged(*verdict) or (same in seen and ("duplicate", ""))
+            if fault:
+                yield _dropped(row, response, *fault)
+            else:
+                right.append(response)
+                seen.add(same)
+        chosen = self.chosen(right)
+        for n in (n for n in range(len(right)) if n not in chosen):
+            yield _dropped(row, right[n], "more than asked for", f"{len(chosen)} of {len(right)} are kept")
+        kept = [{k: v for k, v in right[n].items() if k != "finish"} for n in chosen]
+        yield {**row, "responses": kept}
+
+    def fault(self, response: Row, theirs: Mapping[str, float]) -> tuple[str, str] | None:
+        """(reason, detail) of what is ill formed; `theirs` are the scripts of the problem."""
+        text, cfg = response["text"], self.cfg
+        if response.get("finish") == "length":
+            return "truncated", f"after {response['length']} tokens"
+        if detail := unbalanced(text, cfg.think == "required"):
+            return "think tags", detail
+        if detail := unfinished(after_thinking(text)):
+            return "truncated", detail
+        if not cfg.min_chars <= len(text) <= cfg.max_chars:
+            return "too short" if len(text) < cfg.min_chars else "too long", f"{len(text)} characters"
+        if (share := repetition(text)) > cfg.repetition:
+            return "repetition", f"{share:.0%} of its words"
+        if detail := mixed(scripts(text), theirs):
+            return "mixed language", detail
+        return None
+
+    def chosen(self, right: Sequence[Row]) -> list[int]:
+        """Which are kept, in order."""
+        if self.cfg.keep == "all":
+            return list(range(len(right)))[: self.cfg.most or None]
+        by_length = sorted(range(len(right)), key=lambda n: len(right[n]["text"]))
+        return sorted(by_length[: self.cfg.most or 1])
+
+
+def _judged(kind: str, why: str) -> tuple[str, str] | None:
+    return None if kind == "pass" else (UNVERIFIABLE if kind == "error" else "wrong", why)
+
+
+def _dropped(row: Row, response: Row, reason: str, detail: str) -> Dropped:
+    some = {k: row[k] for k in ("id", "source", "domain", "problem")}
+    return Dropped({**some, "response": response["text"], "teacher": response["teacher"]}, reason, {"detail": detail})
+
+
+def unbalanced(text: str, required: bool) -> str:
+    """What is wrong with its think tags."""
+    pairs = text.count(THINK), text.count(THOUGHT)
+    if pairs == (0, 0):
+        return "there are none" if required else ""
+    if pairs != (1, 1):
+        return f"{pairs[0]} open, {pairs[1]} close"
+    return "" if text.lstrip().startswith(THINK) else "the thought is not at the beginning"
+
+
+def unfinished(answer: str) -> str:
+    """What is missing at the end of what follows the thought."""
+    if not answer.strip():
+        return "no answer"
+    if len(_FENCE.findall(answer)) % 2:
+        return "a code fence is open"
+    braces: list[str] = []
+    for token in _BOX.findall(answer):
+        if token[-1] == "{" and token != r"\{":
+            braces.append(token)
+        elif token == "}" and braces:
+            braces.pop()
+    return "a box is open" if any(len(b) > 1 for b in braces) else ""
+
+
+def repetition(text: str) -> float:
+    """The share of its words that are in a passage of WINDOW words said before; thought and answer apart."""
+    covered = total = 0
+    for part in text.split(THOUGHT):
+        numbers: dict[str, int] = {}
+        words = [numbers.setdefault(w, len(numbers)) for w in _TOKEN.findall(part)]
+        seen: set[tuple[int, ...]] = set()
+        end = 0  # of what is covered so far
+        for i in range(len(words) - WINDOW + 1):
+            window = tuple(words[i : i + WINDOW])
+            if window in seen:
+                covered += i + WINDOW - max(i, end)
+                end = i + WINDOW
+            seen.add(window)
+        total += len(words)
+    return covered / total if total else 0.0
+
+
+def scripts(text: str) -> dict[str, float]:
+    """The shares of the scripts in its letters, {} without any; code and formulas are no language."""
+    prose = _NO_LANGUAGE.sub(" ", text)
+    counts = {name: sum(map(len, pattern.findall(prose))) for name, pattern in _SCRIPTS.items()}
+    total = sum(counts.values())
+    return {name: n / total for name, n in counts.items() if n}
+
+
+def mixed(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Which script a response has too much of, that its problem does not use; of one without words, any one."""
+    limits = {"Latin": FOREIGN_LATIN}
+    used = {s for s, share in theirs.items() if share > limits.get(s, FOREIGN)} or {
+        max(ours, key=ours.__getitem__, default="")
+    }
+    foreign = [s for s, share in ours.items() if s not in used and share > limits.get(s, FOREIGN)]
+    return ", ".join(f"{ours[s]:.1%} of its letters are {s}" for s in foreign)

@@ -1,0 +1,118 @@
+"""Difficulty by sampling: how often each teacher solves a problem, by the verifier that training will use [P §2.3].
+
+A row gets, with c of a teacher's m verdicts right (a verifier's error is no verdict):
+
+    pass_rates   {teacher: c / m}
+    agreement    {teacher: share of the m with the most frequent final answer}; not of code
+    lengths      {teacher: mean tokens}
+    pass_rate    that of the first teacher, the model that RL starts from
+    bin          floor(pass_rate * bins), the last one closed: 0 is the hardest
+
+A teacher without a verdict on it, since its prompt has no room for the problem, say, is left out. Dropped is what the
+first teacher always solves, what no teacher ever solves, and what the first could not be graded on.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringrl.curate.chain import Over
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curate.verdicts import Found, Said, Verdicts
+from ringrl.curation import DataConfig
+from ringrl.evals.respond import NO_ROOM
+from ringrl.evals.results import answer_key
+
+TOO_LONG = "prompt too long"
+ALWAYS = "solved always"
+NEVER = "solved never"
+OTHER = "solutions agree on another answer"
+UNVERIFIABLE = "not verifiable"
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Grade:
+    """Raises RingError when the verifier fails too often."""
+    found = Found(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify)
+    found.judge(before, over, "grade: verdicts")
+    return Grade(found, cfg.grade.bins)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts of one teacher on one problem."""
+
+    right: int
+    total: int  # without errors
+    answers: Counter[str]  # of right and wrong ones; all that are right are one answer, that of the reference
+
+    @property
+    def rate(self) -> float:
+        return self.right / self.total
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The step."""
+
+    found: Found
+    bins: int
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
+        for row, said, verdicts in self.found.judged(shard, rows):
+            yield self.grade(row, said, verdicts)
+
+    def grade(self, row: Row, said: Said, verdicts: Verdicts) -> Row | Dropped:
+        first = self.found.teachers[0]
+        if all(a["finish"] == NO_ROOM for a in said[first]):
+            return Dropped(row, TOO_LONG, {"detail": f"for {first}: {said[first][0]['text']}"})
+        judged = {name: tally(row, said[name], verdicts[name]) for name in self.found.teachers}
+        judged = {name: j for name, j in judged.items() if j.total}
+        if first not in judged:
+            errors = Counter(why for _, why in verdicts[first])
+            return Dropped(row, UNVERIFIABLE, {"detail": errors.most_common(1)[0][0]})
+        graded = {**row, **numbers(row, said, judged)}
+        if not any(j.right for j in judged.values()):
+            return Dropped(graded, *never(row, judged))
+        if judged[first].right == judged[first].total:
+            return Dropped(graded, ALWAYS, {"detail": f"{judged[first].right} of {judged[first].total} by {first}"})
+        mine = judged[first]
+        return {**graded, "pass_rate": mine.rate, "bin": min(mine.right * self.bins // mine.total, self.bins - 1)}
+
+
+def tally(row: Row, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[tuple[str, str]]) -> Judged:
+    """Of one teacher; a response without a final answer votes for none."""
+    found: Counter[str] = Counter()
+    right = total = 0
+    for answer, (kind, _) in zip(answers, verdicts, strict=True):
+        if kind == "error" or answer["finish"] == NO_ROOM:
+            continue
+        total += 1
+        right += kind == "pass"
+        if row["domain"] != "code":
+            found[row["answer"] if kind == "pass" else answer_key(answer["text"])] += 1
+    del found[""]
+    return Judged(right, total, found)
+
+
+def numbers(row: Row, said: Said, judged: Mapping[str, Judged]) -> Row:
+    out: Row = {"pass_rates": {name: j.rate for name, j in judged.items()}}
+    if row["domain"] != "code":
+        out["agreement"] = {name: max(j.answers.values(), default=0) / j.total for name, j in judged.items()}
+    lengths = {name: [a["length"] for a in said[name] if a["finish"] != NO_ROOM] for name in judged}
+    return {**out, "lengths": {name: round(statistics.fmean(each), 1) for name, each in lengths.items()}}
+
+
+def never(row: Row, judged: Mapping[str, Judged]) -> tuple[str, Row]:
+    """Why nobody solves it: when at least half of all solutions, and two, agree, the reference is probably wrong."""
+    answers = sum((j.answers for j in judged.values()), Counter[str]())
+    total = sum(j.total for j in judged.values())
+    most = max(answers.values(), default=0)
+    detail = f"0 of {total}"
+    if most < 2 or 2 * most < total:
+        return NEVER, {"detail": detail}
+    answer = min(a for a, n in answers.items() if n == most)
+    return OTHER, {"detail": f"{detail}; {most} say {answer[:100]}, the reference says {row['answer'][:100]}"}

@@ -1,0 +1,134 @@
+"""Answers of a teacher to all rows, before the step that needs them is prepared.
+
+    WORK/responses/TEACHER/000000.part.jsonl  answers as they come, in any order, while a shard is under way
+    WORK/responses/TEACHER/000000.jsonl       {"id", "answers": [{"text", "length", "finish"}]} for every row, in order
+
+An answer's random numbers are its own (`Ask.seed`), and a line is written as soon as it is there: what a kill loses is
+what was under way, and sampling it again gives the same. A row whose prompt is too long has answers of finish NO_ROOM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringrl.children import write_atomic
+from ringrl.curate.chain import Leg
+from ringrl.curate.shards import Row, Shards
+from ringrl.curation import Sampled
+from ringrl.errors import UserError
+from ringrl.evals.respond import NO_ROOM, Answer, Ask, Model
+
+Asking = Callable[[Row], Sequence[Ask]]  # what a teacher is asked about a row; ids of problems and samples differ
+Key = tuple[str, int]  # problem id, sample
+
+
+def solutions(leg: Leg, how: Sampled) -> Asking:
+    """k times the problem itself."""
+    assert leg.teacher
+    name = f"{leg.step}/{leg.teacher.name}"
+    return lambda row: [Ask(name, row, i) for i in range(how.samples)]
+
+
+def sample(leg: Leg, asking: Asking, model: Model, show: Callable[[int, int, Answer | None], None]) -> None:
+    """Everything that is still missing.
+
+    Args:
+        show: is told how many answers are there, of how many if all rows need as many as those so far, and the newest,
+            if it is new; what it raises ends the sampling.
+
+    Raises:
+        UserError: no prompt at all leaves room for an answer.
+        RingError: of the model.
+    """
+    assert leg.before
+    assert leg.teacher
+    folder = responses_of(leg.shards, leg.teacher.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows_all = sum(leg.before.size(n) for n in leg.before.numbers)
+    rows_done = done = room = 0
+    why = ""
+    for shard in leg.before.numbers:
+        rows = leg.before.rows(shard)
+        asks = [asking(row) for row in rows]
+        wanted = sum(map(len, asks))
+        rows_done += len(rows)
+        total = round((done + wanted) * rows_all / max(rows_done, 1))
+        part = Part(folder / f"{shard:06d}.part.jsonl")
+        final = folder / f"{shard:06d}.jsonl"
+        if not final.is_file():
+            missing = [a for each in asks for a in each if _key(a) not in part.places]
+            show(done + wanted - len(missing), total, None)
+            for n, (ask, answer) in enumerate(model.answers(missing), 1):
+                part.append(ask, answer)
+                show(done + wanted - len(missing) + n, total, answer)
+            part.finish(final, rows, asks)
+        part.close()
+        done += wanted
+        if not room:  # of any shard
+            refused = [a["text"] for answers in read(final) for a in answers if a["finish"] == NO_ROOM]
+            room, why = wanted - len(refused), next(iter(refused), why)
+    if why and not room:
+        raise UserError(f"{leg.step}: {leg.teacher.name}: no prompt leaves room for an answer, the first: {why}")
+    write_atomic(leg.done_file, "")
+
+
+def responses_of(after: Shards, teacher: str) -> Path:
+    return after.work / "responses" / teacher
+
+
+def read(file: Path) -> Iterator[list[dict[str, Any]]]:
+    """The answers to each row of a shard, in order, one row in memory at a time."""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["answers"]
+
+
+class Part:
+    """Answers of one shard on disk, those to come at its end. A line that a kill has cut off is forgotten."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, path.open("a+b")
+        self.places: dict[Key, int] = {}  # of its line in the file
+        end = 0
+        self.file.seek(0)
+        for line in self.file:
+            if not line.endswith(b"\n"):
+                break
+            said = json.loads(line)
+            self.places[said["id"], said["sample"]] = end
+            end += len(line)
+        self.file.truncate(end)
+
+    def append(self, ask: Ask, answer: Answer) -> None:
+        said = {"text": answer.text, "length": answer.length, "finish": answer.finish}
+        place = self.file.seek(0, os.SEEK_END)
+        self.file.write(json.dumps({"id": _key(ask)[0], "sample": ask.sample, **said}).encode() + b"\n")
+        self.file.flush()
+        self.places[_key(ask)] = place
+
+    def finish(self, final: Path, rows: Sequence[Row], asks: Sequence[Sequence[Ask]]) -> None:
+        """All are there: the file in order."""
+        hidden = final.with_name(f".{final.name}.part")
+        with hidden.open("w", encoding="utf-8") as out:
+            for row, each in zip(rows, asks, strict=True):
+                answers = [self._answer(ask) for ask in each]
+                out.write(json.dumps({"id": row["id"], "answers": answers}) + "\n")
+        os.replace(hidden, final)
+
+    def close(self) -> None:
+        """It is not needed any more."""
+        self.file.close()
+        self.path.unlink()
+
+    def _answer(self, ask: Ask) -> dict[str, Any]:
+        self.file.seek(self.places[_key(ask)])
+        said = json.loads(self.file.readline())
+        return {k: said[k] for k in ("text", "length", "finish")}
+
+
+def _key(ask: Ask) -> Key:
+    return str(ask.problem["id"]), ask.sample

@@ -1,0 +1,102 @@
+"""Verdicts on the responses to a shard's rows, made once and kept beside them.
+
+    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason], ...]} for every row: of each teacher's answers, and of those
+                                  that the row came with under OWN
+    WORK/verdicts/000000.json     {error: responses}, "" counting the others; written last
+
+So that too many errors, which say that a machine or the references are broken, end the run before any row is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringrl.children import write_atomic
+from ringrl.curate.chain import Over
+from ringrl.curate.sample import read, responses_of
+from ringrl.curate.shards import Row, Shards
+from ringrl.curate.workers import judge
+from ringrl.data.source import reference_of
+from ringrl.errors import RingError
+from ringrl.evals.metrics import error_trouble
+from ringrl.evals.respond import NO_ROOM
+from ringrl.parts import Verify
+
+OWN = ""
+Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
+Verdicts = dict[str, list[tuple[str, str]]]  # teacher -> (kind, reason) of each answer
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is on the rows of a step besides themselves. Picklable."""
+
+    after: Shards
+    teachers: tuple[str, ...]
+    verify: Verify
+    own: bool = False  # also the responses that rows came with
+
+    def answers(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said]]:
+        files = [read(responses_of(self.after, name) / f"{shard:06d}.jsonl") for name in self.teachers]
+        for row, *each in zip(rows, *files, strict=True):
+            said = {OWN: row.get("responses", [])} if self.own else {}
+            yield row, said | dict(zip(self.teachers, each, strict=True))
+
+    def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, Verdicts]]:
+        with self._file(shard, "jsonl").open(encoding="utf-8") as lines:
+            for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
+                yield row, said, {name: [(kind, why) for kind, why in v] for name, v in json.loads(line).items()}
+
+    def judge(self, before: Shards, over: Over, name: str) -> None:
+        """All that have no verdict yet.
+
+        Raises:
+            RingError: too many of all verdicts are errors; those are forgotten, so that --resume judges them again.
+        """
+        shards = before.numbers
+        (self.after.work / "verdicts").mkdir(exist_ok=True)
+        for _ in over(name, Judge(self, before), [n for n in shards if not self._file(n, "json").is_file()]):
+            pass
+        errors = {n: Counter(json.loads(self._file(n, "json").read_text())) for n in shards}
+        if trouble := error_trouble(sum(errors.values(), Counter[str]()), self.verify.max_error_share):
+            for shard in (n for n in shards if set(errors[n]) - {""}):
+                self._file(shard, "json").unlink()
+            raise RingError(f"{name}: {trouble}; --resume judges these again")
+
+    def write(self, shard: int, verdicts: Sequence[Verdicts]) -> None:
+        write_atomic(self._file(shard, "jsonl"), "".join(json.dumps(v) + "\n" for v in verdicts))
+        errors = Counter(
+            why if kind == "error" else "" for row in verdicts for each in row.values() for kind, why in each
+        )
+        write_atomic(self._file(shard, "json"), json.dumps(errors, sort_keys=True))
+
+    def _file(self, shard: int, suffix: str) -> Path:
+        return self.after.work / "verdicts" / f"{shard:06d}.{suffix}"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """For one shard, in whichever process."""
+
+    found: Found
+    before: Shards
+
+    def __call__(self, shard: int) -> None:
+        self.found.write(shard, [self.row(*r) for r in self.found.answers(shard, self.before.rows(shard))])
+
+    def row(self, row: Row, said: Said) -> Verdicts:
+        """A text that was said before has the verdict that it had; what is no answer fails. An error is judged once
+        more: a machine that was busy for a moment must not decide."""
+        texts = dict.fromkeys(a["text"] for answers in said.values() for a in answers if a.get("finish") != NO_ROOM)
+        reference = reference_of(row)
+        asked = [(row["domain"], text, reference) for text in texts]
+        first = judge(asked, self.found.verify)
+        again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], self.found.verify))
+        final = [next(again) if v.kind == "error" else v for v in first]
+        known = {text: (v.kind, v.reason) for text, v in zip(texts, final, strict=True)}
+        return {name: [known.get(a["text"], ("fail", NO_ROOM)) for a in answers] for name, answers in said.items()}
