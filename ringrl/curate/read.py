@@ -23,7 +23,7 @@ from typing import Any
 from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curation import Pile
-from ringrl.data.source import DOMAINS, messages_in, raw_rows, renamed
+from ringrl.data.source import DOMAINS, THINK, THOUGHT, messages_in, raw_rows, renamed
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
@@ -96,11 +96,11 @@ def _of_conversation(row: Row, where: str) -> Row:
 
 
 def _response(response: Any, where: str) -> Row:
-    """A text, or {"text", "teacher"}."""
-    if isinstance(response, str):
-        return {"text": response, "teacher": ""}
-    if isinstance(response, dict) and isinstance(response.get("text"), str):
-        return {"teacher": "", **response}
+    """A text, or {"text", "teacher"}; one that was sampled from a prompt that ends in <think> gets it back."""
+    given = {"text": response} if isinstance(response, str) else response
+    if isinstance(given, dict) and isinstance(text := given.get("text"), str):
+        opened = THOUGHT in text and THINK not in text
+        return {"teacher": "", **given, "text": THINK + text if opened else text}
     raise DataError(f"{where}: responses: got {type(response).__name__}, expected texts")
 
 

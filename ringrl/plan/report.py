@@ -6,12 +6,15 @@ bytes, seconds, FLOPs, tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.curate.chain import legs, sampled
+from ringrl.curation import DataConfig
+from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import samples_of, source_of
 from ringrl.knobs import Knobs
 from ringrl.parts import Rollout, Source, Trainer
@@ -48,14 +51,18 @@ def plan(cfg: Knobs, a: Assumed, gpus: int = 0) -> list[Section]:
         gpus: lay it out on so many, instead of as it says; 0 = as it says.
 
     Raises:
-        ConfigError: the model's config.json is not here, or not of a known family.
+        ConfigError: the model's config.json is not here, or not of a known family; or no model takes part.
     """
-    shape = read_shape(_model(cfg))
-    parts = list(_parts(shape, cfg, a, gpus))
+    parts: list[Section] = []
+    if isinstance(cfg, DataConfig):
+        parts = list(_teachers(cfg, a, gpus))
+    else:
+        shape = read_shape(_model(cfg))
+        parts = [_about(shape), *_parts(shape, cfg, a, gpus)]
     hours = [i.value for s in parts for i in s.items if i.name == HOURS and isinstance(i.value, float)]
     total = Item(HOURS, sum(hours), "", "formula", "of the sections above; no held-out evaluation, checkpoint or "
                  "start-up, no group that is dropped, no fault")  # fmt: skip
-    return [_assumptions(a), _about(shape), *parts, Section("in all", (total,))]
+    return [_assumptions(a), *parts, Section("in all", (total,))]
 
 
 def as_json(sections: list[Section]) -> list[dict[str, Any]]:
@@ -190,30 +197,55 @@ def _decoding(d: timing.Decoding) -> list[Item]:
 
 
 def _sampling(shape: Shape, cfg: SelectConfig | EvalConfig, a: Assumed, gpus: int) -> Iterator[Section]:
-    rollout = cfg.rollout
-    workers = max(gpus // rollout.tensor_parallel, 1) if gpus else len(rollout.addresses) or rollout.workers
-    yield _worker(shape, rollout, cfg.max_total_tokens, a)
     if isinstance(cfg, SelectConfig):
         jobs = [("a checkpoint", count_rows(cfg.probe, a.rows), cfg.samples)]
     else:
         jobs = [(b.name, count_rows(source_of(b, cfg), a.rows), samples_of(b, cfg)) for b in cfg.benchmarks]
-    for name, rows_, samples in jobs:
-        if not rows_:
+    yield from _sampled(shape, cfg.rollout, cfg.max_total_tokens, jobs, isinstance(cfg, SelectConfig), a, gpus)
+
+
+def _teachers(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    """What the models of `ringrl data` sample, if no row is dropped before. Servers are somebody else's."""
+    ours = [(leg.step, leg.engine) for leg in legs(cfg) if leg.engine]
+    if not ours:
+        raise ConfigError("steps: no model of a folder takes part, expected one for there to be something to plan")
+    rows = sum(count_rows(s, a.rows) for s in cfg.sources)
+    for step, teacher in ours:
+        how, shape = sampled(cfg, step), read_shape(teacher.model)
+        jobs = [("its responses", rows, how.samples)]
+        parts = _sampled(shape, teacher.rollout, how.max_total_tokens, jobs, False, a, gpus)
+        yield from (replace(s, title=f"{step} by {teacher.name}: {s.title}") for s in (_about(shape), *parts))
+
+
+def _sampled(
+    shape: Shape,
+    rollout: Rollout,
+    longest: int,
+    jobs: Iterable[tuple[str, int, int]],
+    measured: bool,
+    a: Assumed,
+    gpus: int,
+) -> Iterator[Section]:
+    """Jobs are (name, problems, samples of each); `measured`: their entropy besides."""
+    workers = max(gpus // rollout.tensor_parallel, 1) if gpus else len(rollout.addresses) or rollout.workers
+    yield _worker(shape, rollout, longest, a)
+    for name, rows, samples in jobs:
+        if not rows:
             yield Section(name, (_unknown(),))
             continue
-        d = timing.decode(shape, rollout, workers, rows_, samples, cfg.max_total_tokens, a)
-        response = a.response_of(cfg.max_total_tokens)
-        tokens = rows_ * samples * response
-        length = a.prompt_of(cfg.max_total_tokens) + response
-        measure = rows_ * samples * sum(shape.cost.forward([length], response))
-        entropy_s = measure / timing.rank_speed(1, a) * isinstance(cfg, SelectConfig)
+        d = timing.decode(shape, rollout, workers, rows, samples, longest, a)
+        response = a.response_of(longest)
+        tokens = rows * samples * response
+        length = a.prompt_of(longest) + response
+        forward = rows * samples * sum(shape.cost.forward([length], response))
+        entropy_s = forward / timing.rank_speed(1, a) * measured
         yield Section(name, (
-            Item("responses", rows_ * samples, "", "config", f"{rows_} problems x {samples}"),
+            Item("responses", rows * samples, "", "config", f"{rows} problems x {samples}"),
             Item("tokens sampled", tokens, "tokens", "formula"),
             *_decoding(d),
             Item("rollout", d.seconds, "s", "formula", f"{_flops(d.flops)}, {tokens / d.seconds:,.0f} tokens/s"),
             *([Item("entropy", entropy_s, "s", "formula", "one forward pass on one rank")] if entropy_s else []),
-            *_run(1, "times", d.seconds + entropy_s, workers * rollout.tensor_parallel, rows_),
+            *_run(1, "times", d.seconds + entropy_s, workers * rollout.tensor_parallel, rows),
         ))  # fmt: skip
 
 

@@ -48,7 +48,8 @@ _BETWEEN_BOXES = re.compile(r"(?:[\s,;$&]|\\\\|\\[,; ]|\\q?quad|and|or|\\text\{\
 _WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[A-Za-z](?:[A-Za-z' -]{2,})?")
 _TEXT = re.compile(r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*")  # letters that are no factors
 _FORMULA = (  # what makes the letter before it a variable
-    r"[=<>≤≥≈≠∈+*/^]|-(?! [A-Za-z]{2})|\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
+    r"[=<>≤≥≈≠∈+*/^]|-(?! [A-Za-z]{2})|"
+    r"\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
 )
 _LETTER = re.compile(
     rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?:\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*)?", re.DOTALL

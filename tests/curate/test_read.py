@@ -124,6 +124,13 @@ def test_a_conversation_is_a_problem_with_a_response(tmp_path: Path):
     assert "got roles user, assistant, user, assistant, expected user, assistant" in wrong.more["detail"]
 
 
+def test_a_thought_that_the_prompt_began_is_whole(tmp_path: Path):
+    texts = ["so</think>2", "<think>so</think>2", "2"]
+    [row] = all_of(pile(written(tmp_path / "a.jsonl", {"problem": "1+1?", "responses": texts})))
+    assert isinstance(row, dict)
+    assert [r["text"] for r in row["responses"]] == ["<think>so</think>2", "<think>so</think>2", "2"]
+
+
 def test_a_missing_file_is_the_users(tmp_path: Path):
     with pytest.raises(DataError, match=r"nowhere\.jsonl: no such data file"):
         all_of(pile(str(tmp_path / "nowhere.jsonl")))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ringrl.config import RLConfig, load_any
+from ringrl.curation import DataConfig
 from ringrl.errors import ConfigError
 from ringrl.knobs import resolve
 from ringrl.parts import Rollout, Trainer
@@ -206,10 +207,24 @@ def test_rows_that_nobody_knows_are_asked_for(model: str, tmp_path: Path):
     assert "say how many with --rows" in text
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f"{f.parent.name}/{f.name}")
+WITH_MODEL = [f for f in sorted((ROOT / "configs").rglob("*.yaml")) if not f.name.startswith("data")]
+
+
+@pytest.mark.parametrize("file", WITH_MODEL, ids=lambda f: f"{f.parent.name}/{f.name}")
 def test_every_configuration_that_ships(file: Path, model: str):
     for gpus in (0, 1, 8):
         assert items(plan(load_any(str(file), (f"model={model}",)), assumed(rows=100), gpus))["GPU hours"] > 0
+
+
+def test_the_teachers_of_a_chain(model: str, tmp_path: Path):
+    teachers = [{"name": "start", "model": model}, {"name": "strong", "model": "x", "server": {"base_url": "http://x"}}]
+    raw = {"run": "r", "sources": [{"name": "a", "files": ["a.jsonl"]}], "steps": ["grade", "distil"],
+           "grade": {"teachers": teachers, "samples": 4}, "distil": {"teachers": teachers, "samples": 3}}  # fmt: skip
+    found = [s for s in plan(resolve(DataConfig, raw, (), "x"), assumed(rows=100)) if " by " in s.title]
+    assert {s.title.partition(":")[0] for s in found} == {"grade by start", "distil by start"}
+    assert [i.value for s in found for i in s.items if i.name == "responses"] == [400, 300]
+    with pytest.raises(ConfigError, match="no model of a folder takes part"):
+        plan(resolve(DataConfig, {**raw, "steps": ["cleanse"]}, (), "x"), assumed(rows=100))
 
 
 def test_nothing_heavy_is_loaded(model: str, tmp_path: Path):
