@@ -116,8 +116,7 @@ def _is_it(row: Row) -> Row:
 
 
 def _cut_test(row: Row) -> Row:
-    first, *others = row["tests"]
-    return {**row, "tests": [{**first, "output": first["output"][:1] + "..."}, *others]}
+    return {**row, "tests": [{**test, "output": test["output"][:1] + "..."} for test in row["tests"]]}
 
 
 ANSWERED, CODE = ("math", "science"), ("code",)
@@ -129,7 +128,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Row], Row]]] = {  # by name: 
     "no problem": (DOMAINS, lambda row: {**row, "problem": ""}),
     "broken character": (DOMAINS, lambda row: {**row, "problem": row["problem"].replace(" ", " \ufffd", 1)}),
     "image": (DOMAINS, lambda row: {**row, "problem": f"{row['problem']} ![figure](figure.png)"}),
-    "two questions": (DOMAINS, lambda row: {**row, "problem": f"(a) {row['problem']} (b) What is twice of that?"}),
+    "two questions": (ANSWERED, lambda row: {**row, "problem": f"(a) {row['problem']} (b) What is twice of that?"}),
     "no answer": (ANSWERED, lambda row: {**row, "answer": ""}),
     "out of reach": (ANSWERED, lambda row: {**row, "answer": "Answers will vary."}),
     "true or false": (ANSWERED, _is_it),
