@@ -77,6 +77,7 @@ def test_what_is_not_planted_is_good_and_of_every_fault_there_are_as_many(folder
     assert len({row["problem"] for row in good + held_out}) == GOOD[domain] + HELD_OUT
     kinds = Counter(row["fault"] for row in everything if "fault" in row)
     here = {name for name, (domains, _) in FAULTS.items() if domain in domains} | set(COPIES)
+    here -= {"copy with a word more"} if domain == "math" else set()
     each = round(GOOD[domain] * pile.FAULTY)
     assert kinds == dict.fromkeys(here, each)
     assert lines == GOOD[domain] + each * (len(here) + len(pile.LINES))
