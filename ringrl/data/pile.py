@@ -32,7 +32,7 @@ def write(out: Path, seed: int) -> dict[str, int]:
         rng = random.Random(f"pile/{domain}/{seed}")
         held_out, *rest = _split(domain, seed)
         good, spare = (answered(rows, rng) for rows in rest)
-        lines = [*map(json.dumps, good), *faulty(domain, good, held_out, iter(spare), rng)]
+        lines = [*map(json.dumps, good), *faulty(domain, good, answered(held_out, rng), iter(spare), rng)]
         rng.shuffle(lines)
         files[f"pile/{domain}.jsonl"] = lines
         files[f"data/heldout_{domain}.jsonl"] = [json.dumps(row) for row in held_out]
