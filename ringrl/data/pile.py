@@ -49,8 +49,10 @@ def good_rows(domain: str, seed: int) -> list[Row]:
 
 def _split(domain: str, seed: int) -> tuple[list[Row], list[Row], list[Row]]:
     """Problems held out, good ones, and those to make faults from."""
-    good, kinds = GOOD[domain], len(FAULTS) + len(LINES)
+    good = GOOD[domain]
+    kinds = len(LINES) + sum(domain in domains for domains, _ in FAULTS.values())
     rows = problems(domain, HELD_OUT + good + kinds * _each(domain), seed)
+    random.Random(f"split/{domain}/{seed}").shuffle(rows)  # later ones are of other kinds: few are left of some
     return rows[:HELD_OUT], rows[HELD_OUT : HELD_OUT + good], rows[HELD_OUT + good :]
 
 

@@ -73,7 +73,7 @@ def test_what_is_not_planted_is_good_and_of_every_fault_there_are_as_many(folder
     held_out = rows(folder / "data" / f"heldout_{domain}.jsonl")
     good = [row for row in everything if "fault" not in row]
     assert (len(good), len(held_out)) == (GOOD[domain], HELD_OUT)
-    assert sorted(good, key=lambda r: r["id"]) == pile.good_rows(domain, 0)
+    assert {json.dumps(row) for row in good} == {json.dumps(row) for row in pile.good_rows(domain, 0)}
     assert len({row["problem"] for row in good + held_out}) == GOOD[domain] + HELD_OUT
     kinds = Counter(row["fault"] for row in everything if "fault" in row)
     here = {name for name, (domains, _) in FAULTS.items() if domain in domains} | set(COPIES)
