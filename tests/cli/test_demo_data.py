@@ -1,4 +1,4 @@
-"""The demo's data, made as `make demo` makes it: every planted fault is gone, and the sets are those that it trains on."""
+"""The demo's data, made as `make demo` makes it: every planted fault is gone, and the sets are those it trains on."""
 
 from __future__ import annotations
 
