@@ -47,7 +47,14 @@ class Inputs:
         return {"files": [self.data(n) for n in names], **more}
 
 
-SETS = {"sft": 85, "sft_val": 5, "probe": 2, "rl": 48, "heldout": 6}  # rows of every domain
+SETS = {
+    "sft": (128, 69, 59),
+    "sft_val": (8, 4, 4),
+    "probe": (3, 2, 1),
+    "rl": (48, 48, 48),
+    "heldout": (6, 6, 6),
+}  # rows
+# of every domain
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +64,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     from ringrl.data.tiny import build_model
 
     folder = tmp_path_factory.mktemp("inputs")
-    rng = random.Random(0)
+    rng = random.Random("teacher/0")
     files: dict[str, list[dict[str, Any]]] = {}
-    for domain in DOMAINS:
-        rows = iter(problems(domain, sum(SETS.values()), 0))
-        for name, n in SETS.items():
+    for i, domain in enumerate(DOMAINS):
+        rows = iter(problems(domain, sum(sizes[i] for sizes in SETS.values()), 0))
+        for name, sizes in SETS.items():
             own = f"{name}_{domain}" if name in ("rl", "heldout") else name
-            files.setdefault(own, []).extend(next(rows) for _ in range(n))
+            files.setdefault(own, []).extend(next(rows) for _ in range(sizes[i]))
     for name in ("sft", "sft_val"):
         turns = [(("user", row["problem"]), ("assistant", teach(row, rng))) for row in files[name]]
         files[name] = [{"messages": [{"role": r, "content": c} for r, c in turn]} for turn in turns]

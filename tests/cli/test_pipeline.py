@@ -24,7 +24,7 @@ def pipeline_config(inputs: Inputs, run: Path) -> dict[str, Any]:
     data = {
         "sources": [{"name": "teacher", "files": [str(teacher_rows(inputs, run.with_name("teacher.jsonl")))]}],
         "steps": ["mix"],
-        "mix": {"prompting": {"suffix": {}}, "outputs": [{"name": "sft_val", "form": "conversations", "rows": 15},
+        "mix": {"prompting": {"suffix": {}}, "outputs": [{"name": "sft_val", "form": "conversations", "rows": 16},
                                                          {"name": "sft", "form": "conversations"}]},
     }  # fmt: skip
     sampling = {"samples": 2, "max_total_tokens": 96, "prompting": {"suffix": {}}, "rollout": rollout}
@@ -89,7 +89,7 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     assert (run / "report.html").stat().st_size > 10_000
 
     outputs = json.loads((run / "data" / "data" / "outputs.json").read_text())
-    assert {name: o["lines"] for name, o in outputs.items()} == {"sft_val": 15, "sft": 255}
+    assert {name: o["lines"] for name, o in outputs.items()} == {"sft_val": 16, "sft": 256}
     lineage = json.loads((run / "sft" / "lineage.json").read_text())
     assert lineage["data"][str(run / "data" / "data" / "sft.jsonl")] == outputs["sft"]["sha256"]
     metrics = lines(run / "rl" / "metrics.jsonl")
