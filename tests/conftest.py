@@ -47,14 +47,8 @@ class Inputs:
         return {"files": [self.data(n) for n in names], **more}
 
 
-SETS = {
-    "sft": (128, 69, 59),
-    "sft_val": (8, 4, 4),
-    "probe": (3, 2, 1),
-    "rl": (48, 48, 48),
-    "heldout": (6, 6, 6),
-}  # rows
-# of every domain
+# rows of math, code and science
+SETS = {"sft": (128, 69, 59), "sft_val": (8, 4, 4), "probe": (3, 2, 1), "rl": (48, 48, 48), "heldout": (6, 6, 6)}
 
 
 @pytest.fixture(scope="session")
