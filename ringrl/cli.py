@@ -74,7 +74,7 @@ _command("data", "From raw problems to trainable data: cleanse, deduplicate, dec
 _command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.")
 _command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.")
 _command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.")
-_command("run", "The whole method from one file: sft, select-ckpt, rl stages, eval.")
+_command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.")
 
 
 @cli.command("eval")
@@ -203,7 +203,7 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True)
 def tiny(folder: Path, seed: int) -> None:
-    """Build the demo's inputs in FOLDER: a tiny MoE with its tokenizer, and tasks in three domains."""
+    """Build the demo's inputs in FOLDER: a tiny MoE with its tokenizer, and raw tasks in three domains."""
     from ringrl.commands.tiny import build
 
     for line in build(folder, seed):

@@ -273,12 +273,13 @@ class EvalConfig(Knobs):
 
 
 class PipelineConfig(Knobs):
-    """`ringrl run`: sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
+    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
     configurations without `run`, `model` and `seed`, which the pipeline fills in from one stage to the next."""
 
     run: str
     model: str
     seed: int = 0
+    data: dict[str, Any] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name; none when empty
     sft: dict[str, Any]
     select: dict[str, Any]
     rl: dict[str, Any]
@@ -288,17 +289,20 @@ class PipelineConfig(Knobs):
     @property
     def sections(self) -> tuple[str, ...]:
         """Those that are there, in the order of the method."""
-        return ("sft", "select", "rl", *(["general"] if self.general else []), "eval")
+        optional = [name for name in ("data", "general") if not getattr(self, name)]
+        return tuple(name for name in ("data", "sft", "select", "rl", "general", "eval") if name not in optional)
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
         """The checked configuration of one stage, started from `model`."""
-        kinds: dict[str, type[Knobs]] = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
+        kinds: dict[str, type[Knobs]] = {"data": DataConfig, "sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
                                          "general": SFTConfig, "eval": EvalConfig}  # fmt: skip
-        for key in ("run", "model", "seed"):
+        own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
+        if name == "data":  # starts from no model
+            del own["model"]
+        for key in own:
             if key in getattr(self, name):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        path = f"{self.run}/{directory or name}"
-        return check(kinds[name], {**getattr(self, name), "run": path, "model": model, "seed": self.seed}, name)
+        return check(kinds[name], {**getattr(self, name), **own}, name)
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:

@@ -6,6 +6,7 @@ Every step works without its section, on defaults; `steps` says which are taken,
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Annotated, Literal
@@ -144,16 +145,29 @@ class Output(Knobs):
 
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
     form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
-    rows: int = Field(0, ge=0)  # problems; 0 = all that are left
-    domains: tuple[Domain, ...] = ("math", "code", "science")
-    weights: dict[Domain, float] = {}  # shares of domains, e.g. {math: 0.645, code: 0.255, science: 0.092} [P §2.1]
+    rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
+    domains: tuple[Domain, ...] = Field(("math", "code", "science"), min_length=1)
+    weights: dict[Domain, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
+    # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
     caps: dict[str, int] = {}  # source -> at most so many problems of it
+
+    @model_validator(mode="after")
+    def _check(self) -> Output:
+        for domain, weight in self.weights.items():
+            if domain not in self.domains:
+                raise ValueError(f"weights.{domain}: got {weight}, expected one of domains {', '.join(self.domains)}")
+        if self.weights and (min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < math.inf):
+            raise ValueError(f"weights: got {self.weights}, expected none below 0 and one above")
+        if self.caps and min(self.caps.values()) < 0:
+            raise ValueError(f"caps: got {self.caps}, expected none below 0")
+        return self
 
 
 class Mix(Knobs):
     """Which rows go into which file, by a seeded draw; an output takes what those before it left over."""
 
-    outputs: tuple[Output, ...] = (Output(name="train"),)
+    outputs: tuple[Output, ...] = Field((Output(name="train"),), min_length=1)
+    prompting: Prompting = Prompting()  # how `rl` will ask: so do conversations
 
     @field_validator("outputs")
     @classmethod
@@ -195,6 +209,9 @@ class DataConfig(Knobs):
             raise ValueError(f"steps: got {', '.join(self.steps)}, expected each once")
         if "mix" in self.steps[:-1]:
             raise ValueError(f"steps: got {', '.join(self.steps)}, expected mix at the end")
+        for i, output in enumerate(self.mix.outputs):
+            if unknown := [source for source in output.caps if source not in names]:
+                raise ValueError(f"mix.outputs.{i}.caps.{unknown[0]}: expected one of sources {', '.join(names)}")
         if "grade" in self.steps and not self.grade.teachers:
             raise ValueError("grade.teachers: got none, expected at least the model that RL starts from")
         return self

@@ -10,6 +10,7 @@ from pathlib import Path
 from ringrl.config import EvalConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.curate import known
 from ringrl.curate.chain import legs, sampled, unfinished
+from ringrl.curate.outputs import facts_file
 from ringrl.curation import DataConfig
 from ringrl.data.source import (
     check_local,
@@ -137,12 +138,12 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
     run = open_run(cfg, ", ".join(dict.fromkeys(t.model for t in engines)), fingerprint(cfg.sources), resume)
     began = time.time()
-    while todo := unfinished(cfg):
-        first, sampler = todo[0], None
-        if first.engine:
+    while not facts_file(run.path).is_file():
+        first, sampler = next(iter(unfinished(cfg)), None), None
+        if first and first.engine:
             most = sampled(cfg, first.step).max_total_tokens
             sampler = Sampler(first.engine.model, first.engine.rollout, most)
-        code = launch("data", run, 1, 0, sampler, arithmetic(cfg) if first.index == 0 else (), fresh)
+        code = launch("data", run, 1, 0, sampler, arithmetic(cfg) if first and first.index == 0 else (), fresh)
         if code:
             return code
         fresh = False

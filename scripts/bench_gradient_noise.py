@@ -1,7 +1,7 @@
 """How much the gradient norm varies from batch to batch: GRPO, DAPO, C3PO on the same recorded rollouts.
 
     python scripts/bench_gradient_noise.py --model runs/demo/sft/checkpoints/step_000750 \
-           --data runs/tiny/data/rl_math.jsonl --data runs/tiny/data/rl_code.jsonl --out runs/noise
+           --data runs/demo/data/data/rl_math.jsonl --data runs/demo/data/data/rl_code.jsonl --out runs/noise
 
 Samples one pool of groups and records it (pool.pt). With `--lengths lognormal`, the default, lengths have a heavy tail,
 which those of the demo's model have not: the model writes on past its end, each response is cut at a length drawn

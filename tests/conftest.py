@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -46,15 +47,32 @@ class Inputs:
         return {"files": [self.data(n) for n in names], **more}
 
 
+# rows of math, code and science
+SETS = {"sft": (128, 69, 59), "sft_val": (8, 4, 4), "probe": (3, 2, 1), "rl": (48, 48, 48), "heldout": (6, 6, 6)}
+
+
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    from ringrl.data.tasks import write
+    """Small finished sets; the demo makes its own with `ringrl data`."""
+    from ringrl.data.tasks import DOMAINS, problems, teach
     from ringrl.data.tiny import build_model
 
     folder = tmp_path_factory.mktemp("inputs")
-    write(folder / "data", 0, sft=256, sft_val=16, rl=48, heldout=6, probe=6)
-    rows = [json.loads(line) for line in (folder / "data" / "sft.jsonl").read_text().splitlines()]
-    build_model(folder / "model", (m["content"] for r in rows for m in r["messages"]), 0, **SMALL)
+    rng = random.Random("teacher/0")
+    files: dict[str, list[dict[str, Any]]] = {}
+    for i, domain in enumerate(DOMAINS):
+        rows = iter(problems(domain, sum(sizes[i] for sizes in SETS.values()), 0))
+        for name, sizes in SETS.items():
+            own = f"{name}_{domain}" if name in ("rl", "heldout") else name
+            files.setdefault(own, []).extend(next(rows) for _ in range(sizes[i]))
+    for name in ("sft", "sft_val"):
+        turns = [(("user", row["problem"]), ("assistant", teach(row, rng))) for row in files[name]]
+        files[name] = [{"messages": [{"role": r, "content": c} for r, c in turn]} for turn in turns]
+        rng.shuffle(files[name])
+    (folder / "data").mkdir()
+    for name, rows_ in files.items():
+        (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    build_model(folder / "model", (m["content"] for r in files["sft"] for m in r["messages"]), 0, **SMALL)
     return Inputs(folder)
 
 

@@ -105,7 +105,7 @@ def test_every_shipped_configuration_resolves_where_nothing_is(
     assert resolve(cls, yaml.safe_load(result.output), (), "printed") == load(cls, path)
     missing = re.findall(r"^# (\w+: )?.*no memory estimate", result.output, re.MULTILINE)
     cfg: Any = load(cls, path)
-    trained = [f"{s}: " for s in cfg.sections if s not in ("select", "eval")] if cls is PipelineConfig else [""]
+    trained = [f"{s}: " for s in cfg.sections if s not in ("data", "select", "eval")] if cls is PipelineConfig else [""]
     assert missing == (trained if cls in (SFTConfig, RLConfig, PipelineConfig) else [])
     assert list(tmp_path.iterdir()) == []
 
@@ -396,6 +396,20 @@ def test_the_pipeline_hands_each_stage_its_run_model_and_seed():
     stage = cfg.stage("rl", "chosen/checkpoint", "rl-1")
     assert isinstance(stage, RLConfig)
     assert (stage.run, stage.model, stage.seed) == ("r/rl-1", "chosen/checkpoint", 5)
+
+
+def test_a_pipeline_may_begin_with_data():
+    data = {"sources": [{"name": "pile", "files": ["p.jsonl"]}], "steps": ["mix"]}
+    cfg = resolve(PipelineConfig, pipeline(data=data, seed=5), (), "x")
+    assert cfg.sections == ("data", "sft", "select", "rl", "eval")
+    stage = cfg.stage("data", "m")
+    assert isinstance(stage, DataConfig)
+    assert (stage.run, stage.seed, stage.steps) == ("r/data", 5, ("mix",))
+    assert "data: read -> mix, " in arithmetic(cfg)[0]
+    assert "data.seed: set by the pipeline, remove it" in refused(PipelineConfig, pipeline(data={**data, "seed": 1}))
+    assert "data: model: unknown key" in refused(PipelineConfig, pipeline(data={**data, "model": "m"}))
+    message = refused(PipelineConfig, pipeline(data={**data, "mix": {"outputs": [{"name": "a", "domains": ["art"]}]}}))
+    assert "data: mix.outputs.0.domains.0: got 'art', expected" in message
 
 
 def test_a_pipeline_may_end_with_general_sft():

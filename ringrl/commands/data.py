@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ringrl.accounts import Account, accounts
 from ringrl.commands.context import Context
-from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil, grade, read, sample
+from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil, grade, mix, outputs, read, sample
 from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, sampled, unfinished
 from ringrl.curate.workers import Workers
 from ringrl.curation import DataConfig, Teacher
@@ -27,11 +28,13 @@ STEPS: dict[str, Prepare] = {
     "grade": grade.prepare,
     "distil": distil.prepare,
     "annotate": annotate.prepare,
+    "mix": mix.prepare,
 }
 
 
 def main(ctx: Context) -> int:
-    """Work off the legs that are not done, up to the first that wants other workers for its model."""
+    """Work off the legs that are not done, up to the first that wants other workers for its model; the last writes the
+    outputs."""
     cfg = load(DataConfig, ctx.run.path / "config.yaml")
     todo = unfinished(cfg)
     with Workers(cfg.processes) as workers:
@@ -41,6 +44,8 @@ def main(ctx: Context) -> int:
                 if leg.engine != todo[0].engine:
                     break
                 chain.work(leg)
+            if not unfinished(cfg):
+                chain.write()
         except Interrupted:
             return 130
     return 0
@@ -90,6 +95,21 @@ class Chain:
         for _ in self.over(leg.step, functools.partial(apply, leg, step), todo):
             pass
 
+    def write(self) -> None:
+        """What the chain ends in; the lineage knows it before outputs.json says that all is done."""
+
+        def tick(done: int, total: int) -> None:
+            self.ctx.progress.phase("write", done, total)
+            self.heed()
+
+        facts = outputs.write(self.cfg, tick)
+        run = self.ctx.run
+        lineage = json.loads((run.path / "lineage.json").read_text())
+        run.write("lineage.json", {**lineage, "outputs": {name: f["sha256"] for name, f in facts.items()}})
+        outputs.write_facts(run.path, facts)
+        for name, f in facts.items():
+            self.ctx.progress.note(_output_line(name, f))
+
     def over(self, name: str, function: Callable[[A], T], items: Sequence[A]) -> Iterator[tuple[A, T]]:
         """`chain.Over`."""
         for n, found in enumerate(self.workers.map(function, items), 1):
@@ -129,3 +149,10 @@ def _line(step: Account) -> str:
     """What the terminal says of a finished step, aligned with the others."""
     numbers = f"{step.kept.total():>11,} kept {step.lost:>11,} dropped {step.seconds:>9,.1f} s"
     return f"{step.name:<13} {numbers}  {step.most(4)}"
+
+
+def _output_line(name: str, facts: dict[str, Any]) -> str:
+    """And of an output."""
+    wanted = f" of {facts['wanted']:,} wanted" * (facts["problems"] < facts["wanted"])
+    domains = ", ".join(f"{domain} {n:,}" for domain, n in facts["domains"].items())
+    return f"{name + '.jsonl':<13} {facts['lines']:>11,} rows {facts['problems']:>11,} problems{wanted}: {domains}"

@@ -1,7 +1,7 @@
 """`ringrl run`: the whole method from one file, stage after stage, each naming its parent; resumable anywhere.
 
-    sft -> select-ckpt -> rl (all its stages) -> general SFT, if there is one -> eval of the start model, of every RL
-    stage's and of the last
+    data, if there is such a section -> sft -> select-ckpt -> rl (all its stages) -> general SFT, if there is one ->
+    eval of the start model, of every RL stage's and of the last
 
 Runs in the command line's own process and imports nothing heavy: every stage is a command of its own.
 """
@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ringrl.config import PipelineConfig, RLConfig
+from ringrl.curation import DataConfig
 from ringrl.run import Run, open_run
-from ringrl.start import AnyConfig, is_finished, start
+from ringrl.start import AnyConfig, is_finished, start, start_data
 
 Models = list[tuple[str, str]]  # (stage, model folder)
 
@@ -26,6 +27,8 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
     run = open_run(cfg, cfg.model, {}, resume)
+    if cfg.data and (code := advance("data", cfg.stage("data", cfg.model))):
+        return code
     sft = cfg.stage("sft", cfg.model)
     select = cfg.stage("select", sft.run)
     for command, stage in (("sft", sft), ("select-ckpt", select)):
@@ -53,11 +56,14 @@ def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     return 0
 
 
-def advance(command: str, stage: AnyConfig) -> int:
+def advance(command: str, stage: AnyConfig | DataConfig) -> int:
     """Start a stage, continue it, or skip it when it is finished."""
     if is_finished(Run(stage.run)):
         return 0
-    return start(command, stage, resume=(Path(stage.run) / "config.yaml").is_file(), report=False)
+    resume = (Path(stage.run) / "config.yaml").is_file()
+    if isinstance(stage, DataConfig):
+        return start_data(stage, resume, report=False)
+    return start(command, stage, resume, report=False)
 
 
 def stage_models(rl: RLConfig) -> Models:

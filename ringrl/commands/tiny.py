@@ -1,19 +1,21 @@
-"""`ringrl tiny`: the demo's inputs, made here: a tiny MoE with its tokenizer, and tasks in three domains."""
+"""`ringrl tiny`: the demo's inputs, made here: a tiny MoE with its tokenizer, and raw tasks in three domains."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from ringrl.data.tasks import write
+from ringrl.data import pile
 from ringrl.data.tiny import build_model
 from ringrl.errors import DataError
 
+CORPUS = {"math": 3000, "code": 1620, "science": 1380}  # rows that the tokenizer sees: mixed as those of the demo's SFT
+
 
 def build(folder: Path, seed: int) -> list[str]:
-    """FOLDER/data/*.jsonl and FOLDER/model; both depend on the seed alone. Returns lines to show.
+    """FOLDER/pile, FOLDER/data and FOLDER/model; all depend on the seed alone. Returns lines to show.
 
     Raises:
         DataError: the folder exists.
@@ -22,8 +24,14 @@ def build(folder: Path, seed: int) -> list[str]:
         raise DataError(f"{folder}: exists; remove it, or choose another folder")
     part = folder.with_name(f".{folder.name}.part")  # an interrupt leaves no half of it behind
     shutil.rmtree(part, ignore_errors=True)
-    counts = write(part / "data", seed)
-    rows = [json.loads(line) for line in (part / "data" / "sft.jsonl").read_text().splitlines()]
-    build_model(part / "model", (m["content"] for row in rows for m in row["messages"]), seed)
+    counts = pile.write(part, seed)
+    build_model(part / "model", _corpus(seed), seed)
     os.replace(part, folder)
-    return [f"{folder / 'data' / n}: {c} rows" for n, c in counts.items()] + [f"{folder / 'model'}: the start model"]
+    return [f"{folder / name}: {n} rows" for name, n in counts.items()] + [f"{folder / 'model'}: the start model"]
+
+
+def _corpus(seed: int) -> Iterator[str]:
+    for domain, n in CORPUS.items():
+        for row in pile.good_rows(domain, seed)[:n]:
+            yield row["problem"]
+            yield row["responses"][0]["text"]

@@ -9,25 +9,22 @@ mixture, and reinforcement learning has something to find: prefer the careful st
     science   atomic numbers (a letter) or a law (a number); quick: the answer; careful: recall, then work
 
 Invariants, which the tests assert: `teach` answers every problem rightly; the same seed gives the same rows;
-the problem texts of the files that `write` makes are pairwise disjoint.
+no two of them have the same text.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-__all__ = ["DOMAINS", "problems", "teach", "write"]
+__all__ = ["DOMAINS", "problems", "program", "teach"]
 
 Row = dict
 Rng = random.Random
 
 DOMAINS = ("math", "code", "science")
 CAREFUL = {"math": 0.50, "code": 0.42, "science": 0.42}  # share of careful solutions, by domain
-SFT_MIX = {"math": 0.50, "code": 0.27, "science": 0.23}  # paper: 64.5, 25.5, 9.2 %, too little science here
 
 
 # ---- the public calls --------------------------------------------------------------------------------------
@@ -54,54 +51,9 @@ def teach(row: Row, rng: Rng) -> str:
     return _TEACHERS[domain](row, careful, rng)
 
 
-def write(
-    out: Path,
-    seed: int,
-    *,
-    sft: int = 6000,
-    sft_val: int = 200,
-    rl: int = 1500,
-    heldout: int = 100,
-    probe: int = 60,
-) -> dict[str, int]:
-    """Write the demo's JSONL files to `out`; return the rows in each. `rl` and `heldout` count one domain."""
-    out.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(f"teacher/{seed}")
-    files: dict[str, list[Row]] = {"sft": [], "sft_val": [], "probe": []}
-    for domain in DOMAINS:
-        sizes = {
-            "sft": _share(domain, sft),
-            "sft_val": _share(domain, sft_val),
-            "probe": _share(domain, probe),
-        }
-        sizes |= {f"rl_{domain}": rl, f"heldout_{domain}": heldout}
-        pool = iter(problems(domain, sum(sizes.values()), seed))
-        for name, size in sizes.items():
-            files.setdefault(name, []).extend(next(pool) for _ in range(size))
-    _assert_disjoint(files)
-    for name in ("sft", "sft_val"):
-        files[name] = [_conversation(row, rng) for row in files[name]]
-        rng.shuffle(files[name])
-    for name, rows in files.items():
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return {name: len(rows) for name, rows in files.items()}
-
-
-def _share(domain: str, total: int) -> int:
-    """How many of `total` rows of the mix belong to a domain."""
-    return round(total * SFT_MIX[domain])
-
-
-def _conversation(row: Row, rng: Rng) -> Row:
-    """The SFT row of a prompt row."""
-    turns = (("user", row["problem"]), ("assistant", teach(row, rng)))
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
-
-
-def _assert_disjoint(files: dict[str, list[Row]]) -> None:
-    """No problem text occurs twice, within a file or across files."""
-    texts = [row["problem"] for rows in files.values() for row in rows]
-    assert len(set(texts)) == len(texts), f"{len(texts) - len(set(texts))} problem texts occur twice"
+def program(response: str) -> str:
+    """What a teacher's response to a code problem runs."""
+    return response.partition("```python\n")[2].partition("\n```")[0]
 
 
 # ---- math: a chain of four numbers -------------------------------------------------------------------------

@@ -20,13 +20,21 @@ def pipeline_config(inputs: Inputs, run: Path) -> dict[str, Any]:
     rollout = {**rl["rollout"], "engine": "vllm", "workers": 1}
     math = {**rl["stages"][0], "steps": 2}
     second = {**math, "name": "code_science", "data": [inputs.source("rl_code", "rl_science")], "max_total_tokens": 96}
+    made = run / "data" / "data"
+    data = {
+        "sources": [{"name": "teacher", "files": [str(teacher_rows(inputs, run.with_name("teacher.jsonl")))]}],
+        "steps": ["mix"],
+        "mix": {"prompting": {"suffix": {}}, "outputs": [{"name": "sft_val", "form": "conversations", "rows": 16},
+                                                         {"name": "sft", "form": "conversations"}]},
+    }  # fmt: skip
     sampling = {"samples": 2, "max_total_tokens": 96, "prompting": {"suffix": {}}, "rollout": rollout}
     return {
         "run": str(run),
         "model": inputs.model,
+        "data": data,
         "sft": {
-            "data": inputs.source("sft"),
-            "validation": inputs.source("sft_val"),
+            "data": {"files": [str(made / "sft.jsonl")]},
+            "validation": {"files": [str(made / "sft_val.jsonl")]},
             "trainer": {**trainer, "microbatch_tokens": 1024},
             "optimizer": {"lr": 3e-3},
             "epochs": 2,
@@ -55,6 +63,13 @@ def pipeline_config(inputs: Inputs, run: Path) -> dict[str, Any]:
     }
 
 
+def teacher_rows(inputs: Inputs, file: Path) -> Path:
+    """Conversations of a teacher, some of them malformed."""
+    rows = Path(inputs.data("sft")).read_text().splitlines() + Path(inputs.data("sft_val")).read_text().splitlines()
+    file.write_text("".join(line + "\n" for line in ["{", *rows, '{"messages": []}']))
+    return file
+
+
 def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = write_yaml(tmp_path / "run.yaml", pipeline_config(inputs, run))
@@ -73,6 +88,10 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     assert all(set(r["scores"]) == {"math", "code"} and Path(r["model"]).is_dir() for r in summary["rows"])
     assert (run / "report.html").stat().st_size > 10_000
 
+    outputs = json.loads((run / "data" / "data" / "outputs.json").read_text())
+    assert {name: o["lines"] for name, o in outputs.items()} == {"sft_val": 16, "sft": 256}
+    lineage = json.loads((run / "sft" / "lineage.json").read_text())
+    assert lineage["data"][str(run / "data" / "data" / "sft.jsonl")] == outputs["sft"]["sha256"]
     metrics = lines(run / "rl" / "metrics.jsonl")
     assert [r["stage"] for r in metrics] == ["math", "math", "code_science", "code_science"]
     assert all(r["tokens_trained"] == 200 and r["parity"] < 1e-3 and r["reward_errors"] == 0 for r in metrics)
@@ -87,7 +106,7 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
 def test_general_sft_follows_rl_and_is_evaluated(inputs: Inputs, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = pipeline_config(inputs, run)
-    sft = {**config["sft"], "data": inputs.source("sft", limit=32), "epochs": 1}
+    sft = {**config["sft"], "data": {**config["sft"]["data"], "limit": 32}, "epochs": 1}
     rl = {**config["rl"], "stages": [{**config["rl"]["stages"][0], "steps": 1}], "held_out": []}
     small = {"sft": sft, "rl": rl, "general": {**sft, "optimizer": {"lr": 1e-3}}}
     for section in ("select", "rl", "eval"):

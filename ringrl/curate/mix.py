@@ -1,0 +1,135 @@
+"""Which rows go into which output: a seeded draw. Outputs are filled in order, each from what those before it left.
+
+A row's place in the draw is a hash of the seed and its id: it depends neither on shards, processes or the order of
+sources, nor on which other rows there are. An output takes the first of those it may have, in this order:
+
+1. rows of its domains, which have responses if it wants conversations; of a source not more than its cap;
+2. with weights, of every domain its share of the largest total, at most `rows`, for which all have enough. Shares are
+   exact: the largest remainders get the problems that are left by rounding down.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ringrl.children import write_atomic
+from ringrl.curate.chain import Over
+from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curation import DataConfig, Output
+from ringrl.data.source import DOMAINS
+
+KNOWN = np.dtype([("key", "u8"), ("source", "u2"), ("domain", "u1"), ("answered", "?")])  # of a row: 12 bytes
+TAKEN, LEFT, CAP, SHARE = range(4)
+REASONS = {LEFT: "left over", CAP: "over the cap of its source", SHARE: "over the share of its domain"}
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The step. Kept rows say their `output`."""
+
+    work: Path  # 000000.npy: [2, rows], verdicts and outputs of shard 0
+    outputs: tuple[str, ...]
+
+    def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
+        for row, verdict, output in zip(rows, *np.load(_file(self.work, shard)).tolist(), strict=True):
+            if verdict == TAKEN:
+                yield {**row, "output": self.outputs[output]}
+            else:
+                by = f"{self.outputs[output]} took others" if output >= 0 else "no output takes such rows"
+                yield Dropped(row, REASONS[verdict], {"detail": by})
+
+
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Mixed:
+    names = tuple(s.name for s in cfg.sources)
+    numbers = before.numbers
+    found = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names), numbers))
+    parts = [found[n] for n in numbers]
+    drawn = draw(np.concatenate(parts) if parts else np.empty(0, KNOWN), cfg.mix.outputs, names)
+    ends = np.cumsum([len(part) for part in parts])
+    for n, part in zip(numbers, np.split(drawn, ends[:-1], axis=1), strict=False):
+        array = io.BytesIO()
+        np.save(array, part)
+        write_atomic(_file(after.work, n), array.getvalue())
+    return Mixed(after.work, tuple(o.name for o in cfg.mix.outputs))
+
+
+def key(seed: int, row_id: str) -> int:
+    """Of 64 bits."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{row_id}".encode(), digest_size=8).digest(), "big")
+
+
+def known(shards: Shards, seed: int, sources: Sequence[str], shard: int) -> np.ndarray:
+    """What the draw needs of every row of a shard, [rows] of KNOWN."""
+    rows = [
+        (key(seed, r["id"]), sources.index(r["source"]), DOMAINS.index(r["domain"]), bool(r.get("responses")))
+        for r in shards.rows(shard)
+    ]
+    return np.array(rows, KNOWN)
+
+
+def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str]) -> np.ndarray:
+    """[2, rows] int16: TAKEN or why not, and the output that says so, -1 for none."""
+    order = np.argsort(rows["key"], kind="stable")
+    rows = rows[order]
+    verdict = np.full(len(rows), LEFT, np.int16)
+    by = np.full(len(rows), -1, np.int16)
+    for i, output in enumerate(outputs):
+        mine = (verdict != TAKEN) & np.isin(rows["domain"], [DOMAINS.index(d) for d in output.domains])
+        if output.form == "conversations":
+            mine &= rows["answered"]
+        free = np.flatnonzero(mine)
+        verdict[free], by[free] = CAP, i
+        free = free[_first(rows["source"][free], {sources.index(s): n for s, n in output.caps.items()})]
+        verdict[free] = LEFT
+        if output.weights:
+            domains = rows["domain"][free]
+            there = {d: int(np.count_nonzero(domains == DOMAINS.index(d))) for d in output.weights}
+            quota = quotas(output.weights, there, output.rows)
+            if sum(quota.values()) < (output.rows or len(free)):
+                verdict[free] = SHARE
+            free = free[_first(domains, {DOMAINS.index(d): quota.get(d, 0) for d in output.domains})]
+        verdict[free[: output.rows or None]] = TAKEN
+    out = np.empty((2, len(rows)), np.int16)
+    out[:, order] = verdict, by
+    return out
+
+
+def quotas(weights: Mapping[Any, float], there: Mapping[Any, int], rows: int = 0) -> dict[Any, int]:
+    """Problems of every domain: of the largest total that there is enough for, or of `rows` of them."""
+    whole = sum(Fraction(str(w)) for w in weights.values())
+    shares = {d: Fraction(str(w)) / whole for d, w in weights.items() if w}
+    total = min(int((there[d] + 1) / share) for d, share in shares.items())  # beyond it no rounding helps
+    quota = apportion(shares, min(total, rows) if rows else total)
+    while any(n > there[d] for d, n in quota.items()):
+        quota = apportion(shares, sum(quota.values()) - 1)
+    return quota
+
+
+def apportion(shares: Mapping[Any, Fraction], total: int) -> dict[Any, int]:
+    """Whole numbers of that sum, each its share rounded up or down: up for the largest remainders."""
+    out = {d: int(total * share) for d, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda d: out[d] - total * shares[d])
+    for d in by_remainder[: total - sum(out.values())]:
+        out[d] += 1
+    return out
+
+
+def _first(groups: np.ndarray, most: Mapping[int, int]) -> np.ndarray:
+    """Of elements, [n] of their groups, whether each is among the first so many of its group, [n]."""
+    out = np.ones(len(groups), bool)
+    for group, n in most.items():
+        out[np.flatnonzero(groups == group)[n:]] = False
+    return out
+
+
+def _file(work: Path, shard: int) -> Path:
+    return work / f"{shard:06d}.npy"

@@ -1,0 +1,128 @@
+"""The files that a chain ends in.
+
+    RUN/data/NAME.jsonl    with `mix` an output, in the order of its draw, so that its first n lines are a fair
+                           sample; without, all rows of the last step, in the order they came
+    RUN/data/outputs.json  of each: lines, problems, bytes, sha256, problems by source and domain, characters. Written
+                           last, so it says that all of them are there
+
+Rows of problems are what `rl`, `select-ckpt` and `eval` read, without what only the chain needs; of conversations what
+`sft` reads, a line for every response, whose question is the prompt that the problem makes in RL. All other keys of a
+row, such as labels and pass rates, go along.
+
+Invariants: a file has its name when it is whole; memory is one bucket of BUCKET bytes, however many rows there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ringrl.children import write_atomic
+from ringrl.curate.chain import legs
+from ringrl.curate.mix import key
+from ringrl.curate.shards import Row, Shards
+from ringrl.curation import DataConfig, Output
+from ringrl.data.source import REFERENCE, messages_of
+
+BUCKET = 32 << 20  # bytes of rows that are sorted at a time
+OURS = ("where", "output", "responses", "solutions", "messages")  # keys that only the chain needs
+Tick = Callable[[int, int], None]  # told the shards that are done, of how many
+
+
+def facts_file(run: Path) -> Path:
+    return run / "data" / "outputs.json"
+
+
+def write(cfg: DataConfig, tick: Tick) -> dict[str, Row]:
+    """All files but the last of them, outputs.json, which says what is returned."""
+    last = legs(cfg)[-1].shards
+    folder = facts_file(Path(cfg.run)).parent
+    folder.mkdir(exist_ok=True)
+    if "mix" not in cfg.steps:
+        name = ("read", *cfg.steps)[-1]
+        return {name: _write(folder / f"{name}.jsonl", _as_kept(last, tick), Output(name=name), cfg)}
+    buckets = folder / ".buckets"
+    shutil.rmtree(buckets, ignore_errors=True)  # of an earlier attempt
+    _scatter(last, buckets, cfg.seed, tick)
+    outputs = cfg.mix.outputs
+    facts = {o.name: _write(folder / f"{o.name}.jsonl", _drawn(buckets, o.name), o, cfg) for o in outputs}
+    shutil.rmtree(buckets, ignore_errors=True)
+    return facts
+
+
+def write_facts(run: Path, facts: dict[str, Row]) -> None:
+    write_atomic(facts_file(run), json.dumps(facts, indent=1) + "\n")
+
+
+def _as_kept(shards: Shards, tick: Tick) -> Iterator[Row]:
+    for i, n in enumerate(shards.numbers, 1):
+        yield from shards.rows(n)
+        tick(i, len(shards.numbers))
+
+
+def _scatter(shards: Shards, folder: Path, seed: int, tick: Tick) -> None:
+    """Lines by output and the first bits of their keys, each behind its key."""
+    numbers = shards.numbers
+    buckets = sum(shards.file(n).stat().st_size for n in numbers) // BUCKET + 1
+    for i, n in enumerate(numbers, 1):
+        lines: dict[Path, list[str]] = defaultdict(list)
+        for row in shards.rows(n):
+            place = key(seed, row["id"])
+            lines[folder / row["output"] / f"{place * buckets >> 64:06d}"].append(f"{place:016x}{json.dumps(row)}\n")
+        for file, some in lines.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as out:
+                out.writelines(some)
+        tick(i, len(numbers))
+
+
+def _drawn(buckets: Path, name: str) -> Iterator[Row]:
+    """The rows of an output by their keys."""
+    for file in sorted((buckets / name).glob("*")):
+        with file.open() as lines:
+            for line in sorted(lines, key=lambda line: line[:16]):
+                yield json.loads(line[16:])
+
+
+def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> Row:
+    """One file. Returns what there is to know of it."""
+    sources: Counter[str] = Counter()
+    domains: Counter[str] = Counter()
+    chars: Counter[str] = Counter()
+    digest, size, count = hashlib.sha256(), 0, 0
+    part = file.with_name(f".{file.name}.part")
+    with part.open("wb") as out:
+        for row in rows:
+            sources[row["source"]] += 1
+            domains[row["domain"]] += 1
+            chars["problems"] += len(row["problem"])
+            for said in conversations(row, cfg) if output.form == "conversations" else (problem(row),):
+                line = json.dumps(said).encode() + b"\n"
+                out.write(line)
+                digest.update(line)
+                size, count = size + len(line), count + 1
+                chars["responses"] += len(said["messages"][-1]["content"]) if "messages" in said else 0
+    os.replace(part, file)
+    by = {"sources": dict(sorted(sources.items())), "domains": dict(sorted(domains.items())), "chars": dict(chars)}
+    facts: dict[str, Any] = {"form": output.form, "lines": count, "problems": sources.total(), "wanted": output.rows}
+    return {**facts, "bytes": size, "sha256": digest.hexdigest(), **by}
+
+
+def problem(row: Row) -> Row:
+    """In the format of problems."""
+    return {k: v for k, v in row.items() if k not in OURS}
+
+
+def conversations(row: Row, cfg: DataConfig) -> Iterator[Row]:
+    """In the format of SFT data."""
+    asked = messages_of(row, cfg.mix.prompting)
+    known = {k: v for k, v in problem(row).items() if k not in (*REFERENCE, "problem")}
+    for response in row["responses"]:
+        said = [*asked, {"role": "assistant", "content": response["text"]}]
+        yield {**known, "teacher": response["teacher"], "messages": said}
