@@ -144,7 +144,7 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
     (path / "logs").mkdir(exist_ok=True)
     if not (path / "lineage.json").is_file():  # also after being killed right behind the configuration
         versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}
-        where = parent if "://" in parent else os.path.abspath(parent)  # a server's, or a folder
+        where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a folder, a server's, or none
         lineage = {"parent": where, "data": dict(data), "versions": versions}
         run.write("lineage.json", {**lineage, "command": shlex.join(sys.argv)})
     return run
