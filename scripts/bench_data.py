@@ -35,6 +35,7 @@ Row = dict[str, Any]
 EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: LaTeX retyped",
          "leak: white space", "leak: LaTeX retyped", "leak: quoted")  # fmt: skip
 NEAR = tuple(f"copy: {k}" for k in COPIES) + tuple(f"leak: {k}" for k in LEAKS)
+PARAPHRASES = Path(__file__).parents[1] / "tests" / "curate" / "paraphrases.jsonl"  # of GSM8K's test problems, by hand
 SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--math", type=Path)
     parser.add_argument("--each", type=int, default=20, help="faults of every kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--rows", default="30000,100000,300000")
     parser.add_argument("--processes", default="1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
@@ -68,7 +70,7 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
     ]
     known = [r for name in ("aime24", "aime25", "amc23") for r in lines(args.math / f"{name}.jsonl")]
     pile = args.out / "pile.jsonl"
-    planted = plant(rows, known, args.each, seed=0)
+    planted = plant(rows, known, args.each, args.seed)
     pile.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in planted))
     source = {"name": "pile", "files": [str(pile)], "columns": {"problem": "question"}}
     cfg = {
@@ -93,23 +95,28 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
             "test_in_train": overlap(args)}  # fmt: skip
 
 
-def overlap(args: argparse.Namespace) -> list[Row]:
-    """What of GSM8K's training set is dropped because of its test set."""
+def overlap(args: argparse.Namespace) -> dict[str, Any]:
+    """What of GSM8K's training set, and of paraphrases of its test set, is dropped because of the latter."""
     folder = args.out / "benchmarks"
     folder.mkdir(exist_ok=True)
     shutil.copy(args.gsm8k / "test.jsonl", folder / "gsm8k.jsonl")
-    source = {"name": "train", "files": [str(args.gsm8k / "train.jsonl")], "columns": {"problem": "question"}}
+    train = {"name": "train", "files": [str(args.gsm8k / "train.jsonl")], "columns": {"problem": "question"}}
+    other = {"name": "paraphrases", "files": [str(PARAPHRASES)]}
     known = {"benchmarks": ["gsm8k"], "data": str(folder)}
     run, _, _ = timed_run(
-        args.out / "overlap", {"sources": [source], "steps": ["decontaminate"], "decontaminate": known}
+        args.out / "overlap", {"sources": [train, other], "steps": ["decontaminate"], "decontaminate": known}
     )
-    found = dropped_rows(run)
+    dropped = dropped_rows(run)
+    found = [r for r in dropped if r["source"] == "train"]
+    planted, hit = Counter(r["kind"] for r in lines(PARAPHRASES)), Counter(r.get("kind") for r in dropped)
+    paraphrases = {kind: f"{hit[kind]} of {n}" for kind, n in planted.items()}
+    print("\nparaphrases found:", ", ".join(f"{kind} {n}" for kind, n in paraphrases.items()))
     print(f"\nGSM8K's training set against its test set: {len(found)} of 7,473 rows")
     for row in found:
         measure = row.get("share") or row.get("similarity")
         print(f"  {row['reason']} ({measure}), {row['where'].rpartition('/')[2]} and {row['twin']}")
         print(f"    {row['problem'][:160]!r}\n    {row.get('twin_text', '')[:160]!r}")
-    return found
+    return {"rows": found, "paraphrases": paraphrases}
 
 
 def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -123,7 +130,7 @@ def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[s
             if isinstance(row, str):
                 continue
             texts = [row["question"], row["copy_of"]] if kind.startswith("copy") else [row["question"]]
-            if hit := next((gone[t] for t in texts if t in gone), None):
+            if hit := next((gone[t.strip()] for t in texts if t.strip() in gone), None):
                 steps[kind]["found"] += 1
                 steps[kind][f"{hit['step']}: {hit['reason']}"] += 1
     steps["malformed line"]["found"] = sum(r["reason"] == "malformed" for r in dropped)
@@ -139,7 +146,7 @@ def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[s
 
 def is_original(row: Row, planted: Sequence[Row | str]) -> bool:
     """Whether a copy was planted of this row: one of the two has to go. Malformed lines are planted as well."""
-    originals = {r.get("copy_of") for r in planted if isinstance(r, dict)}
+    originals = {r["copy_of"].strip() for r in planted if isinstance(r, dict) and "copy_of" in r}
     return row["reason"] == "malformed" or row.get("problem") in originals
 
 

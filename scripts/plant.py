@@ -53,14 +53,22 @@ def retyped(text: str, rng: Rng) -> str:
 
 
 def recased(text: str, rng: Rng) -> str:
-    """Case and punctuation."""
-    return re.sub(r"([.,])", lambda m: rng.choice((m[0], "", f" {m[0]}")), text.upper() if rng.random() < 0.3 else text)
+    """Case and punctuation, but not that of numbers."""
+    return re.sub(
+        r"[.,](?!\d)", lambda m: rng.choice((m[0], "", f" {m[0]}")), text.upper() if rng.random() < 0.3 else text
+    )
+
+
+NUMBERS = re.compile(
+    "(?i)two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|.*ty|hundred|thousand|half|twice|double|"
+    "triple|third|quarter|dozen|once"
+)  # without one of these it is another problem
 
 
 def touched(text: str, rng: Rng) -> str:
     """One word left out or doubled, another said otherwise."""
     words = text.split(" ")
-    plain = [i for i, w in enumerate(words) if w.isalpha() and len(w) > 2]
+    plain = [i for i, w in enumerate(words) if w.isalpha() and len(w) > 2 and not NUMBERS.fullmatch(w)]
     i = rng.choice(plain)
     words[i] = rng.choice(("", f"{words[i]} indeed"))
     return " ".join(w for w in words if w)
@@ -122,12 +130,10 @@ LINES = ('{"problem": "half a line', "[1, 2, 3]", '{"question": "", "answer": "3
 
 def bad_problems(texts: Iterator[Row], n: int, rng: Rng) -> Iterator[Row]:
     """`n` of every kind for `cleanse`, made from real problems."""
-    for kind, forms in (
-        ("image", IMAGES),
-        ("several parts", PARTS),
-        ("invalid characters", INVALID),
-        ("proof", PROOFS),
-    ):
+    for i in range(n):
+        asked = PROOFS[i % len(PROOFS)].format(*(rng.randint(2, 99) for _ in range(3)))
+        yield {"question": asked, "answer": ("Proof.", "See above.", "")[i % 3], "planted": "proof"}
+    for kind, forms in (("image", IMAGES), ("several parts", PARTS), ("invalid characters", INVALID)):
         for i in range(n):
             row = next(texts)
             yield {**row, "question": forms[i % len(forms)].format(row["question"]), "planted": kind}
