@@ -42,7 +42,8 @@ def questions(leg: Leg, cfg: Annotate) -> Asking:
     name = f"{leg.step}/{leg.teacher.name}"
 
     def ask(row: Row) -> list[Ask]:
-        return [Ask(name, question(row, label, choice), 0) for label, choice in open_labels(row, cfg).items() if choice]
+        choices = open_labels(by_rules(row, cfg), cfg)
+        return [Ask(name, question(row, label, choice), 0) for label, choice in choices.items() if choice]
 
     return ask
 
@@ -62,30 +63,30 @@ class Label:
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         for row, said in self.found.answers(shard, rows):
             answers = iter([a for each in said.values() for a in each])
+            labelled = by_rules(row, self.cfg)
             asked = {
                 label: chosen(next(answers), choice) if choice and said else UNKNOWN
-                for label, choice in open_labels(row, self.cfg).items()
+                for label, choice in open_labels(labelled, self.cfg).items()
             }
-            yield {**row, **by_rules(row, self.cfg), **asked}
+            yield {**labelled, **asked}
 
 
 def open_labels(row: Row, cfg: Annotate) -> dict[str, tuple[str, ...]]:
-    """Those that neither source nor rule knows, each with what a teacher may choose from."""
+    """Those that a row does not have yet, each with what a teacher may choose from."""
     rules = rules_of(row, cfg)
-    known = row.keys() | by_rules(row, cfg).keys()
     labels = dict.fromkeys((*rules, *cfg.values))
-    return {label: cfg.values.get(label) or tuple(rules.get(label, ())) for label in labels if label not in known}
+    return {label: cfg.values.get(label) or tuple(rules.get(label, ())) for label in labels if label not in row}
 
 
-def by_rules(row: Row, cfg: Annotate) -> dict[str, str]:
-    """What rules say about labels that the source has not set."""
-    found = {}
+def by_rules(row: Row, cfg: Annotate) -> Row:
+    """The row with what rules say about labels that the source has not set."""
+    found: dict[str, str] = {}
     for label, values in rules_of(row, cfg).items():
         if label not in row:
             hits = (value for value, pattern in values.items() if re.search(pattern, row["problem"], re.IGNORECASE))
             if value := next(hits, ""):
                 found[label] = value
-    return found
+    return {**row, **found}
 
 
 def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:

@@ -36,7 +36,7 @@ def row(problem: str, **more: Any) -> Row:
     ],
 )  # fmt: skip
 def test_built_in_rules(problem: str, topic: str, level: str):
-    assert by_rules(row(problem), Annotate()) == {"topic": topic, "level": level}
+    assert by_rules(row(problem), Annotate()) == row(problem, topic=topic, level=level)
 
 
 def label(folder: Path, problem: Row, cfg: Annotate, *answers: str) -> Row:
@@ -55,7 +55,7 @@ def test_source_then_rule_then_teacher_then_unknown(tmp_path: Path):
     values = {"style": ("question", "order"), "mood": ("dull", "fun")}
     cfg = Annotate(rules=rules, values=values, teacher={"name": "t", "model": "m"})  # type: ignore[arg-type]
     problem = row("Find 2+2", level="mine", topic="arithmetic")
-    assert open_labels(problem, cfg) == {"mood": ("dull", "fun")}
+    assert open_labels(by_rules(problem, cfg), cfg) == {"mood": ("dull", "fun")}
     assert label(tmp_path, problem, cfg, "Fun.") == {**problem, "style": "order", "mood": "fun"}
     assert label(tmp_path, row("Say it", topic="x", level="y"), cfg, "neither", "Dull")["style"] == "unknown"
     plain = Annotate(rules=rules)
