@@ -31,10 +31,9 @@ def judge(pool: VerifierPool, items: list) -> list[Verdict]:
     return [future.result(timeout=60) for future in [pool.submit(*item) for item in items]]
 
 
-def workers() -> list[psutil.Process]:
-    """The verifier processes below this one."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "ringrl.rewards.worker" in " ".join(process.cmdline())]
+def workers(pool: VerifierPool) -> list[psutil.Process]:
+    """Its verifier processes; other pools of these tests may still have theirs."""
+    return [psutil.Process(child._process.pid) for child in pool._children if child._process]
 
 
 def test_order_and_kinds(pool):
@@ -70,7 +69,7 @@ def test_a_killed_process_costs_its_own_item_only(pool):
     judge(pool, [RIGHT] * 2)
     future = pool.submit(*HANGS)
     time.sleep(0.2)
-    killed = workers()
+    killed = workers(pool)
     for process in killed:  # one at work, one idle
         process.kill()
     verdict = future.result(timeout=20)
@@ -78,7 +77,7 @@ def test_a_killed_process_costs_its_own_item_only(pool):
     assert "died while" in verdict.reason  # verifying, or on a busy machine still starting
     assert [verdict.kind for verdict in judge(pool, [RIGHT, WRONG] * 3)] == ["pass", "fail"] * 3
     assert len(killed) == 2
-    assert not {process.pid for process in killed} & {process.pid for process in workers()}
+    assert not {process.pid for process in killed} & {process.pid for process in workers(pool)}
 
 
 def test_closing_leaves_nothing(tmp_path, monkeypatch):
