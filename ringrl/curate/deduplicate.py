@@ -3,7 +3,8 @@
 1. Exact: the same words (`curate.text`). If their answers differ, the one that was verified or that most give wins;
    where there is none of that, all are dropped, since nobody knows which is right.
 2. Near: a Jaccard similarity of n-grams of at least the threshold, the same numbers, and answers that do not
-   contradict each other; else it is another problem in like words.
+   contradict each other; else it is another problem in like words. So it is if a program that solves one task fails
+   the tests of the other.
 3. Same meaning: a cosine of embeddings of at least the threshold, and answers that do not contradict each other.
 
 The best row is kept: verified before not, then with a reference before without, then by the number of accepted programs
@@ -38,8 +39,12 @@ from ringrl.curate.lsh import (
     sketch_file,
     text_of,
 )
+from ringrl.curate.programs import fenced
 from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.curate.workers import judge
 from ringrl.curation import DataConfig, Embedding
+from ringrl.data.source import reference_of
+from ringrl.parts import Verify
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split_unit
 
@@ -107,11 +112,18 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.
     pairs = candidates(index, found.kept, found.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
     scores = np.zeros(len(pairs))
-    compare = functools.partial(_compare, before.folder, work)
+    how = (cfg.deduplicate.threshold, cfg.verify)
+    compare = functools.partial(_compare, before.folder, work, *how)
     for (start, _), some in over("deduplicate: pairs", compare, jobs):
         scores[start : start + PAIRS] = some
     near = scores >= cfg.deduplicate.threshold
-    found.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index))
+    found.drop(
+        NEAR,
+        pairs[near],
+        scores[near],
+        cfg.deduplicate.threshold,
+        Comparison(index, cfg.deduplicate.threshold, cfg.verify),
+    )
     if cfg.deduplicate.embedding.model:
         meaning(found, cfg.deduplicate.embedding, work)
     return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
@@ -136,21 +148,39 @@ def meaning(found: Found, how: Embedding, work: Path) -> None:
     found.drop(MEANING, pairs[order], scores[order], how.similarity, cosine)
 
 
-def _compare(folder: Path, work: Path, job: tuple[int, NDArray[np.int64]]) -> NDArray[np.float64]:
+def _compare(
+    folder: Path, work: Path, threshold: float, verify: Verify, job: tuple[int, NDArray[np.int64]]
+) -> NDArray[np.float64]:
     """[pairs] similarities; of a job in one of the processes."""
-    compare = Comparison(_index(folder, work))
+    compare = Comparison(_index(folder, work), threshold, verify)
     return np.array([compare(int(a), int(b)) for a, b in job[1]])
 
 
 class Comparison:
-    """How similar the texts of two rows are; 0 if their answers contradict each other."""
+    """How similar the texts of two rows are; 0 if their answers contradict each other. From the threshold on a program
+    of one row must also pass the tests of the other, if they have such."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, threshold: float, verify: Verify) -> None:
+        self.index, self.threshold, self.verify = index, threshold, verify
         self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n)))
 
     def __call__(self, a: int, b: int) -> float:
         (left, answer), (right, other) = self._read(a), self._read(b)
-        return 0.0 if same_answer(answer, other) is False else left.similarity(right)
+        score = 0.0 if same_answer(answer, other) is False else left.similarity(right)
+        return 0.0 if score >= self.threshold and self._other_task(self.index.row(a), self.index.row(b)) else score
+
+    def _other_task(self, one: Row, two: Row) -> bool:
+        """Programs have passed the tests of their own row; where they are called in another way they tell nothing."""
+        solved, tested = (one, two) if one.get("solutions") else (two, one)
+        if not (solved.get("solutions") and tested.get("tests")) or _calling(one) != _calling(two):
+            return False
+        program = fenced(solved["solutions"][0], solved.get("language") or "python")
+        [verdict] = judge([("code", program, reference_of(tested))], self.verify)
+        return verdict.kind == "fail"
+
+
+def _calling(row: Row) -> tuple[str, str]:
+    return row.get("language") or "python", row.get("entry_point") or ""
 
 
 def _read(row: Row) -> tuple[Text, str]:

@@ -211,7 +211,7 @@ def _lines(text: str) -> list[str]:
 def with_good_solutions(rows: Sequence[Row], judge: Judge) -> list[Row | Dropped]:
     """Each row with those of its solutions that pass all its tests; dropped if there are some and none does."""
     asked = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
-    blocks = [_fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
+    blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
     references = [reference_of(row) for row in rows]
     verdicts = judge(("code", block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
     faults = list(map(_fault_of_program, verdicts))
@@ -249,7 +249,7 @@ def _missing_modules(solutions: Sequence[str], judge: Judge) -> set[str]:
     """Those that failed programs import and the sandbox does not have: it is asked, a module at a time."""
     names = sorted({name for solution in solutions for name in _imported(solution)})
     nothing = {"tests": [{"input": "", "output": ""}]}
-    verdicts = judge(("code", _fenced(f"import {name}", "python"), nothing) for name in names)
+    verdicts = judge(("code", fenced(f"import {name}", "python"), nothing) for name in names)
     return {name for name, verdict in zip(names, verdicts, strict=True) if verdict.kind == "fail"}
 
 
@@ -267,5 +267,6 @@ def _imported(solution: str) -> list[str]:
     return [name for name in tops if name not in sys.stdlib_module_names]
 
 
-def _fenced(code: str, language: str) -> str:
+def fenced(code: str, language: str) -> str:
+    """As a response."""
     return code if "```" in code else f"```{language}\n{code}\n```"

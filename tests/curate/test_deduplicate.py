@@ -154,6 +154,24 @@ def test_code_is_compared_by_its_text(tmp_path: Path):
     assert said(results) == [(EXACT, "a/1"), ("", ""), (EXACT, "a/1"), ("", "")]
 
 
+def test_tasks_in_like_words_are_one_if_the_programs_of_one_pass_the_tests_of_the_other(tmp_path: Path):
+    """Operations in another order: sometimes the same task, and sometimes not."""
+    text = "Write a program that reads an integer, {}, and prints the number that comes out at the end of this."
+    said_so = ["adds 4, subtracts 6, multiplies by 3", "subtracts 6, adds 4, multiplies by 3",
+               "multiplies by 3, adds 4, subtracts 6"]  # fmt: skip
+    tests = [[{"input": "1", "output": "-3"}], [{"input": "5", "output": "9"}], [{"input": "2", "output": "4"}]]
+    programs = ["print((int(input()) - 2) * 3)"] * 2 + ["print(int(input()) * 3 - 2)"]
+    rows: list[Row] = [
+        {**row(n, text.format(how)), "domain": "code", "tests": tests[n], "solutions": [programs[n]]}
+        for n, how in enumerate(said_so)
+    ]
+    for r in rows:
+        del r["answer"]
+    assert said(run(tmp_path / "programs", rows)) == [("", ""), (NEAR, "a/0"), ("", "")]
+    untold = [{k: v for k, v in r.items() if k != "solutions"} for r in rows]
+    assert said(run(tmp_path / "texts", untold)) == [("", ""), (NEAR, "a/0"), (NEAR, "a/0")]
+
+
 def test_quality_puts_verified_before_answered_before_more_responses():
     code: Row = {**row(0, "p"), "domain": "code", "tests": [{}], "answer": ""}
     ordered = [row(0, "p", ""), row(0, "p", "", responses=[{}] * 3), row(0, "p"), row(0, "p", pass_rates={"t": 0.0}),
