@@ -115,6 +115,8 @@ class Shards:
             "examples": self._gather_dropped(),
             "seconds": round(seconds, 1),
         }
+        for part in self.folder.rglob(".*.part"):  # of a process that was killed as it wrote
+            part.unlink()
         self._write(self.folder / "summary.json", json.dumps(summary, indent=1))
         shutil.rmtree(self.folder / "dropped", ignore_errors=True)
         return summary

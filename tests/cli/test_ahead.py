@@ -28,6 +28,7 @@ def config(inputs: Inputs, folder: Path, **more: Any) -> dict[str, Any]:
     ],
     ids=["one process", "two workers, two ranks, carried-over rollouts"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_killed_run_that_samples_ahead_resumes_exactly(more: list[str], inputs: Inputs, tmp_path: Path) -> None:
     file = write_yaml(tmp_path / "rl.yaml", config(inputs, tmp_path))
     assert (result := ringrl("rl", file, *more)).code == 0, result.text

@@ -56,23 +56,27 @@ def test_budget_orders_and_cuts(plain: list[dict[str, Any]], inputs: Inputs, tmp
     assert informative[0]["entropy"] > plain[0]["entropy"]  # it takes the tokens where the policy is uncertain
 
 
+@pytest.mark.slow
 def test_rloo_is_the_same_loop(inputs: Inputs, tmp_path: Path) -> None:
     rows = run(inputs, tmp_path, "loss.method=rloo")
     assert all(r["ratio_max"] == r["ratio_min"] == 1 and r["tokens_trained"] > 200 for r in rows)
 
 
+@pytest.mark.slow
 def test_flat_groups_are_replaced_until_there_are_enough(inputs: Inputs, tmp_path: Path) -> None:
     rows = run(inputs, tmp_path, "loss.method=dapo", "stages.0.budget.flat_groups=replace", "stages.0.samples=2")
     assert all(r["groups_mixed"] >= 4 for r in rows)
     assert any(r["groups_mixed"] + r["groups_solved"] + r["groups_unsolved"] > 4 for r in rows)
 
 
+@pytest.mark.slow
 def test_truncated_responses_can_be_left_out_of_the_loss(inputs: Inputs, tmp_path: Path) -> None:
     rows = run(inputs, tmp_path, "loss.method=dapo", "loss.overlong_filter=true", "stages.0.samples=16")
     assert all(0.5 < r["truncated_frac"] < 1 for r in rows)
     assert all(0 < r["tokens_trained"] < 0.5 * r["tokens_generated"] for r in rows)
 
 
+@pytest.mark.slow
 def test_the_reference_is_refreshed(inputs: Inputs, tmp_path: Path) -> None:
     more = ["stages.0.steps=4", "loss.reference_every=2", "save_every=100"]
     kl = [r["kl"] for r in run(inputs, tmp_path, *more)]
@@ -82,6 +86,7 @@ def test_the_reference_is_refreshed(inputs: Inputs, tmp_path: Path) -> None:
     assert kl[3] > 1e-4
 
 
+@pytest.mark.slow
 def test_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None:
     run(inputs, tmp_path, "loss.freeze_router=true", "loss.balance=0.1")
     before = load_file(Path(inputs.model) / "model.safetensors")
@@ -90,6 +95,7 @@ def test_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None
     assert same == {name for name in before if name.endswith("mlp.gate.weight")} != set()
 
 
+@pytest.mark.slow
 def test_the_entropy_coefficient_follows_its_target(inputs: Inputs, tmp_path: Path) -> None:
     more = [
         "stages.0.steps=4",

@@ -121,6 +121,7 @@ def test_general_sft_follows_rl_and_is_evaluated(inputs: Inputs, tmp_path: Path)
     assert '<h2 id="general">general <small>SFT</small></h2>' in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_eval_on_named_benchmark_keeps_every_response(inputs: Inputs, tmp_path: Path) -> None:
     """The flags of the README, on a file in the project's format, by name."""
     data = tmp_path / "data"

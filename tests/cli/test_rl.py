@@ -135,6 +135,7 @@ def test_killed_run_with_expert_parallelism_resumes_exactly(parallel: str, input
     ],
     ids=lambda x: " ".join(x),
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_ranks(
     before: list[str], after: list[str], finished: Path, inputs: Inputs, tmp_path: Path
 ) -> None:

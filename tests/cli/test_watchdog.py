@@ -101,6 +101,7 @@ def test_going_back_before_the_first_step_and_giving_up(inputs: Inputs, tmp_path
     assert is_finite(tmp_path / "run" / "checkpoints" / "step_000000")
 
 
+@pytest.mark.slow
 def test_a_learning_rate_of_ten_is_a_collapse(inputs: Inputs, tmp_path: Path) -> None:
     result = ringrl("rl", config(inputs, tmp_path, optimizer={"lr": 10}), "trainer.ranks=2")
     assert result.code == 3, result.text
@@ -109,6 +110,7 @@ def test_a_learning_rate_of_ten_is_a_collapse(inputs: Inputs, tmp_path: Path) ->
     assert (tmp_path / "run" / "watchdog" / "step_000001.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_verifier_that_turns_to_zeros_is_a_collapse(inputs: Inputs, tmp_path: Path) -> None:
     file = config(inputs, tmp_path, watchdog={"patience": 3})
     with meddle(tmp_path / "meddle", VERIFIERS, THREE_GOOD_BATCHES):

@@ -247,6 +247,7 @@ def test_planted_duplicates_of_competitions_and_gsm8k(tmp_path: Path):
     assert not check_planted(tmp_path, math + random.Random(0).sample(gsm, 100), math + gsm, least)
 
 
+@pytest.mark.slow
 def test_kill_and_resume_give_the_same_bytes(tmp_path: Path):
     """Killed while signatures are made, and again while shards are written."""
     draw = random.Random(0)

@@ -30,7 +30,9 @@ def test_the_summary_counts_reasons_by_source(tmp_path: Path):
     shards = Shards(tmp_path)
     shards.write(1, "s", [Dropped(row(n), "image", {"detail": str(n)}) for n in range(7)] + [row(8, "b")])
     shards.write(0, "s", [row(1), Dropped(row(2, "b"), "image"), Dropped(row(3, "b"), "empty")])
+    (tmp_path / "kept" / ".000002.jsonl.77.part").write_text("half a l")
     summary = shards.close(1.25)
+    assert not list(tmp_path.rglob("*.part"))
     assert summary["kept"] == {"a": 1, "b": 1}
     assert summary["dropped"] == {"empty": {"b": 1}, "image": {"a": 7, "b": 1}}
     assert len(summary["examples"]["image"]) == EXAMPLES
