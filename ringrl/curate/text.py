@@ -41,7 +41,8 @@ _SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX of the s
     (r"\\pmod(?![a-zA-Z])|\\bmod(?![a-zA-Z])", " mod "),
     (r"\\implies(?![a-zA-Z])|\\to(?![a-zA-Z])", " "),
 ))  # fmt: skip
-_MATH = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
+# formulas; what begins with a digit and ends with a blank stands between two prices
+_MATH = re.compile(r"\$\$?(?!\d[^$]*\s\$)([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
 _RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # of letters that are no command
 _NAMES = re.compile(r"[a-zA-Z]{2}|[A-Z]{2,6}")
 _FUNCTIONS = frozenset(("ln", "lg", "GCD", "LCM", "is", "to", "of", "in", "if", "or", "at", "an", "by", "on"))

@@ -70,6 +70,8 @@ def test_variables_can_be_renamed():
 
 def test_what_is_between_two_prices_is_no_formula():
     assert words("for $2 per egg and $3") == ["for", "2", "per", "egg", "and", "3"]
+    assert words("ANN PAID $5 FOR TEA AND $3 FOR IT") == words("Ann paid $5 for tea and $3 for it")
+    assert words("In $ ABC $ there is BC.") == ["in", "a", "b", "c", "there", "is", "bc"]
 
 
 @pytest.mark.parametrize(
