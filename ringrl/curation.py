@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.knobs import Knobs
 from ringrl.parts import Domain, Prompting, Rollout, Server, Source, Verify
@@ -26,6 +26,14 @@ def _compiles(pattern: str) -> str:
     except re.error as e:
         raise ValueError(f"got {pattern!r}, expected a regular expression: {e}") from None
     return pattern
+
+
+def _each_once(named: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of texts, or of what has a name."""
+    names = [n if isinstance(n, str) else n.name for n in named]
+    if len(set(names)) < len(names):
+        raise ValueError(f"got {', '.join(names)}, expected each name once")
+    return named
 
 
 Regex = Annotated[str, AfterValidator(_compiles)]
@@ -52,20 +60,12 @@ class Teacher(Knobs):
 class Sampled(Knobs):
     """What the steps with models have in common."""
 
-    teachers: tuple[Teacher, ...] = ()
+    teachers: Annotated[tuple[Teacher, ...], AfterValidator(_each_once)] = ()
     samples: int = Field(8, ge=1)  # k, responses per problem and model
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
     prompting: Prompting = Prompting()
-
-    @field_validator("teachers")
-    @classmethod
-    def _teachers(cls, teachers: tuple[Teacher, ...]) -> tuple[Teacher, ...]:
-        names = [t.name for t in teachers]
-        if len(set(names)) < len(names):
-            raise ValueError(f"got names {', '.join(names)}, expected each once")
-        return teachers
 
 
 class Embedding(Knobs):
@@ -166,16 +166,8 @@ class Output(Knobs):
 class Mix(Knobs):
     """Which rows go into which file, by a seeded draw; an output takes what those before it left over."""
 
-    outputs: tuple[Output, ...] = Field((Output(name="train"),), min_length=1)
+    outputs: Annotated[tuple[Output, ...], AfterValidator(_each_once)] = Field((Output(name="train"),), min_length=1)
     prompting: Prompting = Prompting()  # how `rl` will ask: so do conversations
-
-    @field_validator("outputs")
-    @classmethod
-    def _names(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        names = [o.name for o in outputs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"got names {', '.join(names)}, expected each once")
-        return outputs
 
 
 class DataConfig(Knobs):
@@ -183,8 +175,14 @@ class DataConfig(Knobs):
 
     run: str
     seed: int = 0
-    sources: tuple[Pile, ...] = Field(min_length=1)
-    steps: tuple[StepName, ...] = ("cleanse", "deduplicate", "decontaminate", "annotate", "mix")  # after reading
+    sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
+    steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
+        "cleanse",
+        "deduplicate",
+        "decontaminate",
+        "annotate",
+        "mix",
+    )  # after reading
     workers: int = Field(0, ge=0)  # processes; 0 = one per core
     shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
     cleanse: Cleanse = Cleanse()
@@ -203,10 +201,6 @@ class DataConfig(Knobs):
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
         names = [s.name for s in self.sources]
-        if len(set(names)) < len(names):
-            raise ValueError(f"sources: got names {', '.join(names)}, expected each once")
-        if len(set(self.steps)) < len(self.steps):
-            raise ValueError(f"steps: got {', '.join(self.steps)}, expected each once")
         if "mix" in self.steps[:-1]:
             raise ValueError(f"steps: got {', '.join(self.steps)}, expected mix at the end")
         for i, output in enumerate(self.mix.outputs):

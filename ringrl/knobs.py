@@ -126,7 +126,8 @@ def _explain(cls: type[Knobs], error: ValidationError) -> str:
         return f"{key}: missing"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" or not key:
-        return f"{key}.{message}" if key else message  # our validators begin with the field they mean
+        # our validators begin with the field they mean, but those of a field with what they got
+        return f"{key}{': ' if message.startswith('got ') else '.'}{message}" if key else message
     return f"{key}: got {first['input']!r}, expected: {message[0].lower()}{message[1:]}"
 
 

@@ -527,3 +527,19 @@ def test_zero_0_is_refused():
 def test_experts_are_shared_out_evenly_or_not_at_all():
     message = refused(RLConfig, rl(trainer={"ranks": 4, "parallel": {"expert": 3}}))
     assert "trainer.parallel.expert: got 3, expected a divisor of ranks=4" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sources.0.remove=['(']", "my.yaml: sources.0.remove.0: got '(', expected a regular expression: "),
+        ("steps=[cleanse, cleanse]", "my.yaml: steps: got cleanse, cleanse, expected each name once"),
+        ("mix.outputs=[{name: a}, {name: a}]", "my.yaml: mix.outputs: got a, a, expected each name once"),
+        ("mix.outputs=[{name: a, caps: {b: 3}}]", "my.yaml: mix.outputs.0.caps.b: expected one of sources one"),
+        ("steps=[grade]", "my.yaml: grade.teachers: got none, expected at least the model that RL starts from"),
+    ],
+)
+def test_mistakes_of_a_chain_name_their_key(override: str, said: str):
+    assert refused(DataConfig, {"run": "r", "sources": [{"name": "one", "files": ["a.jsonl"]}]}, override).startswith(
+        said
+    )
