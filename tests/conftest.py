@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 SMALL = {"layers": 2, "hidden": 64, "moe_intermediate": 64}  # vLLM wants multiples of 32
-TIMEOUT_S = 280
+TIMEOUT_S = 600  # a hang; machines differ
 ENVIRONMENT = {**os.environ, "RINGRL_TESTS": str(os.getpid())}  # known by this, all that the tests start
 
 
@@ -159,7 +159,7 @@ def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Resul
         assert time.monotonic() < end, "the condition never held"
         time.sleep(0.01)
     os.kill(process.pid, signal_number)
-    text, _ = process.communicate(timeout=90)
+    text, _ = process.communicate(timeout=TIMEOUT_S)
     return Result(process.returncode if process.returncode >= 0 else 128 - process.returncode, text)
 
 
@@ -234,7 +234,7 @@ def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
             "concurrent": 16,
             "kv_cache_mib": 32,
             "parity_limit": 1e-3,
-            "deadline_s": 120,
+            "deadline_s": 300,
         },
         "optimizer": {"lr": 1e-3},
         "verify": {"workers": 1},

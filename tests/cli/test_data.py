@@ -65,7 +65,6 @@ def bytes_of(run: Path) -> dict[str, bytes]:
     return {str(f.relative_to(run)): f.read_bytes() for f in files}
 
 
-@pytest.mark.timeout(600)
 def test_killed_in_every_step_and_resumed_it_has_the_same_bytes(config: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = ringrl("data", config, f"run={whole}", "workers=1")

@@ -66,7 +66,6 @@ def killed_and_resumed(config: Path, folder: Path, *kills: str) -> dict[str, byt
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("uneven_rewards")
 def test_killed_while_sampling_and_resumed_it_has_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
     rollout = {"engine": "transformers", "dtype": "float32", "concurrent": 4}
@@ -75,7 +74,6 @@ def test_killed_while_sampling_and_resumed_it_has_the_same_bytes(inputs: Inputs,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("uneven_rewards")
 def test_on_vllm_too(inputs: Inputs, tmp_path: Path) -> None:
     pytest.importorskip("vllm")

@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ringrl.evals.respond import Ask
 from tests.commands.test_eval import Script, right
 from tests.conftest import lines, ringrl, ringrl_until, write_yaml
@@ -48,7 +46,6 @@ def rights(step: str, problem: str, samples: int) -> int:
     return sum(right(s) and s % 11 != 0 for s in seeds)  # each 11th is cut
 
 
-@pytest.mark.timeout(600)
 def test_a_server_answers_and_is_not_asked_again(tmp_path: Path) -> None:
     """Not after an interrupt, nor after it refused."""
     script, config = scripted(tmp_path, 6)

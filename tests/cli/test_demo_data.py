@@ -18,7 +18,6 @@ RESPONSES = ("wrong response", "cut response")  # faults of no problem: it goes 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_demo_finds_every_planted_fault(tmp_path: Path, seed: int) -> None:
     pile.write(tmp_path / "tiny", seed)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import (
     ENVIRONMENT,
+    TIMEOUT_S,
     WORKERS,
     Inputs,
     children_of_tests,
@@ -56,18 +57,19 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None
     try:
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
                     "--rdzv-endpoint", "localhost:0", "-m", "ringrl", "rl", str(file), *more]  # fmt: skip
-        done = subprocess.run([sys.executable, *torchrun], env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+        done = subprocess.run([sys.executable, *torchrun], env=ENVIRONMENT, capture_output=True, text=True,
+                              timeout=TIMEOUT_S)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert "starting it again" in done.stdout
         assert "step 4/4" in done.stdout
         assert timeless(tmp_path / "there" / "metrics.jsonl") == timeless(tmp_path / "here" / "metrics.jsonl")
         assert (tmp_path / "there" / "report.html").is_file()
         bad = subprocess.run([sys.executable, *torchrun, "trainer.ranks=1", "trainer.parallel.expert=1"],
-                             env=ENVIRONMENT, capture_output=True, text=True, timeout=280)  # fmt: skip
+                             env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)  # fmt: skip
         assert "trainer.ranks: got 1, expected 2, the processes that were started" in bad.stderr
     finally:
         worker.send_signal(signal.SIGINT)
-        assert worker.wait(timeout=30) == 130
+        assert worker.wait(timeout=TIMEOUT_S) == 130
     time.sleep(0.5)
     assert children_of_tests() == []
 

@@ -14,7 +14,6 @@ pytest.importorskip("vllm")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_on_vllm_and_resumed_it_has_the_same_results(inputs: Inputs, tmp_path: Path) -> None:
     """With another number of workers, too."""
     args = ["eval", "--model", inputs.model, "--bench", "gsm8k", "--data", inputs.data("heldout_math")]

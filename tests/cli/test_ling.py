@@ -18,7 +18,7 @@ from ringrl.policy.forward import PolicyModule, load_lm
 from tests.cli.test_sft import sft_config
 from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml
 
-pytestmark = [pytest.mark.usefixtures("uneven_rewards"), pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("uneven_rewards"), pytest.mark.slow]
 TWO = ("trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}")
 
 

@@ -67,7 +67,6 @@ def test_a_tiny_model_takes_what_the_formulas_say(inputs: Inputs, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "trainer", [{}, {"recompute": True}, {"dtype": "bfloat16"}], ids=["float32", "recompute", "bfloat16"]
 )

@@ -21,7 +21,6 @@ VOCABULARY, EXPERTS, TOP_K, STEPS = 64, 8, 2, 3
 CLIP_NORM = 0.5
 LENGTHS = (25, 24, 18)  # in rows of at most 26 tokens: one a row, and on two ranks one row is empty
 FAMILIES = ("qwen3_moe", "mixtral", "olmoe", "deepseek_v2", "deepseek_v3", "bailing_moe", "bailing_moe_v2")
-pytestmark = pytest.mark.timeout(600)  # three processes, some thirty engines: 45 s on two idle cores
 
 BF16 = {"dtype": "bfloat16"}
 TWO: dict[str, dict[str, Any]] = {  # of every family
