@@ -73,7 +73,13 @@ class Embedding(Knobs):
 
     model: str = ""  # a folder that transformers.AutoModel loads (mean over tokens), or the server's name for it
     server: Server = Server()  # of POST BASE_URL/embeddings
-    similarity: float = Field(0.95, gt=0, le=1)  # cosine, from which on two problems mean the same
+    similarity: float = Field(0.95, gt=0, le=1)  # cosine, from which on two problems mean the same; models differ
+
+
+class Paraphrases(Embedding):
+    """Less is asked: a wrong hit costs a row, a miss a benchmark."""
+
+    similarity: float = Field(0.85, gt=0, le=1)
 
 
 class Cleanse(Knobs):
@@ -105,7 +111,7 @@ class Decontaminate(Knobs):
     share: float = Field(0.5, gt=0, le=1)  # of a known problem's words, in n-grams in common
     threshold: float = Field(0.5, gt=0, le=1)  # share of its weighed runs of characters in one passage [ours]; towards
     # 1 if all problems come from a few templates: other numbers in the same words are found, too
-    embedding: Embedding = Embedding()
+    embedding: Paraphrases = Paraphrases()
 
 
 class Grade(Sampled):

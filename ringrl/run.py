@@ -164,24 +164,32 @@ def find_checkpoints(model: str) -> list[Path]:
 
 def _take_over(cfg: Knobs, file: Path) -> None:
     """The configuration of a run that goes on may differ in how it is computed, not in what."""
-    then, now = yaml.safe_load(file.read_text()), yaml.safe_load(dump(cfg))
-    for key in now:
-        was, is_ = then.get(key), now[key]
-        if key in LAYOUT:
-            was, is_ = ({k: (section or {}).get(k) for k in LAYOUT[key]} for section in (was, is_))
-        if was != is_:
-            at, value = _first_difference(was, is_, key)
-            raise DataError(f"{file}: {at}, now {value}; --resume continues with the same configuration, but for how "
-                            f"it is computed ({', '.join(LAYOUT)})")  # fmt: skip
+    was, now = (_what(yaml.safe_load(text)) for text in (file.read_text(), dump(cfg)))
+    if was != now:
+        at, value = _first_difference(was, now, "")
+        raise DataError(f"{file}: {at}, now {value}; --resume continues with the same configuration, but for how "
+                        f"it is computed ({', '.join(LAYOUT)})")  # fmt: skip
     write_atomic(file, dump(cfg))
 
 
-def _first_difference(then: Any, now: Any, at: str) -> tuple[str, str]:
-    if isinstance(then, dict) and isinstance(now, dict):
+def _what(tree: Any) -> Any:
+    """A configuration without how it is computed, wherever that stands in it."""
+    if isinstance(tree, list):
+        return [_what(each) for each in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {k: {same: (v or {}).get(same) for same in LAYOUT[k]} if k in LAYOUT else _what(v) for k, v in tree.items()}
+
+
+def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:
+    if isinstance(was, dict) and isinstance(now, dict):
         for key in now:
-            if then.get(key) != now[key]:
-                return _first_difference(then.get(key), now[key], f"{at}.{key}")
-    return f"{at} was {then!r}", repr(now)
+            if was.get(key) != now[key]:
+                return _first_difference(was.get(key), now[key], f"{at}.{key}".lstrip("."))
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        i = next(i for i, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1])
+        return _first_difference(was[i], now[i], f"{at}[{i}]")
+    return f"{at} was {was!r}", repr(now)
 
 
 def _versions() -> dict[str, str]:

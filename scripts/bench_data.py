@@ -1,12 +1,15 @@
 """What `ringrl data` finds, and how fast it is.
 
     python scripts/bench_data.py faults --gsm8k DIR --math DIR   DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
+    python scripts/bench_data.py meaning --gsm8k DIR --embedding DIR   as `decontaminate.embedding.model`
     python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2
 
 `faults` plants over 500 faults of all kinds (plant.py) among GSM8K's problems, runs the chain and says which were found
-and what else was dropped; then what GSM8K's test set has in common with its training set. `rate` generates rows and
-says rows per second of every step, and memory: the sum over all processes of their proportional set sizes, twice a
-second, at its peak. Both print tables and write OUT/{faults,rate}.json with machine and versions.
+and what else was dropped; then what GSM8K's test set has in common with its training set. `meaning` tells how many
+paraphrases of the test set, and how many rows of the training set, an embedding model finds from which cosine on.
+`rate` generates rows and says rows per second of every step, and memory: the sum over all processes of their
+proportional set sizes, twice a second, at its peak. All print tables and write OUT/{faults,meaning,rate}.json with
+machine and versions.
 """
 
 from __future__ import annotations
@@ -36,14 +39,17 @@ EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: L
          "leak: white space", "leak: LaTeX retyped", "leak: quoted")  # fmt: skip
 NEAR = tuple(f"copy: {k}" for k in COPIES) + tuple(f"leak: {k}" for k in LEAKS)
 PARAPHRASES = Path(__file__).parents[1] / "tests" / "curate" / "paraphrases.jsonl"  # of GSM8K's test problems, by hand
+COSINES = (0.8, 0.85, 0.9, 0.95)
+SHOWN = 60  # pairs
 SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "rate"))
+    parser.add_argument("what", choices=("faults", "meaning", "rate"))
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--math", type=Path)
+    parser.add_argument("--embedding", help="a model folder")
     parser.add_argument("--each", type=int, default=20, help="faults of every kind")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--rows", default="30000,100000,300000")
@@ -51,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found = faults(args) if args.what == "faults" else rate(args)
+    found = {"faults": faults, "meaning": meaning, "rate": rate}[args.what](args)
     facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
              "ringrl": version("ringrl"), "rensa": version("rensa")}  # fmt: skip
     file = args.out / f"{args.what}.json"
@@ -97,19 +103,9 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
 
 def overlap(args: argparse.Namespace) -> dict[str, Any]:
     """What of GSM8K's training set, and of paraphrases of its test set, is dropped because of the latter."""
-    folder = args.out / "benchmarks"
-    folder.mkdir(exist_ok=True)
-    shutil.copy(args.gsm8k / "test.jsonl", folder / "gsm8k.jsonl")
-    train = {"name": "train", "files": [str(args.gsm8k / "train.jsonl")], "columns": {"problem": "question"}}
-    other = {"name": "paraphrases", "files": [str(PARAPHRASES)]}
-    known = {"benchmarks": ["gsm8k"], "data": str(folder)}
-    run, _, _ = timed_run(
-        args.out / "overlap", {"sources": [train, other], "steps": ["decontaminate"], "decontaminate": known}
-    )
-    dropped = dropped_rows(run)
+    dropped = dropped_rows(against_test(args)[0])
     found = [r for r in dropped if r["source"] == "train"]
-    planted, hit = Counter(r["kind"] for r in lines(PARAPHRASES)), Counter(r.get("kind") for r in dropped)
-    paraphrases = {kind: f"{hit[kind]} of {n}" for kind, n in planted.items()}
+    paraphrases = share_of_paraphrases(dropped)
     print("\nparaphrases found:", ", ".join(f"{kind} {n}" for kind, n in paraphrases.items()))
     print(f"\nGSM8K's training set against its test set: {len(found)} of 7,473 rows")
     for row in found:
@@ -117,6 +113,40 @@ def overlap(args: argparse.Namespace) -> dict[str, Any]:
         print(f"  {row['reason']} ({measure}), {row['where'].rpartition('/')[2]} and {row['twin']}")
         print(f"    {row['problem'][:160]!r}\n    {row.get('twin_text', '')[:160]!r}")
     return {"rows": found, "paraphrases": paraphrases}
+
+
+def against_test(args: argparse.Namespace, **more: Any) -> tuple[Path, float, float]:
+    folder = args.out / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(args.gsm8k / "test.jsonl", folder / "gsm8k.jsonl")
+    train = {"name": "train", "files": [str(args.gsm8k / "train.jsonl")], "columns": {"problem": "question"}}
+    other = {"name": "paraphrases", "files": [str(PARAPHRASES)]}
+    known = {"benchmarks": ["gsm8k"], "data": str(folder), **more}
+    cfg = {"sources": [train, other], "steps": ["decontaminate"], "decontaminate": known}
+    return timed_run(args.out / "overlap", cfg)
+
+
+def share_of_paraphrases(dropped: Sequence[Row]) -> dict[str, str]:
+    planted, hit = Counter(r["kind"] for r in lines(PARAPHRASES)), Counter(r.get("kind") for r in dropped)
+    return {kind: f"{hit[kind]} of {n}" for kind, n in planted.items()}
+
+
+def meaning(args: argparse.Namespace) -> dict[str, Any]:
+    """By words or by meaning, from several cosines on."""
+    run, seconds, peak = against_test(args, embedding={"model": args.embedding, "similarity": COSINES[0]})
+    dropped = dropped_rows(run)
+    cosine = {r["id"]: r["similarity"] if "same meaning" in r["reason"] else 1.0 for r in dropped}
+    table = []
+    for least in COSINES:
+        some = [r for r in dropped if cosine[r["id"]] >= least]
+        table.append(
+            {"cosine": least, **share_of_paraphrases(some), "train": sum(r["source"] == "train" for r in some)}
+        )
+    print(f"{seconds:.0f} s, {peak:.2f} GiB\n")
+    print_table(table)
+    for row in sorted(dropped, key=lambda r: -cosine[r["id"]])[:SHOWN]:
+        print(f"  {row['reason']} ({cosine[row['id']]})\n    {row['problem'][:160]!r}\n    {row['twin_text'][:160]!r}")
+    return {"table": table, "rows": dropped, "seconds": seconds, "peak_gib": peak}
 
 
 def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ringrl.config import RLConfig, SFTConfig
+from ringrl.curation import DataConfig
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
 from ringrl.knobs import dump, resolve
@@ -113,6 +114,23 @@ def test_how_a_run_is_computed_may_change_on_resuming(tmp_path: Path, data: Path
     opened(config(tmp_path, data, "trainer.ranks=2", "trainer.packing=false"), data, resume=True)
     trainer = yaml.safe_load((run.path / "config.yaml").read_text())["trainer"]
     assert (trainer["ranks"], trainer["packing"]) == (2, False)
+
+
+def test_how_teachers_are_sampled_may_change_but_not_who_they_are(tmp_path: Path):
+    def opened(*names: str, **rollout: Any) -> Run:
+        teachers = [{"name": name, "model": f"/models/{name}", "rollout": rollout} for name in names]
+        cfg = {"run": str(tmp_path), "sources": [{"name": "a", "files": ["a.jsonl"]}], "grade": {"teachers": teachers}}
+        return open_run(DataConfig.model_validate(cfg), "", {}, resume=True)
+
+    opened("start", "strong")
+    run = opened("start", "strong", workers=4)
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["grade"]["teachers"][1]["rollout"]["workers"] == 4
+    with pytest.raises(DataError, match=r"grade\.teachers\[1\]\.name was 'strong', now 'other'"):
+        opened("start", "other")
+    with pytest.raises(DataError, match=r"grade\.teachers\[0\]\.rollout\.dtype was 'bfloat16', now 'float32'"):
+        opened("start", "strong", dtype="float32")
+    with pytest.raises(DataError, match=r"grade\.teachers was \["):
+        opened("start")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ringrl.accounts import Account, accounts
+from ringrl.children import write_atomic
 from ringrl.commands.context import Context
 from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil, grade, mix, outputs, read, sample
 from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, sampled, unfinished
@@ -61,12 +62,14 @@ class Chain:
         began = time.monotonic()
         if leg.teacher:
             self.sample(leg, leg.teacher)
+            write_atomic(leg.done_file, f"{time.monotonic() - began:.1f}")
             return
         if leg.step == "read":
             self.read(leg)
         else:
             self.apply(leg)
-        leg.shards.close(time.monotonic() - began)
+        sampling = sum(float(file.read_text()) for file in leg.shards.work.glob("*.done"))
+        leg.shards.close(time.monotonic() - began + sampling)
         self.ctx.progress.note(_line(accounts(self.ctx.run.path)[-1]))
 
     def read(self, leg: Leg) -> None:
@@ -110,9 +113,12 @@ class Chain:
         for name, f in facts.items():
             self.ctx.progress.note(_output_line(name, f))
 
-    def over(self, name: str, function: Callable[[A], T], items: Sequence[A]) -> Iterator[tuple[A, T]]:
+    def over(
+        self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
+    ) -> Iterator[tuple[A, T]]:
         """`chain.Over`."""
-        for n, found in enumerate(self.workers.map(function, items), 1):
+        results = ((item, function(item)) for item in items) if here else self.workers.map(function, items)
+        for n, found in enumerate(results, 1):
             self.ctx.progress.phase(name, n, len(items))
             yield found
             self.heed()

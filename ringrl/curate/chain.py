@@ -27,13 +27,16 @@ class Step(Protocol):
 
 
 class Over(Protocol):
-    """A function over items in all processes, results as they come, with a name for the user; see Workers.map.
+    """A function over items in all processes, results as they come, with a name for the user; see Workers.map. `here`:
+    in this process, in order, for what must not be there once per process, as a model on a GPU.
 
     Raises:
         Interrupted: the user wants to stop.
     """
 
-    def __call__(self, name: str, function: Callable[[A], T], items: Sequence[A]) -> Iterator[tuple[A, T]]: ...
+    def __call__(
+        self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
+    ) -> Iterator[tuple[A, T]]: ...
 
 
 class Prepare(Protocol):
@@ -58,6 +61,7 @@ class Leg:
 
     @property
     def done_file(self) -> Path:
+        """Written last; a teacher's has its seconds of sampling in it."""
         return self.shards.work / f"{self.teacher.name}.done" if self.teacher else self.shards.folder / "summary.json"
 
     @property

@@ -87,7 +87,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Decon
     """
     write(cfg.decontaminate, after.work)
     if cfg.decontaminate.embedding.model and load(after.work):
-        embed_shards(cfg.decontaminate.embedding, before, embedded(after.work))
+        embed_shards(cfg.decontaminate.embedding, before, embedded(after.work), over)
     return Decontaminated(after.work, cfg.decontaminate.embedding)
 
 

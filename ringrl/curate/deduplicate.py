@@ -125,14 +125,14 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.
         Comparison(index, cfg.deduplicate.threshold, cfg.verify),
     )
     if cfg.deduplicate.embedding.model:
-        meaning(found, cfg.deduplicate.embedding, work)
+        meaning(found, cfg.deduplicate.embedding, work, over)
     return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
 
 
-def meaning(found: Found, how: Embedding, work: Path) -> None:
+def meaning(found: Found, how: Embedding, work: Path, over: Over) -> None:
     """Drops what means the same as a row that stays."""
     index = found.index
-    vectors = Vectors(embed_shards(how, index.shards, work / "embeddings"))
+    vectors = Vectors(embed_shards(how, index.shards, work / "embeddings", over))
     parts = alike(vectors, found.kept, how.similarity)
     better, worse, scores = [np.concatenate(some) for some in zip(*parts, strict=True)]
     swap = found.rank[better] > found.rank[worse]

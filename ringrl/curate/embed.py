@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ringrl.curate.chain import Over
 from ringrl.curate.lsh import save
 from ringrl.curate.shards import Shards
 from ringrl.curation import Embedding
@@ -23,6 +24,7 @@ from ringrl.errors import DataError, RingError, UserError
 
 BATCH_TOKENS = 16_384  # with padding
 REQUEST = 64  # texts
+AT_ONCE = 1024  # texts between two looks at whether the user wants to stop
 BLOCK = 4096  # rows compared with as many others at a time
 MOST_TOKENS = 8192  # of a text; what is behind is not embedded
 Half = NDArray[np.float16]
@@ -36,7 +38,7 @@ def embedder(how: Embedding) -> Embed:
     return Local(how.model)
 
 
-def embed_shards(how: Embedding, shards: Shards, folder: Path) -> list[Path]:
+def embed_shards(how: Embedding, shards: Shards, folder: Path, over: Over) -> list[Path]:
     """A file per shard with the embeddings of its problems, in their order. Those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{n:06d}.npy" for n in shards.numbers]
@@ -44,7 +46,9 @@ def embed_shards(how: Embedding, shards: Shards, folder: Path) -> list[Path]:
     embed = embedder(how) if todo else None
     for n, file in todo:
         assert embed
-        save(file, embed([row["problem"] for row in shards.rows(n)]))
+        texts = [row["problem"] for row in shards.rows(n)]
+        some = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)] or [[]]
+        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, some, here=True)]))
     return files
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import write_atomic
 from ringrl.curate.chain import Leg
 from ringrl.curate.shards import Row, Shards
 from ringrl.curation import Sampled
@@ -73,7 +72,6 @@ def sample(leg: Leg, asking: Asking, model: Model, show: Callable[[int, int, Ans
             room, why = wanted - len(refused), next(iter(refused), why)
     if why and not room:
         raise UserError(f"{leg.step}: {leg.teacher.name}: no prompt leaves room for an answer, the first: {why}")
-    write_atomic(leg.done_file, "")
 
 
 def responses_of(after: Shards, teacher: str) -> Path:

@@ -9,22 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.curate.chain import Over
 from ringrl.curate.decontaminate import IN_RESPONSE, MEANING, NEAR, NGRAMS, Decontaminated, prepare
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curation import DataConfig
 from tests.curate.contaminate import CHANGES
+from tests.curate.test_deduplicate import over
 from tests.curate.test_embed import Endpoint, endpoint, served  # noqa: F401  (a fixture)
 from tests.curate.test_known import story
 
 KNOWN = [story(random.Random(n)) for n in range(30)]
-
-
-def unused(*_: object) -> object:
-    raise AssertionError("the index is built by one process")
-
-
-OVER: Over = unused  # type: ignore[assignment]
 
 
 def step(folder: Path, *known: str) -> Decontaminated:
@@ -33,8 +26,8 @@ def step(folder: Path, *known: str) -> Decontaminated:
         "run": str(folder), "sources": [{"name": "pile", "files": ["pile.jsonl"]}],
         "decontaminate": {"benchmarks": [], "files": [str(folder / "held_out.jsonl")] if known else []},
     })  # fmt: skip
-    made = prepare(cfg, Shards(folder / "before"), Shards(folder / "after"), OVER)
-    assert prepare(cfg, Shards(folder / "before"), Shards(folder / "after"), OVER) == made  # as after a kill
+    made = prepare(cfg, Shards(folder / "before"), Shards(folder / "after"), over)
+    assert prepare(cfg, Shards(folder / "before"), Shards(folder / "after"), over) == made  # as after a kill
     return pickle.loads(pickle.dumps(made))
 
 
@@ -90,7 +83,7 @@ def test_of_the_same_meaning(tmp_path: Path, endpoint: Endpoint):  # noqa: F811
             row(3, known[1])]  # fmt: skip
     before.write(0, "read", rows[:1])
     before.write(1, "read", rows[1:])
-    made = prepare(cfg, before, Shards(tmp_path / "after"), OVER)
+    made = prepare(cfg, before, Shards(tmp_path / "after"), over)
     assert list(made(0, rows[:1])) == rows[:1]
     alike, other, same = made(1, rows[1:])
     assert isinstance(alike, Dropped)

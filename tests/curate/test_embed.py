@@ -19,7 +19,7 @@ from ringrl.curation import Embedding
 from ringrl.errors import DataError, RingError, UserError
 from ringrl.parts import Server
 from tests.conftest import Inputs
-from tests.curate.test_deduplicate import row, run
+from tests.curate.test_deduplicate import over, row, run
 
 TEXTS = ["What is 2 + 2?", "How many?", "Seven cats sat on a mat, and then they all went home again.", "x", "3 * 4 = ?"]
 
@@ -55,14 +55,14 @@ def test_shards_are_embedded_once(inputs: Inputs, tmp_path: Path):
     for n in range(3):
         shards.write(n, "s", [row(n, t) for t in TEXTS[n : n + 2]])
     how = Embedding(model=inputs.model)
-    files = embed_shards(how, shards, tmp_path / "e")
+    files = embed_shards(how, shards, tmp_path / "e", over)
     vectors = Vectors(files)
     assert vectors.starts.tolist() == [0, 2, 4, 6]
     np.testing.assert_array_equal(vectors[[1, 2]], vectors[[1]].repeat(2, 0))  # the same text twice
     before = files[1].read_bytes()
     files[0].unlink()
     files[1].write_bytes(before + b" ")  # would be seen to be made again
-    assert embed_shards(how, shards, tmp_path / "e") == files
+    assert embed_shards(how, shards, tmp_path / "e", over) == files
     assert files[1].read_bytes() == before + b" "
     np.testing.assert_array_equal(Vectors(files)[[0]], vectors[[0]])
 
