@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: $(VENV)/.ready  ## virtual environment with everything (a minute or two)
+setup: $(VENV)/.ready  ## virtual environment with everything (minutes)
 
 $(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/setup.sh
 	scripts/setup.sh $(VENV)
@@ -17,10 +17,10 @@ demo: setup     ## the whole method on this CPU, into runs/demo; continues where
 	$(BIN)/ringrl run configs/tiny/run.yaml --resume
 
 test: setup     ## the tests (minutes)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup ## the tests, slow ones too
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup    ## lint, format, types
 	$(BIN)/ruff check .

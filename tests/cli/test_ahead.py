@@ -23,8 +23,8 @@ def config(inputs: Inputs, folder: Path, **more: Any) -> dict[str, Any]:
     "more",
     [
         ["rollout.engine=transformers"],
-        pytest.param(["rollout.engine=vllm", "rollout.workers=2", "trainer.ranks=2", "trainer.parallel.expert=2",
-                      "stages.0.budget.retention=2"], marks=pytest.mark.slow),
+        ["rollout.engine=vllm", "rollout.workers=2", "trainer.ranks=2", "trainer.parallel.expert=2",
+         "stages.0.budget.retention=2"],
     ],
     ids=["one process", "two workers, two ranks, carried-over rollouts"],
 )  # fmt: skip

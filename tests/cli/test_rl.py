@@ -104,7 +104,6 @@ def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], i
 @pytest.mark.parametrize(
     "parallel",
     [
-        "{expert: 2, zero: 1}",
         "{expert: 2, zero: 3, offload: parameters}",
         "{expert: 2, zero: 2, implementation: autoep}",
     ],
@@ -125,13 +124,11 @@ def test_killed_run_with_expert_parallelism_resumes_exactly(parallel: str, input
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        pytest.param(["trainer.ranks=2"], ["trainer.ranks=1"], marks=pytest.mark.slow),
-        pytest.param(["trainer.ranks=1"], ["trainer.ranks=2", "trainer.packing=false"], marks=pytest.mark.slow),
+        (["trainer.ranks=1"], ["trainer.ranks=2", "trainer.packing=false"]),
         (["trainer.ranks=2", "trainer.parallel.expert=2"], ["trainer.ranks=1", "trainer.parallel.expert=1"]),
-        pytest.param(["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}"],
-                     ["trainer.ranks=1", "trainer.parallel={expert: 1, zero: 3}"], marks=pytest.mark.slow),
-        pytest.param(["trainer.ranks=2", "trainer.parallel.zero=2"],
-                     ["trainer.ranks=1", "trainer.parallel.zero=2"], marks=pytest.mark.slow),
+        (["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}"],
+         ["trainer.ranks=1", "trainer.parallel={expert: 1, zero: 3}"]),
+        (["trainer.ranks=2", "trainer.parallel.zero=2"], ["trainer.ranks=1", "trainer.parallel.zero=2"]),
     ],
     ids=lambda x: " ".join(x),
 )  # fmt: skip

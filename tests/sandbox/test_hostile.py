@@ -20,7 +20,7 @@ from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError
 from ringrl.sandbox.kernel import FIRST_UID, LEVELS, NAMESPACED
 
 FAST = Limits(wall_s=1.5, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
-SLOW = replace(FAST, wall_s=30.0)  # on a busy machine
+SLOW = replace(FAST, wall_s=30.0, cpu_s=20)  # on a busy machine
 SECRET = "expected-output-" + "71c9"  # in this process's memory, environment and files
 HOME = Path(tempfile.gettempdir()) / f"ringrl-hostile-{os.getpid()}"
 
