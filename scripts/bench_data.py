@@ -40,7 +40,6 @@ EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: L
 NEAR = tuple(f"copy: {k}" for k in COPIES) + tuple(f"leak: {k}" for k in LEAKS)
 PARAPHRASES = Path(__file__).parents[1] / "tests" / "curate" / "paraphrases.jsonl"  # of GSM8K's test problems, by hand
 COSINES = (0.8, 0.85, 0.9, 0.95)
-SHOWN = 60  # pairs
 SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
 
@@ -139,13 +138,13 @@ def meaning(args: argparse.Namespace) -> dict[str, Any]:
     table = []
     for least in COSINES:
         some = [r for r in dropped if cosine[r["id"]] >= least]
-        table.append(
-            {"cosine": least, **share_of_paraphrases(some), "train": sum(r["source"] == "train" for r in some)}
-        )
+        train = sum(r["source"] == "train" for r in some)
+        table.append({"cosine": least, **share_of_paraphrases(some), "training rows": train})
     print(f"{seconds:.0f} s, {peak:.2f} GiB\n")
     print_table(table)
-    for row in sorted(dropped, key=lambda r: -cosine[r["id"]])[:SHOWN]:
-        print(f"  {row['reason']} ({cosine[row['id']]})\n    {row['problem'][:160]!r}\n    {row['twin_text'][:160]!r}")
+    for row in sorted(dropped, key=lambda r: -cosine[r["id"]]):
+        if row["source"] == "train" and COSINES[1] <= cosine[row["id"]] < 1:
+            print(f"  {cosine[row['id']]}\n    {row['problem'][:160]!r}\n    {row['twin_text'][:160]!r}")
     return {"table": table, "rows": dropped, "seconds": seconds, "peak_gib": peak}
 
 
