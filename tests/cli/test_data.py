@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ringrl.data.tasks import problems, teach
-from tests.conftest import children_of_tests, lines, ringrl, ringrl_until, write_yaml
+from tests.conftest import Inputs, children_of_tests, lines, ringrl, ringrl_until, write_yaml
 
 STEPS = ["cleanse", "deduplicate", "decontaminate", "distil", "annotate", "mix"]
 
@@ -131,10 +131,13 @@ def test_bad_input_is_one_line(config: Path, tmp_path: Path, override: str, said
     assert not (tmp_path / "run").exists()
 
 
-def test_one_step_alone(config: Path, tmp_path: Path) -> None:
+def test_one_step_alone(config: Path, inputs: Inputs, tmp_path: Path) -> None:
+    """The embeddings of a model that knows nothing; so nearly all problems mean the same to it."""
     run = tmp_path / "run"
-    done = ringrl("data", config, f"run={run}", "steps=[deduplicate]")
+    how = [f"deduplicate.embedding.model={inputs.model}", "deduplicate.embedding.similarity=0.5"]
+    done = ringrl("data", config, f"run={run}", "steps=[deduplicate]", *how)
     assert done.code == 0, done.text
+    assert "same meaning" in done.text
     assert len(lines(run / "data" / "deduplicate.jsonl")) + len(lines(run / "steps/1_deduplicate/dropped.jsonl")) == 200
     refused = ringrl("data", config, f"run={run}", "steps=[deduplicate]")
     assert refused.code == 2
