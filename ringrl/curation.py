@@ -119,6 +119,7 @@ class Grade(Sampled):
     [P §2.3]."""
 
     bins: int = Field(10, ge=1)  # of difficulty, of equal width in the first teacher's pass rate; 0 is the hardest
+    keep_right: bool = False  # responses that are right stay on the row: `distil` filters them without sampling again
 
 
 class Distil(Sampled):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Grade
     """Raises RingError when the verifier fails too often."""
     found = Found(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify)
     found.judge(before, over, "grade: verdicts")
-    return Grade(found, cfg.grade.bins)
+    return Grade(found, cfg.grade.bins, cfg.grade.keep_right)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Grade:
 
     found: Found
     bins: int
+    keep_right: bool = False
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         for row, said, verdicts in self.found.judged(shard, rows):
@@ -75,6 +76,8 @@ class Grade:
             errors = Counter(why for _, why in verdicts[first])
             return Dropped(row, UNVERIFIABLE, {"detail": errors.most_common(1)[0][0]})
         graded = {**row, **numbers(row, said, judged)}
+        if self.keep_right:
+            graded["responses"] = [*row.get("responses", ()), *right(said, verdicts)]
         if not any(j.right for j in judged.values()):
             return Dropped(graded, *never(row, judged))
         if judged[first].right == judged[first].total:
@@ -104,6 +107,14 @@ def numbers(row: Row, said: Said, judged: Mapping[str, Judged]) -> Row:
         out["agreement"] = {name: max(j.answers.values(), default=0) / j.total for name, j in judged.items()}
     lengths = {name: [a["length"] for a in said[name] if a["finish"] != NO_ROOM] for name in judged}
     return {**out, "lengths": {name: round(statistics.fmean(each), 1) for name, each in lengths.items()}}
+
+
+def right(said: Said, verdicts: Verdicts) -> Iterator[Row]:
+    """As responses of the row, each with its teacher."""
+    for name, each in verdicts.items():
+        for answer, (kind, _) in zip(said[name], each, strict=True):
+            if kind == "pass":
+                yield {"teacher": name, **answer}
 
 
 def never(row: Row, judged: Mapping[str, Judged]) -> tuple[str, Row]:

@@ -25,10 +25,12 @@ def said(*answers: str) -> list[dict[str, Any]]:
     return [{"text": f"\\boxed{{{a}}}" if a else "", "length": 10 + n, "finish": "stop"} for n, a in enumerate(answers)]
 
 
-def graded(row: Row = ROW, bins: int = 10, **given: tuple[list[dict[str, Any]], str]) -> Row | Dropped:
+def graded(
+    row: Row = ROW, bins: int = 10, keep_right: bool = False, **given: tuple[list[dict[str, Any]], str]
+) -> Row | Dropped:
     """Of teachers by name: answers, and a verdict on each: + right, - wrong, e error."""
     kinds = {"+": ("pass", "exact"), "-": ("fail", "wrong"), "e": ("error", "deadline passed")}
-    step = Grade(Found(Shards(Path("nowhere")), tuple(given), Verify()), bins)
+    step = Grade(Found(Shards(Path("nowhere")), tuple(given), Verify()), bins, keep_right)
     verdicts = {name: [kinds[v] for v in each] for name, (_, each) in given.items()}
     return step.grade(row, {name: answers for name, (answers, _) in given.items()}, verdicts)
 
@@ -85,6 +87,17 @@ def test_code_has_no_agreement_and_is_solved_never_when_nobody_does():
     drop = graded(code, a=(said("2", "2"), "--"))
     assert isinstance(drop, Dropped)
     assert drop.reason == "solved never"
+
+
+def test_right_responses_stay_for_distil_to_filter():
+    """With `finish`, so that a response that is right and truncated goes."""
+    given = {"a": (said("2", "3"), "+-"), "b": ([*said("2"), CUT], "e-"), "c": (said("2.0"), "+")}
+    row = graded({**ROW, "responses": [{"text": "own", "teacher": ""}]}, keep_right=True, **given)
+    assert isinstance(row, dict)
+    assert [(r["teacher"], r["text"]) for r in row["responses"]] == [
+        ("", "own"), ("a", "\\boxed{2}"), ("c", "\\boxed{2.0}")]  # fmt: skip
+    assert row["responses"][1] == {"teacher": "a", **said("2")[0]}
+    assert "responses" not in graded(**given)
 
 
 def inline(name: str, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
