@@ -118,6 +118,7 @@ class Chain:
     ) -> Iterator[tuple[A, T]]:
         """`chain.Over`."""
         results = ((item, function(item)) for item in items) if here else self.workers.map(function, items)
+        self.ctx.progress.phase(name, 0, len(items))
         for n, found in enumerate(results, 1):
             self.ctx.progress.phase(name, n, len(items))
             yield found
