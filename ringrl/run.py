@@ -178,7 +178,15 @@ def _what(tree: Any) -> Any:
         return [_what(each) for each in tree]
     if not isinstance(tree, dict):
         return tree
-    return {k: {same: (v or {}).get(same) for same in LAYOUT[k]} if k in LAYOUT else _what(v) for k, v in tree.items()}
+    return {k: _same(k, v) if k in LAYOUT else _what(v) for k, v in tree.items()}
+
+
+def _same(key: str, value: Any) -> Any:
+    """Of a section, the keys that must not change; a switch or a label that only has a section's name is what it is."""
+    if value is not None and not isinstance(value, dict) and type(value) is not int:
+        return _what(value)
+    section = value if isinstance(value, dict) else {}
+    return {k: section.get(k) for k in LAYOUT[key]}
 
 
 def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:

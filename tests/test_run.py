@@ -134,6 +134,23 @@ def test_how_teachers_are_sampled_may_change_but_not_who_they_are(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"distil": {"verify": True}}, {"distil": {"verify": False}}, r"distil\.verify was True, now False"),
+        ({"annotate": {"values": {"trainer": ["a", "b"]}}}, {"annotate": {"values": {"trainer": ["a", "c"]}}},
+         r"annotate\.values\.trainer\[1\] was 'b', now 'c'"),
+    ],
+)  # fmt: skip
+def test_what_only_has_the_name_of_such_a_section_may_not_change(
+    before: dict[str, Any], after: dict[str, Any], said: str, tmp_path: Path
+):
+    raw = {"run": str(tmp_path), "sources": [{"name": "a", "files": ["a.jsonl"]}]}
+    open_run(DataConfig.model_validate(raw | before), "", {}, resume=False)
+    with pytest.raises(DataError, match=said):
+        open_run(DataConfig.model_validate(raw | after), "", {}, resume=True)
+
+
+@pytest.mark.parametrize(
     ("last", "best", "gone"),
     [(0, 0, []), (1, 0, [2, 6, 8]), (2, 0, [2, 6]), (1, 1, [6, 8]), (2, 2, []), (9, 0, [])],
 )
