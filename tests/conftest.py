@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,14 @@ def ringrl(*args: str | Path, cwd: Path | None = None) -> Result:
     return Result(done.returncode, done.stdout)
 
 
-def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Result:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.01)
+
+
+def ringrl_until(condition: Callable[[], object], signal_number: int, *args: str | Path) -> Result:
     """Start the command line and send it a signal as soon as `condition()` holds."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ringrl", *map(str, args)],
@@ -153,11 +160,12 @@ def ringrl_until(condition: Any, signal_number: int, *args: str | Path) -> Resul
         text=True,
         start_new_session=True,
     )
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
+
+    def held() -> object:
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "the condition never held"
-        time.sleep(0.01)
+        return condition()
+
+    until(held, TIMEOUT_S)
     os.kill(process.pid, signal_number)
     text, _ = process.communicate(timeout=TIMEOUT_S)
     return Result(process.returncode if process.returncode >= 0 else 128 - process.returncode, text)

@@ -90,6 +90,7 @@ class VerifierPool:
                 future.cancel()
             if future.set_running_or_notify_cancel():
                 future.set_result(child.judge(item))
+            child.revive()  # a lost process costs the next item no time: a worker that is up takes that one
         child.stop()
 
 
@@ -116,12 +117,16 @@ class _Child:
 
     def judge(self, item: dict[str, Any]) -> Verdict:
         """One verdict, whatever happens to the process."""
-        if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
-            self.start()
+        self.revive()
         if self._problem:
             return Verdict("error", self._problem)
         answer, problem = self._exchange(item, self._deadline_s, "verifying")
         return Verdict("error", problem) if problem else Verdict(answer[0], answer[1], tuple(answer[2]))
+
+    def revive(self) -> None:
+        """Brings a process that is gone up again, unless that failed too often."""
+        if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
+            self.start()
 
     def stop(self) -> None:
         """Ends the process, everything it started, and its temporary directory."""

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 LEVELS = ("user-namespaces", "namespaces", "uid", "process")
 NAMESPACED = LEVELS[:2]
-NOBODY = 65534
 FIRST_UID, UIDS = 60_001, 4_000  # each host that is root takes one of them for its programs
 TMP_BYTES, TMP_FILES = 64 << 20, 4096  # of a program's own /tmp
 STACK_BYTES = 64 << 20
@@ -96,28 +95,28 @@ def enter(level: str, root: str, readable: Sequence[str]) -> Place:
         raise OSError("needs root")
     if level == "process":
         return Place(level, me, os.path.join(root, "cwd"))
+    uid = _free_uid() if me == 0 else me  # while we are in the network where other hosts see that it is taken
     if level == "uid":
-        uid = _free_uid()
         _must_read(uid, os.__file__)
         os.chmod(root, 0o711)
         return Place(level, uid, os.path.join(root, "cwd"))
     if me == 0:  # bound while we may still read everything
         _call("unshare", _NEWNS)
-        _build_root(root, readable)
+        _build_root(root, readable, uid)
     rest = _NEWPID | _NEWIPC | _NEWUTS | _NEWNET
     if level == "namespaces":
         _call("unshare", rest)
-        return Place(level, _free_uid(), "/tmp")
+        return Place(level, uid, "/tmp")
     if me == 0:
-        become(NOBODY)
+        become(uid)
         set_dumpable(True)  # else /proc/self belongs to root
-    uid, gid = os.getuid(), os.getgid()
+    gid = os.getgid()
     _call("unshare", _NEWUSER | _NEWNS | rest)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     if me != 0:
-        _build_root(root, readable)
+        _build_root(root, readable, uid)
     return Place(level, uid, "/tmp")
 
 
@@ -142,7 +141,7 @@ def renew_tmp(first: bool) -> None:
         _call("unshare", _NEWIPC)
 
 
-def _build_root(root: str, readable: Sequence[str]) -> None:
+def _build_root(root: str, readable: Sequence[str], uid: int) -> None:
     """A file tree of `readable` and a few devices, all read-only, becomes this mount namespace's root."""
     _mount("none", "/", flags=_REC | _PRIVATE)
     _mount("tmpfs", root, "tmpfs", _NOSUID, "size=1m,mode=755")
@@ -155,7 +154,7 @@ def _build_root(root: str, readable: Sequence[str]) -> None:
         _bind(f"/dev/{name}", root, 0)
     _mount("/proc", f"{root}/proc", flags=_BIND | _REC)  # the kernel grants a new one only where one is seen
     with open(f"{root}/etc/passwd", "w") as file:
-        file.write(f"nobody:x:{NOBODY}:{NOBODY}::/tmp:/bin/false\n")
+        file.write(f"nobody:x:{uid}:{uid}::/tmp:/bin/false\n")
     for path in readable:
         if os.path.lexists(path) and not os.path.lexists(root + path):
             _bind(path, root, _RDONLY | _NOSUID | _NODEV)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from ringrl.rewards.code import verify_code
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError
 from ringrl.sandbox.kernel import FIRST_UID, LEVELS, NAMESPACED
+from tests.conftest import until
 
 FAST = Limits(wall_s=1.5, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
 SLOW = replace(FAST, wall_s=30.0, cpu_s=20)  # on a busy machine
@@ -271,13 +271,28 @@ with open('/proc/self/mem', 'rb') as memory:
 
 def test_nothing_outlives_the_host(sandbox: Sandbox):
     before = {p.pid for p in psutil.Process().children(recursive=True)}
+
+    def new() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+
     with Sandbox(sandbox.level) as other:
         other.begin(Job("script", "import os, time\nos.fork() or os.setsid()\ntime.sleep(60)"), Limits())
-        end = time.monotonic() + 20
-        while len(ours := [p for p in psutil.Process().children(recursive=True) if p.pid not in before]) < 3:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: len(new()) >= 3)
+        ours = new()
     assert psutil.wait_procs(ours, timeout=10)[1] == []
+
+
+def test_hosts_do_not_share_their_limit_of_processes(sandbox: Sandbox):
+    """Verifiers judge at the same time: one response's processes are not taken from another's."""
+    if sandbox.level == "process":
+        pytest.skip("processes are counted per user, and these are the user's")
+    many = "import os, time\nfor _ in range(50): os.fork() or time.sleep(60)\n"
+    before = len(psutil.Process().children(recursive=True))
+    with Sandbox(sandbox.level) as other:
+        other.begin(Job("script", many + "time.sleep(60)"), SLOW)
+        until(lambda: len(psutil.Process().children(recursive=True)) > before + 50)
+        seen = sandbox.run(Job("script", many + "print('all')"), SLOW)
+    assert (seen.outcome, seen.stdout) == ("ok", "all\n"), seen
 
 
 # ---- the verdict -------------------------------------------------------------------------------------------
