@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import psutil
 import pytest
 
@@ -214,11 +212,10 @@ def test_unusable_tests_are_our_error():
 
 
 def test_the_total_time_is_bounded():
-    started = time.monotonic()
     text = "```python\nimport time\ntime.sleep(0.4)\nprint(input())\n```"
-    verdict = verify_code(text, {"tests": [{"input": "1", "output": "1"}] * 500}, total_s=1.0)
+    verdict = verify_code(text, {"tests": [{"input": "1", "output": "1"}] * 50}, total_s=1.0)
     assert verdict.reason == "timeout"
-    assert time.monotonic() - started < 100  # of 200
+    assert verdict.tests.count("ok") <= 2
 
 
 @pytest.mark.parametrize(
