@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,10 @@ def ringrl(*args: str | Path, cwd: Path | None = None) -> Result:
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with suppress(FileNotFoundError):  # a file that was renamed while it was looked at
+            if condition():
+                return
         assert time.monotonic() < end, "the condition never held"
         time.sleep(0.01)
 
