@@ -132,6 +132,8 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
     """
     path = Path(cfg.run)  # type: ignore[attr-defined]
     run = Run(path)
+    for part in path.glob(".config.yaml.*.part"):  # of a process that was killed as it wrote
+        part.unlink(missing_ok=True)
     if (path / "config.yaml").is_file():
         if not resume:
             raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")

@@ -62,6 +62,15 @@ def test_an_existing_run_is_refused_without_resume_and_left_alone(tmp_path: Path
     assert files(run.path) == before
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_killed_while_its_first_file_was_written_begins_again(resume: bool, tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    Path(cfg.run).mkdir(parents=True)
+    (Path(cfg.run) / ".config.yaml.4711.part").write_text("run: ")
+    opened(cfg, data, resume)
+    assert set(files(Path(cfg.run))) == {"config.yaml", "lineage.json"}
+
+
 def test_a_folder_of_something_else_is_refused_with_and_without_resume(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     Path(cfg.run).mkdir(parents=True)
