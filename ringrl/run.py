@@ -132,17 +132,17 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
     """
     path = Path(cfg.run)  # type: ignore[attr-defined]
     run = Run(path)
-    for part in path.glob(".config.yaml.*.part"):  # of a process that was killed as it wrote
-        part.unlink(missing_ok=True)
     if (path / "config.yaml").is_file():
         if not resume:
             raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")
         _take_over(cfg, path / "config.yaml")
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and not all(p.match(".config.yaml.*.part") for p in path.iterdir()):
         raise DataError(f"{path}: exists and is not a run directory; choose another `run`")
     else:
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(path / "config.yaml", dump(cfg))
+    for part in (*path.glob(".*.part"), *path.glob("*/.*.part")):  # of a process that was killed as it wrote
+        part.unlink()
     (path / "logs").mkdir(exist_ok=True)
     if not (path / "lineage.json").is_file():  # also after being killed right behind the configuration
         versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}

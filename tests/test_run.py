@@ -71,6 +71,17 @@ def test_a_run_killed_while_its_first_file_was_written_begins_again(resume: bool
     assert set(files(Path(cfg.run))) == {"config.yaml", "lineage.json"}
 
 
+def test_what_a_killed_process_was_writing_is_gone_on_resume(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = opened(cfg, data)
+    before = files(run.path)
+    (run.path / "rollouts").mkdir()
+    for name in (".lineage.json.4711.part", "rollouts/.step_000001.jsonl.4711.part"):
+        (run.path / name).write_text("{")
+    opened(cfg, data, True)
+    assert files(run.path) == before
+
+
 def test_a_folder_of_something_else_is_refused_with_and_without_resume(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     Path(cfg.run).mkdir(parents=True)
