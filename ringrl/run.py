@@ -141,8 +141,8 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
     else:
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(path / "config.yaml", dump(cfg))
-    for part in (*path.glob(".*.part"), *path.glob("*/.*.part")):  # of a process that was killed as it wrote
-        part.unlink()
+    for half in (*path.glob(".*.part"), *path.glob("*/.*.part"), *path.glob("*/.*.old")):  # killed as it wrote, removed
+        shutil.rmtree(half) if half.is_dir() else half.unlink()
     (path / "logs").mkdir(exist_ok=True)
     if not (path / "lineage.json").is_file():  # also after being killed right behind the configuration
         versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}

@@ -144,6 +144,7 @@ def ringrl(*args: str | Path, cwd: Path | None = None) -> Result:
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Waits for `condition()` to hold."""
     end = time.monotonic() + seconds
     while True:
         with suppress(FileNotFoundError):  # a file that was renamed while it was looked at

@@ -78,6 +78,9 @@ def test_what_a_killed_process_was_writing_is_gone_on_resume(tmp_path: Path, dat
     (run.path / "rollouts").mkdir()
     for name in (".lineage.json.4711.part", "rollouts/.step_000001.jsonl.4711.part"):
         (run.path / name).write_text("{")
+    for name in ("checkpoints/.step_000002.part", "checkpoints/.step_000001.old"):
+        (run.path / name / "trainer").mkdir(parents=True)
+        (run.path / name / "model.safetensors").write_text("{")
     opened(cfg, data, True)
     assert files(run.path) == before
 

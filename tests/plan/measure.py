@@ -39,7 +39,7 @@ def main(spec: dict[str, Any]) -> None:
         update(policy, cfg.loss, before, 1e-5, 0.0)
 
     found = tensors(policy, one)
-    found |= peaks(events(one, spec["bucket"]), spec["bucket"])
+    found |= peaks(record(one, spec["bucket"]), spec["bucket"])
     folder = Path(spec["folder"]) / "step_000001"
     policy.save(folder, {})
     policy.settle()
@@ -95,7 +95,7 @@ def storages(found: list[Any]) -> dict[int, int]:
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
 
 
-def events(one_update: Any, bucket: int) -> list[int]:
+def record(one_update: Any, bucket: int) -> list[int]:
     """Bytes that an update takes and gives back (negative), in order.
 
     The profiler loses an event now and then, often on a busy machine: what seems to be kept tells, and another

@@ -69,7 +69,7 @@ def test_killed_processes_cost_one_item_and_come_back(pool):
     """One at work, one idle; on a busy machine either may still be starting after what the last test did to it."""
     until(lambda: len(workers(pool)) == 2)
     future = pool.submit(*HANGS)
-    until(future.running)
+    until(lambda: future.running() and any(p.status() == psutil.STATUS_RUNNING for p in workers(pool)))
     for process in (killed := workers(pool)):
         process.kill()
     verdict = future.result(timeout=20)
