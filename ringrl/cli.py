@@ -36,10 +36,10 @@ def _command(name: str, help_text: str) -> Callable[..., None]:
     @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
     @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
     def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-        from ringrl.config import PipelineConfig
-        from ringrl.knobs import load
+        from ringrl.config.commands import PipelineConfig
+        from ringrl.config.load import load
+        from ringrl.launch.start import CONFIGS
         from ringrl.plan.dry_run import describe
-        from ringrl.start import CONFIGS
 
         cfg = load(PipelineConfig if name == "run" else CONFIGS[name], config, overrides)
         if dry_run:
@@ -56,16 +56,16 @@ def _run(name: str, cfg: object, resume: bool) -> int:
 
         return run_pipeline(cfg, resume)  # type: ignore[arg-type]
     if name == "data":
-        from ringrl.start import start_data
+        from ringrl.launch.start import start_data
 
         return start_data(cfg, resume)  # type: ignore[arg-type]
-    from ringrl.machine import started_by_others
+    from ringrl.launch.machine import started_by_others
 
     if rank := started_by_others():
-        from ringrl.commands.outside import start_rank
+        from ringrl.launch.torchrun import start_rank
 
         return start_rank(name, cfg, resume, *rank)  # type: ignore[arg-type]
-    from ringrl.start import start
+    from ringrl.launch.start import start
 
     return start(name, cfg, resume)  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def evaluate(
     from ringrl.plan.dry_run import describe
 
     if compare or rescore:
-        from ringrl.commands.again import rejudge, tell_difference
+        from ringrl.commands.eval_tools import rejudge, tell_difference
 
         sys.exit(tell_difference(*compare) if compare else rejudge(str(rescore)))
     if config and "=" in config:
@@ -112,7 +112,7 @@ def evaluate(
         raise click.UsageError("give either CONFIG or --model (with --bench)")
     cfg = _eval_config(config, overrides, {**flags, "bench": show or flags["bench"]})
     if show or train:
-        from ringrl.commands.again import check_contamination, show_benchmark
+        from ringrl.commands.eval_tools import check_contamination, show_benchmark
 
         sys.exit(check_contamination(cfg, train) if train else show_benchmark(cfg))
     if dry_run:
@@ -123,8 +123,8 @@ def evaluate(
 
 def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """From the file, or from the flags alone."""
-    from ringrl.config import EvalConfig
-    from ringrl.knobs import load, resolve
+    from ringrl.config.commands import EvalConfig
+    from ringrl.config.load import load, resolve
 
     if config:
         return load(EvalConfig, config, overrides)
@@ -151,16 +151,16 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, port: in
     this worker's host:port or, on a shared file system, its address file; `rollout.key_file` is the same on both sides.
     """
     from ringrl.commands.worker import serve_worker
-    from ringrl.config import RLConfig
-    from ringrl.knobs import load
-    from ringrl.launch import Sampler
-    from ringrl.machine import read_key
-    from ringrl.start import check_model_folder, needs
+    from ringrl.config.commands import RLConfig
+    from ringrl.config.load import load
+    from ringrl.launch.crew import WorkerSpec
+    from ringrl.launch.machine import read_key
+    from ringrl.launch.start import check_model_folder, needs
 
     need = needs(load(RLConfig, config, overrides))
     check_model_folder(need.model)
     assert need.rollout
-    sampler = Sampler(need.model, need.rollout, need.max_total_tokens, need.routes)
+    sampler = WorkerSpec(need.model, need.rollout, need.max_total_tokens, need.routes)
     sys.exit(serve_worker(sampler, read_key(need.rollout.key_file), port, address_file.absolute()))
 
 
@@ -189,7 +189,7 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 
     Of the model only its config.json is read. Every number says whether it is a formula, a datasheet's or assumed.
     """
-    from ringrl.config import load_any
+    from ringrl.config.commands import load_any
     from ringrl.plan import report
     from ringrl.plan.hardware import find_gpu
     from ringrl.plan.timing import Assumed

@@ -22,9 +22,9 @@ from typing import Any, TextIO
 import yaml
 
 import ringrl
-from ringrl.children import write_atomic
+from ringrl.config.load import Knobs, dump
 from ringrl.errors import DataError
-from ringrl.knobs import Knobs, dump
+from ringrl.processes import write_atomic
 
 # sections that may change on resuming -> but not these keys
 LAYOUT = {"trainer": ("dtype",), "rollout": ("dtype",), "server": (), "verify": (), "workers": ()}

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import math_verify
 
+from ringrl.config.sections import Source
 from ringrl.data.source import read_problems
-from ringrl.parts import Source
 from ringrl.rewards.answers import Verdict, load_math_verify, verify_math
 from ringrl.rewards.plain import clean, read, split_unit
 from tests.rewards.answer_pairs import MATH, RESPONSES, Pair

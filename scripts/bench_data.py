@@ -32,7 +32,7 @@ from typing import Any
 import yaml
 from plant import COPIES, LEAKS, plant
 
-from ringrl.children import descendants
+from ringrl.processes import descendants
 
 Row = dict[str, Any]
 EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: LaTeX retyped",

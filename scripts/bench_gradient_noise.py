@@ -32,16 +32,16 @@ import torch
 from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_budget, num_tokens, shuffled
 from ringrl.algo.loss import divisor, log_ratio, surrogate, token_weights
-from ringrl.algo.pack import pack, strand
+from ringrl.algo.pack import pack, sequence_of
+from ringrl.config.loss import Loss
+from ringrl.config.sections import Prompting, Source
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
-from ringrl.dials import Loss
-from ringrl.evals.score import sample_all
-from ringrl.parts import Prompting, Source
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling, fresh
 from ringrl.rollout.local import LocalEngine
+from ringrl.rollout.score import sample_all
 from ringrl.types import Completion, Group, Sample, ScoredGroup
 
 METHODS = ("grpo", "dapo", "c3po", "c3po shuffled")  # C3PO filled prompt by prompt, and in random order
@@ -108,7 +108,7 @@ def chosen_by(method: str, groups: list[ScoredGroup], count: int, phi: int, seed
 def gradient_norm(policy: PolicyModule, samples: list[Sample], loss: Loss, phi: int) -> float:
     weights = token_weights(samples, loss.weight, divisor(loss.denominator, samples, phi, 0))
     policy.zero_grad()
-    for mb in pack([strand(s, w) for s, w in zip(samples, weights, strict=True)], 1, 8192)[0]:
+    for mb in pack([sequence_of(s, w) for s, w in zip(samples, weights, strict=True)], 1, 8192)[0]:
         stats = policy(mb)
         old, segments = stats.logprobs.detach(), mb.segments[mb.trained]
         log_rho = log_ratio(stats.logprobs, old, segments, loss.ratio)

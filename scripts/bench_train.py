@@ -30,12 +30,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import free_port
-from ringrl.config import PipelineConfig, RLConfig, load_any
+from ringrl.config.commands import PipelineConfig, RLConfig, load_any
+from ringrl.config.load import dump, resolve
 from ringrl.errors import ConfigError
-from ringrl.knobs import dump, resolve
-from ringrl.machine import rank_env, shares
+from ringrl.launch.machine import rank_env, shares
 from ringrl.plan.shape import Cost, read_shape
+from ringrl.processes import free_port
 
 STAGE = {"name": "bench", "data": [{"files": ["none.jsonl"]}], "steps": 1, "budget": {"phi": 16384, "scope": "rank"}}
 RANK = Path(__file__).with_name("bench_train_rank.py")

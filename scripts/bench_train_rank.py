@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import die_with_parent
-from ringrl.config import RLConfig
-from ringrl.knobs import load
+from ringrl.config.commands import RLConfig
+from ringrl.config.load import load
+from ringrl.processes import die_with_parent
 
 DEADLINE_S = 1800.0  # for a collective
 OPERATORS = 8  # named by a profile
@@ -36,8 +36,8 @@ def main(spec: dict[str, Any]) -> None:
     tokenizer: Any = None  # for saving only
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, ranks, cfg.loss.freeze_router)
     lengths = response_lengths(spec["tokens"], spec["median"], spec["sigma"], spec["cap"], cfg.seed)
-    strands = sequences(lengths, spec["prompt"], policy.module.config.vocab_size, ranks)
-    rows = pack(strands, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
+    sequences = random_sequences(lengths, spec["prompt"], policy.module.config.vocab_size, ranks)
+    rows = pack(sequences, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
     before = score_rows(policy, cfg.loss, None, rows)
 
     def one_update() -> None:
@@ -88,13 +88,15 @@ def response_lengths(total: int, median: float, sigma: float, cap: int, seed: in
     return lengths
 
 
-def sequences(lengths: list[int], prompt: int, vocab: int, ranks: Any) -> list[Any]:
-    """Random tokens and advantages: for every response length a strand, its prompt untrained."""
-    from ringrl.algo.pack import Strand
+def random_sequences(lengths: list[int], prompt: int, vocab: int, ranks: Any) -> list[Any]:
+    """Random tokens and advantages: for every response length a sequence_of, its prompt untrained."""
+    from ringrl.algo.pack import TokenSequence
 
     rng, weight = random.Random(ranks.rank), 1 / (sum(lengths) * ranks.size)
     trained = [(False,) * prompt + (True,) * n for n in lengths]
-    return [Strand(tuple(rng.choices(range(vocab), k=len(t))), t, weight, rng.choice((-1.0, 1.0))) for t in trained]
+    return [
+        TokenSequence(tuple(rng.choices(range(vocab), k=len(t))), t, weight, rng.choice((-1.0, 1.0))) for t in trained
+    ]
 
 
 def ceiling(device: Any, dtype: Any, timed: Callable[[Callable[[], Any]], float]) -> float:

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ringrl.config import EvalConfig
+from ringrl.config.commands import EvalConfig
 from ringrl.evals.benchmarks import read_benchmark
 from ringrl.rewards.code import verify_code
 from ringrl.rewards.livecodebench import unpacked

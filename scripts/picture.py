@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ringrl.report import write_picture
+from ringrl.report.runs import write_picture
 
 run, out = map(Path, sys.argv[1:])
 out.parent.mkdir(exist_ok=True)

@@ -191,7 +191,7 @@ def meddle(folder: Path, where: str, code: str) -> Iterator[None]:
 
 
 VERIFIERS = "ringrl.rewards"  # the command of a verifier process names it
-RANKS = "ringrl.commands"  # and that of a rank
+RANKS = "ringrl.launch.rank"  # and that of a rank
 WORKERS = "ringrl.rollout.vllm_worker"  # and that of a vLLM worker
 UNEVEN = """
     import ringrl.rewards.worker as worker

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config import RLConfig, SFTConfig
-from ringrl.curation import DataConfig
+from ringrl.config.commands import RLConfig, SFTConfig
+from ringrl.config.data import DataConfig
+from ringrl.config.load import dump, resolve
+from ringrl.config.sections import Source
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
-from ringrl.knobs import dump, resolve
-from ringrl.parts import Source
 from ringrl.run import Progress, Run, forgettable, open_run
 
 

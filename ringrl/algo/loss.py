@@ -2,7 +2,7 @@
 
     L = Σ_t w_t [ c_t · surrogate_t(A, ρ) + β KL_t ]  - α Σ_t w_t H_t  + router terms
 
-Five dials tell the methods apart; each named method is a setting of them (`ringrl.dials.PRESETS`):
+Five dials tell the methods apart; each named method is a setting of them (`ringrl.config.loss.PRESETS`):
 
     advantage     algo.advantage
     ratio  ρ_t    token            π_θ(y_t) / π_old(y_t)                                       Eq. 1

@@ -17,7 +17,7 @@ from ringrl.types import MicroBatch, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Strand:
+class TokenSequence:
     """One sequence on its way into a row."""
 
     token_ids: tuple[int, ...]  # [N]
@@ -28,14 +28,14 @@ class Strand:
     routes: np.ndarray | None = None  # [>= N - 1, layers, top_k] experts that the engine's forward pass took
 
 
-EMPTY = Strand((0, 0), (False, False), 0.0)  # one untrained token, so that every rank can run a row
+EMPTY = TokenSequence((0, 0), (False, False), 0.0)  # one untrained token, so that every rank can run a row
 
 
-def strand(sample: Sample, weight: float) -> Strand:
+def sequence_of(sample: Sample, weight: float) -> TokenSequence:
     """The prompt and the trained leading part of a response; what the budget cut is not even computed."""
     n = sample.num_trained
     prompt, response = sample.prompt.token_ids, sample.completion.token_ids[:n]
-    return Strand(
+    return TokenSequence(
         prompt + response,
         (False,) * len(prompt) + (True,) * n,
         weight,
@@ -45,26 +45,28 @@ def strand(sample: Sample, weight: float) -> Strand:
     )
 
 
-def pack(strands: Sequence[Strand], ranks: int, max_tokens: int, packed: bool = True) -> list[list[MicroBatch]]:
+def pack(
+    sequences: Sequence[TokenSequence], ranks: int, max_tokens: int, packed: bool = True
+) -> list[list[MicroBatch]]:
     """Spread sequences over rows of at most `max_tokens`, the same number of rows for every rank.
 
     Returns:
         [ranks][rows] microbatches.
     """
-    bins = _bins_packed(strands, ranks, max_tokens) if packed else _bins_padded(strands, ranks, max_tokens)
+    bins = _bins_packed(sequences, ranks, max_tokens) if packed else _bins_padded(sequences, ranks, max_tokens)
     assert len(bins) % ranks == 0, (len(bins), ranks)
     make = _packed_row if packed else _padded_rows
     return [[make(b) for b in bins[r::ranks]] for r in range(ranks)]
 
 
-def _bins_packed(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list[list[Strand]]:
+def _bins_packed(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int) -> list[list[TokenSequence]]:
     """Longest first into the emptiest row; more rows until the fullest fits."""
-    order = sorted(strands, key=lambda s: len(s.token_ids), reverse=True)
+    order = sorted(sequences, key=lambda s: len(s.token_ids), reverse=True)
     total = sum(len(s.token_ids) for s in order)
     count = max(ranks, -(-total // max(max_tokens, 1)))
     while True:
         count += -count % ranks
-        bins: list[list[Strand]] = [[] for _ in range(count)]
+        bins: list[list[TokenSequence]] = [[] for _ in range(count)]
         loads = [0] * count
         for s in order:
             i = loads.index(min(loads))
@@ -75,10 +77,10 @@ def _bins_packed(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list
         count += 1
 
 
-def _bins_padded(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list[list[Strand]]:
+def _bins_padded(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int) -> list[list[TokenSequence]]:
     """Sorted by length, cut where rows x longest would exceed `max_tokens`."""
-    bins: list[list[Strand]] = []
-    for s in sorted(strands, key=lambda s: len(s.token_ids), reverse=True):
+    bins: list[list[TokenSequence]] = []
+    for s in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
         if not bins or (len(bins[-1]) + 1) * len(bins[-1][0].token_ids) > max_tokens:
             bins.append([])
         bins[-1].append(s)
@@ -90,18 +92,18 @@ def _bins_padded(strands: Sequence[Strand], ranks: int, max_tokens: int) -> list
     return bins
 
 
-def _packed_row(strands: Sequence[Strand]) -> MicroBatch:
+def _packed_row(sequences: Sequence[TokenSequence]) -> MicroBatch:
     """All sequences in one row [1, N]; an empty row holds one untrained token, so that every rank can run it."""
-    columns = [_columns(s, i) for i, s in enumerate(strands or [EMPTY])]
+    columns = [_columns(s, i) for i, s in enumerate(sequences or [EMPTY])]
     ends = torch.tensor([0] + [len(c[0]) for c in columns]).cumsum(0).to(torch.int32)
     flat = [torch.cat([c[k] for c in columns])[None] for k in range(len(columns[0]))]
     inputs, targets, positions, *others = flat
     return MicroBatch(inputs, targets, positions, ends, *others)
 
 
-def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
+def _padded_rows(sequences: Sequence[TokenSequence]) -> MicroBatch:
     """One sequence a row [B, L], padded on the right."""
-    columns = [_columns(s, i) for i, s in enumerate(strands or [EMPTY])]
+    columns = [_columns(s, i) for i, s in enumerate(sequences or [EMPTY])]
     stacked = [
         torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True) for k in range(len(columns[0]))
     ]
@@ -109,7 +111,7 @@ def _padded_rows(strands: Sequence[Strand]) -> MicroBatch:
     return MicroBatch(inputs, targets, positions, torch.empty(0, dtype=torch.int32), *others)
 
 
-def _columns(s: Strand, index: int) -> tuple[torch.Tensor, ...]:
+def _columns(s: TokenSequence, index: int) -> tuple[torch.Tensor, ...]:
     """inputs, targets, positions, weights, trained, segments, advantages, sampler_logprobs, each [N - 1]; routes."""
     ids = torch.tensor(s.token_ids)
     trained = torch.tensor(s.trained)[1:]
@@ -129,7 +131,7 @@ def _columns(s: Strand, index: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-def _routes(s: Strand) -> torch.Tensor:
+def _routes(s: TokenSequence) -> torch.Tensor:
     """[N - 1, layers, top_k] int16; -1 where the engine told nothing; [N - 1, 0, 0] when it was not asked."""
     n = len(s.token_ids) - 1
     if s.routes is None:

@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ringrl.accounts import Account, accounts
-from ringrl.children import write_atomic
-from ringrl.commands.context import Context
+from ringrl.config.data import DataConfig, Teacher
+from ringrl.config.load import load
 from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil, grade, mix, outputs, read, sample
-from ringrl.curate.chain import Interrupted, Leg, Prepare, Step, sampled, unfinished
+from ringrl.curate.chain import Interrupted, Phase, PrepareStep, ShardStep, sampled, unfinished
 from ringrl.curate.workers import Workers
-from ringrl.curation import DataConfig, Teacher
-from ringrl.evals.respond import Answer
-from ringrl.knobs import load
+from ringrl.launch.rank import Context
+from ringrl.processes import write_atomic
+from ringrl.report.step_counts import Account, accounts
+from ringrl.rollout.respond import Answer
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-STEPS: dict[str, Prepare] = {
+STEPS: dict[str, PrepareStep] = {
     "cleanse": cleanse.prepare,
     "deduplicate": deduplicate.prepare,
     "decontaminate": decontaminate.prepare,
@@ -34,17 +34,17 @@ STEPS: dict[str, Prepare] = {
 
 
 def main(ctx: Context) -> int:
-    """Work off the legs that are not done, up to the first that wants other workers for its model; the last writes the
-    outputs."""
+    """Works through the phases that are not done, up to the first that needs other workers for its model; after the
+    last one the outputs are written."""
     cfg = load(DataConfig, ctx.run.path / "config.yaml")
     todo = unfinished(cfg)
     with Workers(cfg.processes) as workers:
         chain = Chain(ctx, cfg, workers)
         try:
-            for leg in todo:
-                if leg.engine != todo[0].engine:
+            for phase in todo:
+                if phase.engine != todo[0].engine:
                     break
-                chain.work(leg)
+                chain.work(phase)
             if not unfinished(cfg):
                 chain.write()
         except Interrupted:
@@ -53,49 +53,51 @@ def main(ctx: Context) -> int:
 
 
 class Chain:
-    """Works off legs, and tells the user."""
+    """Works off phases, and tells the user."""
 
     def __init__(self, ctx: Context, cfg: DataConfig, workers: Workers) -> None:
         self.ctx, self.cfg, self.workers = ctx, cfg, workers
 
-    def work(self, leg: Leg) -> None:
+    def work(self, phase: Phase) -> None:
         began = time.monotonic()
-        if leg.teacher:
-            self.sample(leg, leg.teacher)
-            write_atomic(leg.done_file, f"{time.monotonic() - began:.1f}")
+        if phase.teacher:
+            self.sample(phase, phase.teacher)
+            write_atomic(phase.done_file, f"{time.monotonic() - began:.1f}")
             return
-        if leg.step == "read":
-            self.read(leg)
+        if phase.step == "read":
+            self.read(phase)
         else:
-            self.apply(leg)
-        sampling = sum(float(file.read_text()) for file in leg.shards.work.glob("*.done"))
-        leg.shards.close(time.monotonic() - began + sampling)
+            self.apply(phase)
+        sampling = sum(float(file.read_text()) for file in phase.shards.work.glob("*.done"))
+        phase.shards.close(time.monotonic() - began + sampling)
         self.ctx.progress.note(_line(accounts(self.ctx.run.path)[-1]))
 
-    def read(self, leg: Leg) -> None:
+    def read(self, phase: Phase) -> None:
         """In this process: parsing is no work, and only one can say which row is the n-th."""
         for shard, results in read.shards(self.cfg.sources, self.cfg.shard_rows):
-            if not leg.shards.done(shard):
-                leg.shards.write(shard, "read", results)
+            if not phase.shards.done(shard):
+                phase.shards.write(shard, "read", results)
             self.ctx.progress.phase("read", shard + 1, shard + 2)
             self.heed()
 
-    def sample(self, leg: Leg, teacher: Teacher) -> None:
+    def sample(self, phase: Phase, teacher: Teacher) -> None:
         from ringrl.commands.eval import open_model  # with transformers: for this process alone
 
-        how = sampled(self.cfg, leg.step)
+        how = sampled(self.cfg, phase.step)
         sampling = (how.temperature, how.top_p, how.max_total_tokens, self.cfg.seed)
         model, _ = open_model(self.ctx, teacher.model, teacher.rollout, teacher.server, how.prompting, sampling)
-        self.ctx.progress.note(f"{leg.step}: {teacher.name}, {model.name}")
-        asking = annotate.questions(leg, self.cfg.annotate) if leg.step == "annotate" else sample.solutions(leg, how)
+        self.ctx.progress.note(f"{phase.step}: {teacher.name}, {model.name}")
+        asking = (
+            annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, how)
+        )
         with contextlib.closing(model):
-            sample.sample(leg, asking, model, Meter(self))
+            sample.sample(phase, asking, model, SamplingProgress(self))
 
-    def apply(self, leg: Leg) -> None:
-        assert leg.before
-        step = STEPS[leg.step](self.cfg, leg.before, leg.shards, self.over)
-        todo = [n for n in leg.before.numbers if not leg.shards.done(n)]
-        for _ in self.over(leg.step, functools.partial(apply, leg, step), todo):
+    def apply(self, phase: Phase) -> None:
+        assert phase.before
+        step = STEPS[phase.step](self.cfg, phase.before, phase.shards, self.over)
+        todo = [n for n in phase.before.numbers if not phase.shards.done(n)]
+        for _ in self.over(phase.step, functools.partial(apply, phase, step), todo):
             pass
 
     def write(self) -> None:
@@ -116,7 +118,7 @@ class Chain:
     def over(
         self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
     ) -> Iterator[tuple[A, T]]:
-        """`chain.Over`."""
+        """`chain.MapShards`."""
         results = ((item, function(item)) for item in items) if here else self.workers.map(function, items)
         self.ctx.progress.phase(name, 0, len(items))
         for n, found in enumerate(results, 1):
@@ -129,7 +131,7 @@ class Chain:
             raise Interrupted
 
 
-class Meter:
+class SamplingProgress:
     """Tells the user how far the sampling is, and how fast; heeds an interrupt."""
 
     def __init__(self, chain: Chain) -> None:
@@ -146,10 +148,10 @@ class Meter:
         self.chain.heed()
 
 
-def apply(leg: Leg, step: Step, shard: int) -> None:
+def apply(phase: Phase, step: ShardStep, shard: int) -> None:
     """One shard of a step, in whichever process."""
-    assert leg.before
-    leg.shards.write(shard, leg.step, step(shard, leg.before.rows(shard)))
+    assert phase.before
+    phase.shards.write(shard, phase.step, step(shard, phase.before.rows(shard)))
 
 
 def _line(step: Account) -> str:

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 
-from ringrl.machine import gpus
+from ringrl.launch.machine import gpus
 from ringrl.sandbox.box import Execution, Isolation, Job, Limits, Sandbox, SandboxError, isolation
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.local import LANGUAGES, Local

@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from ringrl.commands.context import Context
-from ringrl.config import EvalConfig
+from ringrl.config.commands import EvalConfig
+from ringrl.config.load import load
+from ringrl.config.sections import Prompting, Rollout, Server
 from ringrl.data.chat import load_tokenizer, template_hash
 from ringrl.data.source import reference_of
 from ringrl.errors import DataError, RingError
 from ringrl.evals.client import secret
 from ringrl.evals.metrics import error_trouble
-from ringrl.evals.respond import NO_ROOM, Ask, EngineModel, Model
 from ringrl.evals.results import (
     Responses,
     Task,
@@ -25,9 +25,9 @@ from ringrl.evals.results import (
     write_results,
 )
 from ringrl.evals.server import ServedModel
-from ringrl.knobs import load
-from ringrl.parts import Prompting, Rollout, Server
+from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict, VerifierPool
+from ringrl.rollout.respond import NO_ROOM, Ask, EngineModel, Model
 
 
 def main(ctx: Context) -> int:

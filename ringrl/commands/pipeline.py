@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ringrl.config import PipelineConfig, RLConfig
-from ringrl.curation import DataConfig
+from ringrl.config.commands import PipelineConfig, RLConfig
+from ringrl.config.data import DataConfig
+from ringrl.launch.start import AnyConfig, is_finished, start, start_data
 from ringrl.run import Run, open_run
-from ringrl.start import AnyConfig, is_finished, start, start_data
 
 Models = list[tuple[str, str]]  # (stage, model folder)
 
@@ -50,7 +50,7 @@ def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     trained = sum(r["tokens_trained"] for r in Run(rl.run).rows("metrics"))
     add_token_ratio(Run(select.run), selection, trained)
     run.write("summary.json", summary := summarize(run, cfg, rl, models))
-    from ringrl.report import write_report
+    from ringrl.report.runs import write_report
 
     show(summary, write_report(run.path))
     return 0

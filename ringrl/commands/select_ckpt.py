@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from ringrl.algo.pack import pack, strand
-from ringrl.commands.context import Context
-from ringrl.config import SelectConfig
+from ringrl.algo.pack import pack, sequence_of
+from ringrl.config.commands import SelectConfig
+from ringrl.config.load import load
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.errors import RingError
 from ringrl.evals.metrics import summarize, too_many_errors
-from ringrl.evals.score import sample_all
-from ringrl.knobs import load
+from ringrl.launch.rank import Context
 from ringrl.policy.engine import to_device
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.sync import check_complete, checkpoint_kinds, share, unshared
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.rollout.score import sample_all
 from ringrl.run import Run, find_checkpoints
 from ringrl.types import Sample, ScoredGroup
 
@@ -101,7 +101,7 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
     samples = [Sample(g.group.prompt, c, 0.0, 0.0, len(c.token_ids)) for g in scored for c in g.group.completions]
     device = module.lm.device
     total, n, gap = 0.0, 0, 0.0
-    for row in pack([strand(s, 0.0) for s in samples], 1, cfg.trainer.microbatch_tokens)[0]:
+    for row in pack([sequence_of(s, 0.0) for s in samples], 1, cfg.trainer.microbatch_tokens)[0]:
         mb = to_device(row, device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from ringrl.algo.pack import Strand, pack
+from ringrl.algo.pack import TokenSequence, pack
 from ringrl.algo.router import balance_terms, expert_counts, shares, z_terms
 from ringrl.algo.schedule import learning_rate
-from ringrl.commands.context import Context
-from ringrl.config import SFTConfig
-from ringrl.data.chat import load_tokenizer, make_strand
+from ringrl.config.commands import SFTConfig
+from ringrl.config.load import load
+from ringrl.config.sections import Source
+from ringrl.data.chat import load_tokenizer, make_sequence
 from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
-from ringrl.knobs import load
-from ringrl.parts import Source
+from ringrl.launch.rank import Context
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -37,8 +37,8 @@ DEADLINE_S = 1800.0  # for a collective
 def main(ctx: Context) -> int:
     cfg = load(SFTConfig, ctx.run.path / "config.yaml")
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    examples = read_strands(ctx, cfg, cfg.data, tokenizer)
-    held_out = read_strands(ctx, cfg, cfg.validation, tokenizer)
+    examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
+    held_out = read_sequences(ctx, cfg, cfg.validation, tokenizer)
     ranks = Ranks(DEADLINE_S)
     torch.manual_seed(cfg.seed)
     last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
@@ -118,7 +118,7 @@ def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
     return shares(policy.ranks.sum(counts.sum(0)))
 
 
-def validate(policy: Policy, examples: list[Strand], cfg: SFTConfig, ranks: Ranks) -> dict[str, float]:
+def validate(policy: Policy, examples: list[TokenSequence], cfg: SFTConfig, ranks: Ranks) -> dict[str, float]:
     """Mean loss and mean entropy per assistant token of held-out examples, in nats."""
     meter = Meter()
     for stats in policy.inspect(layout(examples, cfg, ranks)):
@@ -128,22 +128,22 @@ def validate(policy: Policy, examples: list[Strand], cfg: SFTConfig, ranks: Rank
     return {k: total[k] / total["n"] for k in ("val_loss", "val_entropy")}
 
 
-def layout(strands: list[Strand], cfg: SFTConfig, ranks: Ranks) -> list[MicroBatch]:
-    return pack(strands, ranks.size, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[ranks.rank]
+def layout(sequences: list[TokenSequence], cfg: SFTConfig, ranks: Ranks) -> list[MicroBatch]:
+    return pack(sequences, ranks.size, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[ranks.rank]
 
 
 def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
     return {round(e * examples / cfg.batch_examples) for e in range(1, cfg.epochs + 1)}
 
 
-def read_strands(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[Strand]:
+def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[TokenSequence]:
     """Conversations as sequences; those longer than `max_tokens` are dropped and counted."""
-    strands = [make_strand(m, tokenizer, cfg.prompting, where) for where, m in read_conversations(source)]
-    fitting = [s for s in strands if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
+    sequences = [make_sequence(m, tokenizer, cfg.prompting, where) for where, m in read_conversations(source)]
+    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
     if not fitting:
         raise DataError(f"{source.files[0]}: no example of at most max_tokens={cfg.max_tokens} tokens")
-    if len(fitting) < len(strands):
+    if len(fitting) < len(sequences):
         files = ", ".join(Path(f).name for f in source.files)
-        ctx.progress.note(f"{files}: {len(strands) - len(fitting)} of {len(strands)} examples are longer than "
+        ctx.progress.note(f"{files}: {len(sequences) - len(fitting)} of {len(sequences)} examples are longer than "
                           f"max_tokens={cfg.max_tokens} and left out")  # fmt: skip
     return fitting

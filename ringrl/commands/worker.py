@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from ringrl.launch import POLL_S, WORKER, Child, Sampler, interrupts, stop
-from ringrl.machine import shares, worker_env
+from ringrl.launch.crew import POLL_S, WORKER, Child, WorkerSpec, interrupts, stop
+from ringrl.launch.machine import shares, worker_env
 
 ATTEMPTS = 3
 
 
-def serve_worker(sampler: Sampler, key: str, port: int, address_file: Path) -> int:
+def serve_worker(sampler: WorkerSpec, key: str, port: int, address_file: Path) -> int:
     """A worker for a controller elsewhere, started again whenever it has ended, until we are stopped.
 
     Returns:

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringrl.curate.chain import Leg, Over
+from ringrl.config.data import Annotate, DataConfig
+from ringrl.curate.chain import MapShards, Phase
 from ringrl.curate.labels import MATH
 from ringrl.curate.sample import Asking
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Found
-from ringrl.curation import Annotate, DataConfig
-from ringrl.evals.respond import Ask
+from ringrl.curate.verdicts import Verdicts
 from ringrl.rewards.answers import after_thinking
+from ringrl.rollout.respond import Ask
 
 UNKNOWN = "unknown"
 QUESTION = """Label the problem below; do not solve it.
@@ -31,15 +31,15 @@ QUESTION = """Label the problem below; do not solve it.
 The {label} of this problem is one of: {values}. Answer with one of these and nothing else."""
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Label:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Label:
     teacher = cfg.annotate.teacher
-    return Label(Found(after, (teacher.name,) if teacher else (), cfg.verify), cfg.annotate)
+    return Label(Verdicts(after, (teacher.name,) if teacher else (), cfg.verify), cfg.annotate)
 
 
-def questions(leg: Leg, cfg: Annotate) -> Asking:
+def questions(phase: Phase, cfg: Annotate) -> Asking:
     """About every label that no rule knows and the teacher may choose."""
-    assert leg.teacher
-    name = f"{leg.step}/{leg.teacher.name}"
+    assert phase.teacher
+    name = f"{phase.step}/{phase.teacher.name}"
 
     def ask(row: Row) -> list[Ask]:
         choices = open_labels(by_rules(row, cfg), cfg)
@@ -57,7 +57,7 @@ def question(row: Row, label: str, choice: Sequence[str]) -> Row:
 class Label:
     """The step. Nothing is dropped."""
 
-    found: Found
+    found: Verdicts
     cfg: Annotate
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:

@@ -1,8 +1,9 @@
 """The chain: reading, then the steps that the configuration names, each from the shards of the one before.
 
-A step is a module with `prepare(cfg, before, after, over)`, which looks at all shards if it must and returns a `Step`;
-that is then called for every shard, in any process and order. What a step needs from a model is sampled before it is
-prepared, teacher by teacher, into `after.work`: one *leg* per teacher, so that the launcher can start its workers.
+A step is a module with `prepare(cfg, before, after, over)`, which looks at all shards if it must and returns a
+`ShardStep`; that is then called for every shard, in any process and order. What a step needs from a model is sampled
+before it is prepared, teacher by teacher, into `after.work`: one *phase* per teacher, so that the launcher can start
+its workers.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ringrl.config.data import DataConfig, Sampled, Teacher
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig, Sampled, Teacher
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-class Step(Protocol):
+class ShardStep(Protocol):
     """Picklable. Gives every row of a shard back or drops it, with the rows' order kept; a step on responses may drop
     some of these besides."""
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]: ...
 
 
-class Over(Protocol):
+class MapShards(Protocol):
     """A function over items in all processes, results as they come, with a name for the user; see Workers.map. `here`:
     in this process, in order, for what must not be there once per process, as a model on a GPU.
 
@@ -39,10 +40,10 @@ class Over(Protocol):
     ) -> Iterator[tuple[A, T]]: ...
 
 
-class Prepare(Protocol):
+class PrepareStep(Protocol):
     """The first half of a step. Raises UserError for what the user can fix."""
 
-    def __call__(self, cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Step: ...
+    def __call__(self, cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> ShardStep: ...
 
 
 class Interrupted(Exception):
@@ -50,7 +51,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Leg:
+class Phase:
     """A part of the chain that one process works off: a step, or the sampling of one teacher for it."""
 
     index: int  # of the step; 0 reads
@@ -70,18 +71,18 @@ class Leg:
         return self.teacher if self.teacher and not self.teacher.server.base_url else None
 
 
-def legs(cfg: DataConfig) -> list[Leg]:
+def phases(cfg: DataConfig) -> list[Phase]:
     """All, in their order."""
-    out: list[Leg] = []
+    out: list[Phase] = []
     for i, step in enumerate(("read", *cfg.steps)):
         before = out[-1].shards if out else None
         shards = Shards(Path(cfg.run) / "steps" / f"{i}_{step}")
-        out += [Leg(i, step, teacher, before, shards) for teacher in (*sampled(cfg, step).teachers, None)]
+        out += [Phase(i, step, teacher, before, shards) for teacher in (*sampled(cfg, step).teachers, None)]
     return out
 
 
-def unfinished(cfg: DataConfig) -> list[Leg]:
-    return [leg for leg in legs(cfg) if not leg.done_file.is_file()]
+def unfinished(cfg: DataConfig) -> list[Phase]:
+    return [phase for phase in phases(cfg) if not phase.done_file.is_file()]
 
 
 def sampled(cfg: DataConfig, step: str) -> Sampled:

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ringrl.config.data import Cleanse, DataConfig
+from ringrl.config.sections import Verify
 from ringrl.curate import programs, questions, wording
-from ringrl.curate.chain import Over
+from ringrl.curate.chain import MapShards
 from ringrl.curate.programs import with_good_solutions, with_good_tests
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
-from ringrl.curation import Cleanse, DataConfig
-from ringrl.parts import Verify
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import clean, read, right_sides, split_unit
 
@@ -65,12 +65,12 @@ _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arc
               "exp", "sqrt", "mod", "gcd", "lcm", "max", "min", "and"}  # fmt: skip
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Step:
-    return Step(cfg.cleanse, cfg.verify)
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Cleanser:
+    return Cleanser(cfg.cleanse, cfg.verify)
 
 
 @dataclass(frozen=True)
-class Step:
+class Cleanser:
     """See the module; nothing but the shard decides, and the clock of programs that take about as long as they may."""
 
     how: Cleanse

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ringrl.curate.chain import Over
+from ringrl.config.data import DataConfig, Embedding
+from ringrl.curate.chain import MapShards
 from ringrl.curate.embed import embed_shards
 from ringrl.curate.known import Known, load, write
 from ringrl.curate.overlap import Match
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig, Embedding
 
 NGRAMS = "n-grams in common with a known problem"
 NEAR = "near duplicate of a known problem"
@@ -80,7 +80,7 @@ class Decontaminated:
         return out
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Decontaminated:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Decontaminated:
     """Builds the index, unless it is there.
 
     Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.

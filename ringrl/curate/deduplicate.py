@@ -25,13 +25,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ringrl.curate.chain import Over
+from ringrl.config.data import DataConfig, Embedding
+from ringrl.config.sections import Verify
+from ringrl.curate.chain import MapShards
 from ringrl.curate.embed import Vectors, alike, embed_shards
 from ringrl.curate.lsh import (
     ANSWER,
     KEY,
     QUALITY,
-    Index,
+    LSHIndex,
     Text,
     candidates,
     save,
@@ -42,9 +44,7 @@ from ringrl.curate.lsh import (
 from ringrl.curate.programs import fenced
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
-from ringrl.curation import DataConfig, Embedding
 from ringrl.data.source import reference_of
-from ringrl.parts import Verify
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split_unit
 
@@ -58,7 +58,7 @@ Compare = Callable[[int, int], float]
 
 
 @dataclass(frozen=True)
-class Deduplicate:
+class Deduplicator:
     """Drops what is in the file of duplicates."""
 
     before: Shards
@@ -80,7 +80,7 @@ class Deduplicate:
             yield Dropped(row, REASONS[int(reasons[n])], more)
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Deduplicate:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Deduplicator:
     """Raises UserError or RingError as the embedding model does."""
     file = after.work / "duplicates.npy"
     if not file.is_file():
@@ -88,7 +88,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Dedup
         for _ in over("deduplicate: signatures", make, before.numbers):
             pass
         save(file, find(cfg, before, after.work, over))
-    return Deduplicate(before, after.work)
+    return Deduplicator(before, after.work)
 
 
 def _sketch(threshold: float, before: Shards, work: Path, shard: int) -> None:
@@ -97,17 +97,17 @@ def _sketch(threshold: float, before: Shards, work: Path, shard: int) -> None:
 
 
 @functools.lru_cache(1)
-def _index(folder: Path, work: Path) -> Index:
-    return Index(Shards(folder), work)
+def _index(folder: Path, work: Path) -> LSHIndex:
+    return LSHIndex(Shards(folder), work)
 
 
-def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.float64]:
+def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArray[np.float64]:
     """[3, rows]: reason, number of the twin, similarity to it; of rows that stay 0, themselves, 1.
 
     The twin is the row that stays instead; where none does, one that gives another answer.
     """
-    index = Index(before, work)
-    found = Found(index)
+    index = LSHIndex(before, work)
+    found = Duplicates(index)
     found.exact()
     pairs = candidates(index, found.kept, found.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
@@ -129,7 +129,7 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: Over) -> NDArray[np.
     return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
 
 
-def meaning(found: Found, how: Embedding, work: Path, over: Over) -> None:
+def meaning(found: Duplicates, how: Embedding, work: Path, over: MapShards) -> None:
     """Drops what means the same as a row that stays."""
     index = found.index
     vectors = Vectors(embed_shards(how, index.shards, work / "embeddings", over))
@@ -160,7 +160,7 @@ class Comparison:
     """How similar the texts of two rows are; 0 if their answers contradict each other. From the threshold on a program
     of one row must also pass the tests of the other, if they have such."""
 
-    def __init__(self, index: Index, threshold: float, verify: Verify) -> None:
+    def __init__(self, index: LSHIndex, threshold: float, verify: Verify) -> None:
         self.index, self.threshold, self.verify = index, threshold, verify
         self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n)))
 
@@ -187,10 +187,10 @@ def _read(row: Row) -> tuple[Text, str]:
     return text_of(row), _answer(row)
 
 
-class Found:
+class Duplicates:
     """What is known of all rows so far."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: LSHIndex) -> None:
         self.index = index
         self.reason = np.zeros(len(index), np.int8)
         self.twin = np.arange(len(index))

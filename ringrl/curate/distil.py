@@ -21,14 +21,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ringrl.curate.chain import Over
+from ringrl.config.data import DataConfig, Distil
+from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Found, Said, Verdicts
-from ringrl.curation import DataConfig, Distil
+from ringrl.curate.verdicts import RowVerdicts, Said, Verdicts
 from ringrl.data.source import THINK, THOUGHT
-from ringrl.evals.respond import NO_ROOM
 from ringrl.rewards.answers import after_thinking
+from ringrl.rollout.respond import NO_ROOM
 
 WINDOW = 32  # words, signs and groups of digits: a few lines of a derivation may well come again
 FOREIGN = 0.005  # share of letters: a word or two in a long thought
@@ -56,9 +56,9 @@ _NO_LANGUAGE = re.compile(
 )
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Filter:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Filter:
     """Raises RingError when the verifier fails too often."""
-    found = Found(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, own=True)
+    found = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, own=True)
     if cfg.distil.verify:
         found.judge(before, over, "distil: verdicts")
     return Filter(found, cfg.distil)
@@ -68,12 +68,12 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Filte
 class Filter:
     """The step."""
 
-    found: Found
+    found: Verdicts
     cfg: Distil
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         if self.cfg.verify:
-            every: Iterable[tuple[Row, Said, Verdicts]] = self.found.judged(shard, rows)
+            every: Iterable[tuple[Row, Said, RowVerdicts]] = self.found.judged(shard, rows)
         else:
             every = ((row, said, {}) for row, said in self.found.answers(shard, rows))
         for row, said, verdicts in every:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ringrl.curate.chain import Over
+from ringrl.config.data import Embedding
+from ringrl.curate.chain import MapShards
 from ringrl.curate.lsh import save
 from ringrl.curate.shards import Shards
-from ringrl.curation import Embedding
 from ringrl.errors import DataError, RingError, UserError
 
 BATCH_TOKENS = 16_384  # with padding
@@ -35,10 +35,10 @@ def embedder(how: Embedding) -> Embed:
     """Raises DataError for a folder that holds no model; calls raise UserError or RingError as the server does."""
     if how.server.base_url:
         return Served(how)
-    return Local(how.model)
+    return LocalEmbedder(how.model)
 
 
-def embed_shards(how: Embedding, shards: Shards, folder: Path, over: Over) -> list[Path]:
+def embed_shards(how: Embedding, shards: Shards, folder: Path, over: MapShards) -> list[Path]:
     """A file per shard with the embeddings of its problems, in their order. Those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{n:06d}.npy" for n in shards.numbers]
@@ -96,7 +96,7 @@ def above(left: NDArray[np.float32], right: NDArray[np.float32], similarity: flo
     return i.cpu().numpy(), j.cpu().numpy(), cosine[i, j].cpu().numpy()
 
 
-class Local:
+class LocalEmbedder:
     """A model folder, in this process, on the first GPU if there is one."""
 
     def __init__(self, folder: str) -> None:

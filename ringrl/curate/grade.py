@@ -20,12 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringrl.curate.chain import Over
+from ringrl.config.data import DataConfig
+from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Found, Said, Verdicts
-from ringrl.curation import DataConfig
-from ringrl.evals.respond import NO_ROOM
+from ringrl.curate.verdicts import RowVerdicts, Said, Verdicts
 from ringrl.evals.results import answer_key
+from ringrl.rollout.respond import NO_ROOM
 
 TOO_LONG = "prompt too long"
 ALWAYS = "solved always"
@@ -34,11 +34,11 @@ OTHER = "solutions agree on another answer"
 UNVERIFIABLE = "not verifiable"
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Grade:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Grader:
     """Raises RingError when the verifier fails too often."""
-    found = Found(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify)
+    found = Verdicts(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify)
     found.judge(before, over, "grade: verdicts")
-    return Grade(found, cfg.grade.bins, cfg.grade.keep_right)
+    return Grader(found, cfg.grade.bins, cfg.grade.keep_right)
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Grade:
+class Grader:
     """The step."""
 
-    found: Found
+    found: Verdicts
     bins: int
     keep_right: bool = False
 
@@ -66,7 +66,7 @@ class Grade:
         for row, said, verdicts in self.found.judged(shard, rows):
             yield self.grade(row, said, verdicts)
 
-    def grade(self, row: Row, said: Said, verdicts: Verdicts) -> Row | Dropped:
+    def grade(self, row: Row, said: Said, verdicts: RowVerdicts) -> Row | Dropped:
         first = self.found.teachers[0]
         if all(a["finish"] == NO_ROOM for a in said[first]):
             return Dropped(row, TOO_LONG, {"detail": f"for {first}: {said[first][0]['text']}"})
@@ -109,7 +109,7 @@ def numbers(row: Row, said: Said, judged: Mapping[str, Judged]) -> Row:
     return {**out, "lengths": {name: round(statistics.fmean(each), 1) for name, each in lengths.items()}}
 
 
-def right(said: Said, verdicts: Verdicts) -> Iterator[Row]:
+def right(said: Said, verdicts: RowVerdicts) -> Iterator[Row]:
     """As responses of the row, each with its teacher."""
     for name, each in verdicts.items():
         for answer, (kind, _) in zip(said[name], each, strict=True):

@@ -2,7 +2,7 @@
 
 The index of them is built once, and lies in a folder that every process loads it from:
 
-    known.npz    curate.overlap.Index
+    known.npz    curate.overlap.OverlapIndex
     vectors.npy  [P, d] float16, embeddings of the problems, if there is a model for them
     known.json   {"sources": [{"name", "problems", "sha256": {file: ...}}], "problems": [[id, text]]}; written last
 
@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.children import write_atomic
-from ringrl.config import Bench, EvalConfig
+from ringrl.config.commands import Bench, EvalConfig
+from ringrl.config.data import Decontaminate
+from ringrl.config.sections import Source
 from ringrl.curate.embed import embedder
 from ringrl.curate.lsh import save
-from ringrl.curate.overlap import Index, Match
+from ringrl.curate.overlap import Match, OverlapIndex
 from ringrl.curate.text import canonical, words
-from ringrl.curation import Decontaminate
 from ringrl.data.source import FORMATS, Row, check_readable, fingerprint, read_rows
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
-from ringrl.parts import Source
+from ringrl.processes import write_atomic
 
 Problems = dict[str, str]  # text by id
 
@@ -41,7 +41,7 @@ class Known:
 
     ids: list[str]
     texts: list[str]
-    index: Index
+    index: OverlapIndex
     vectors: np.ndarray  # [P, d], of length 1; [0, 0] without a model
 
     def passage(self, match: Match) -> str:
@@ -63,7 +63,7 @@ def index_of(problems: Problems, knobs: Decontaminate) -> Known:
     ids = list(different.values())
     texts = [problems[i] for i in ids]
     return Known(
-        ids, texts, Index.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), np.float16)
+        ids, texts, OverlapIndex.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), np.float16)
     )
 
 
@@ -115,7 +115,7 @@ def load(folder: Path) -> Known | None:
     return Known(
         [i for i, _ in problems],
         [text for _, text in problems],
-        Index.load(folder / "known.npz"),
+        OverlapIndex.load(folder / "known.npz"),
         np.load(vectors) if vectors.is_file() else np.zeros((0, 0), np.float16),
     )
 

@@ -127,7 +127,7 @@ def save(path: Path, array: NDArray[np.generic]) -> None:
     os.replace(part, path)
 
 
-class Index:
+class LSHIndex:
     """All rows of a step by number, 0 at the first of the first shard; read when asked for.
 
     Args:
@@ -164,7 +164,7 @@ def sketch_file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:06d}.npy"
 
 
-def candidates(index: Index, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+def candidates(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
     """[pairs, 2] of rows that share a band, the better first, by rank (lower is better) of the second and the first.
 
     Of the rows that share one, each is paired with the best of them, and with the one that also shares the next band
@@ -182,7 +182,7 @@ def candidates(index: Index, chosen: NDArray[np.int64], rank: NDArray[np.int64])
     return np.stack([order[found % max(1, len(rank))], order[found // max(1, len(rank))]], axis=1)
 
 
-def _of_bands(index: Index, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def _of_bands(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Of one band after the other, pairs of ranks as worse * rows + better."""
     after = index.line(BANDS)[chosen]
     for band in range(index.bands):

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.children import write_atomic
-from ringrl.curate.chain import Over
+from ringrl.config.data import DataConfig, Output
+from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig, Output
 from ringrl.data.source import DOMAINS
+from ringrl.processes import write_atomic
 
 KNOWN = np.dtype([("key", "u8"), ("source", "u2"), ("domain", "u1"), ("answered", "?")])  # of a row: 12 bytes
 TAKEN, LEFT, CAP, SHARE = range(4)
@@ -48,7 +48,7 @@ class Mixed:
                 yield Dropped(row, REASONS[verdict], {"detail": by})
 
 
-def prepare(cfg: DataConfig, before: Shards, after: Shards, over: Over) -> Mixed:
+def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Mixed:
     names = tuple(s.name for s in cfg.sources)
     numbers = before.numbers
     found = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names), numbers))

@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import write_atomic
-from ringrl.curate.chain import legs
+from ringrl.config.data import DataConfig, Output
+from ringrl.curate.chain import phases
 from ringrl.curate.mix import key
 from ringrl.curate.shards import Row, Shards
-from ringrl.curation import DataConfig, Output
 from ringrl.data.source import REFERENCE, messages_of
+from ringrl.processes import write_atomic
 
 BUCKET = 32 << 20  # bytes of rows that are sorted at a time
 OURS = ("where", "output", "responses", "solutions", "messages")  # keys that only the chain needs
@@ -41,7 +41,7 @@ def facts_file(run: Path) -> Path:
 
 def write(cfg: DataConfig, tick: Tick) -> dict[str, Row]:
     """All files but the last of them, outputs.json, which says what is returned."""
-    last = legs(cfg)[-1].shards
+    last = phases(cfg)[-1].shards
     folder = facts_file(Path(cfg.run)).parent
     folder.mkdir(exist_ok=True)
     if "mix" not in cfg.steps:

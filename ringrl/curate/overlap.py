@@ -95,7 +95,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Index:
+class OverlapIndex:
     """The known problems, made ready. P problems, G runs of words that are evidence, V runs of characters."""
 
     ngram: int
@@ -117,22 +117,22 @@ class Index:
     rare_from: np.ndarray  # [V + 1]
 
     @staticmethod
-    def build(texts: Sequence[str], ngram: int, share: float, threshold: float) -> Index:
+    def build(texts: Sequence[str], ngram: int, share: float, threshold: float) -> OverlapIndex:
         """Of different problems, at least one (two are the same if their canonical words are)."""
         data = Texts.of(texts)
         sizes = np.array([len(t) for t in data.tokens])
         grams = _evidence(data, sizes, np.minimum(sizes, ngram))
-        return Index(ngram, share, threshold, *grams, *_characters(data, sizes, threshold))
+        return OverlapIndex(ngram, share, threshold, *grams, *_characters(data, sizes, threshold))
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
 
     @staticmethod
-    def load(path: Path) -> Index:
+    def load(path: Path) -> OverlapIndex:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays}
-        return Index(**{k: v.item() if v.ndim == 0 else v for k, v in found.items()})
+        return OverlapIndex(**{k: v.item() if v.ndim == 0 else v for k, v in found.items()})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_grams", _filter(self.gram_keys))

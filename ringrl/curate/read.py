@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from typing import Any
 
+from ringrl.config.data import Pile
 from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
-from ringrl.curation import Pile
 from ringrl.data.source import DOMAINS, THINK, THOUGHT, messages_in, raw_rows, renamed
 from ringrl.errors import DataError
 

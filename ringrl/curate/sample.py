@@ -15,24 +15,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringrl.curate.chain import Leg
+from ringrl.config.data import Sampled
+from ringrl.curate.chain import Phase
 from ringrl.curate.shards import Row, Shards
-from ringrl.curation import Sampled
 from ringrl.errors import UserError
-from ringrl.evals.respond import NO_ROOM, Answer, Ask, Model
+from ringrl.rollout.respond import NO_ROOM, Answer, Ask, Model
 
 Asking = Callable[[Row], Sequence[Ask]]  # what a teacher is asked about a row; ids of problems and samples differ
 Key = tuple[str, int]  # problem id, sample
 
 
-def solutions(leg: Leg, how: Sampled) -> Asking:
+def solutions(phase: Phase, how: Sampled) -> Asking:
     """k times the problem itself."""
-    assert leg.teacher
-    name = f"{leg.step}/{leg.teacher.name}"
+    assert phase.teacher
+    name = f"{phase.step}/{phase.teacher.name}"
     return lambda row: [Ask(name, row, i) for i in range(how.samples)]
 
 
-def sample(leg: Leg, asking: Asking, model: Model, show: Callable[[int, int, Answer | None], None]) -> None:
+def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int, Answer | None], None]) -> None:
     """Everything that is still missing.
 
     Args:
@@ -43,20 +43,20 @@ def sample(leg: Leg, asking: Asking, model: Model, show: Callable[[int, int, Ans
         UserError: no prompt at all leaves room for an answer.
         RingError: of the model.
     """
-    assert leg.before
-    assert leg.teacher
-    folder = responses_of(leg.shards, leg.teacher.name)
+    assert phase.before
+    assert phase.teacher
+    folder = responses_of(phase.shards, phase.teacher.name)
     folder.mkdir(parents=True, exist_ok=True)
-    rows_all = sum(leg.before.size(n) for n in leg.before.numbers)
+    rows_all = sum(phase.before.size(n) for n in phase.before.numbers)
     rows_done = done = room = 0
     why = ""
-    for shard in leg.before.numbers:
-        rows = leg.before.rows(shard)
+    for shard in phase.before.numbers:
+        rows = phase.before.rows(shard)
         asks = [asking(row) for row in rows]
         wanted = sum(map(len, asks))
         rows_done += len(rows)
         total = round((done + wanted) * rows_all / max(rows_done, 1))
-        part = Part(folder / f"{shard:06d}.part.jsonl")
+        part = AnswerFile(folder / f"{shard:06d}.part.jsonl")
         final = folder / f"{shard:06d}.jsonl"
         if not final.is_file():
             missing = [a for each in asks for a in each if _key(a) not in part.places]
@@ -71,7 +71,7 @@ def sample(leg: Leg, asking: Asking, model: Model, show: Callable[[int, int, Ans
             refused = [a["text"] for answers in read(final) for a in answers if a["finish"] == NO_ROOM]
             room, why = wanted - len(refused), next(iter(refused), why)
     if why and not room:
-        raise UserError(f"{leg.step}: {leg.teacher.name}: no prompt leaves room for an answer, the first: {why}")
+        raise UserError(f"{phase.step}: {phase.teacher.name}: no prompt leaves room for an answer, the first: {why}")
 
 
 def responses_of(after: Shards, teacher: str) -> Path:
@@ -85,7 +85,7 @@ def read(file: Path) -> Iterator[list[dict[str, Any]]]:
             yield json.loads(line)["answers"]
 
 
-class Part:
+class AnswerFile:
     """Answers of one shard on disk, those to come at its end. A line that a kill has cut off is forgotten."""
 
     def __init__(self, path: Path) -> None:

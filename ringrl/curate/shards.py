@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import write_atomic
+from ringrl.processes import write_atomic
 
 Row = dict[str, Any]
 EXAMPLES = 5  # dropped rows of every reason, in the summary

@@ -16,24 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import write_atomic
-from ringrl.curate.chain import Over
+from ringrl.config.sections import Verify
+from ringrl.curate.chain import MapShards
 from ringrl.curate.sample import read, responses_of
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.workers import judge
 from ringrl.data.source import reference_of
 from ringrl.errors import RingError
 from ringrl.evals.metrics import error_trouble
-from ringrl.evals.respond import NO_ROOM
-from ringrl.parts import Verify
+from ringrl.processes import write_atomic
+from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
 Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-Verdicts = dict[str, list[tuple[str, str]]]  # teacher -> (kind, reason) of each answer
+RowVerdicts = dict[str, list[tuple[str, str]]]  # teacher -> (kind, reason) of each answer
 
 
 @dataclass(frozen=True)
-class Found:
+class Verdicts:
     """What there is on the rows of a step besides themselves. Picklable."""
 
     after: Shards
@@ -47,12 +47,12 @@ class Found:
             said = {OWN: row.get("responses", [])} if self.own else {}
             yield row, said | dict(zip(self.teachers, each, strict=True))
 
-    def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, Verdicts]]:
+    def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, RowVerdicts]]:
         with self._file(shard, "jsonl").open(encoding="utf-8") as lines:
             for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
                 yield row, said, {name: [(kind, why) for kind, why in v] for name, v in json.loads(line).items()}
 
-    def judge(self, before: Shards, over: Over, name: str) -> None:
+    def judge(self, before: Shards, over: MapShards, name: str) -> None:
         """All that have no verdict yet.
 
         Raises:
@@ -68,7 +68,7 @@ class Found:
                 self._file(shard, "json").unlink()
             raise RingError(f"{name}: {trouble}; --resume judges these again")
 
-    def write(self, shard: int, verdicts: Sequence[Verdicts]) -> None:
+    def write(self, shard: int, verdicts: Sequence[RowVerdicts]) -> None:
         write_atomic(self._file(shard, "jsonl"), "".join(json.dumps(v) + "\n" for v in verdicts))
         errors = Counter(
             why if kind == "error" else "" for row in verdicts for each in row.values() for kind, why in each
@@ -83,13 +83,13 @@ class Found:
 class Judge:
     """For one shard, in whichever process."""
 
-    found: Found
+    found: Verdicts
     before: Shards
 
     def __call__(self, shard: int) -> None:
         self.found.write(shard, [self.row(*r) for r in self.found.answers(shard, self.before.rows(shard))])
 
-    def row(self, row: Row, said: Said) -> Verdicts:
+    def row(self, row: Row, said: Said) -> RowVerdicts:
         """A text that was said before has the verdict that it had; what is no answer fails. An error is judged once
         more: a machine that was busy for a moment must not decide."""
         texts = dict.fromkeys(a["text"] for answers in said.values() for a in answers if a.get("finish") != NO_ROOM)

@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
 
-from ringrl.children import die_with_parent, kill_tree
+from ringrl.config.sections import Verify
 from ringrl.errors import ChildDied
-from ringrl.parts import Verify
+from ringrl.processes import die_with_parent, kill_tree
 from ringrl.rewards import Verdict, VerifierPool
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ from pathlib import Path
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ringrl.algo.pack import Strand
+from ringrl.algo.pack import TokenSequence
+from ringrl.config.sections import Prompting
 from ringrl.data.source import THINK, Row, messages_of, reference_of
 from ringrl.errors import DataError, PromptTooLong
-from ringrl.parts import Prompting
 from ringrl.types import Prompt
 
 TEMPLATES = Path(__file__).parent / "templates"  # NAME.jinja
@@ -79,9 +79,9 @@ def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: 
     return Prompt(str(row["id"]), row["domain"], tuple(ids), reference_of(row))
 
 
-def make_strand(
+def make_sequence(
     messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, how: Prompting, where: str
-) -> Strand:
+) -> TokenSequence:
     """A conversation as one sequence; only what the assistant says is trained on (weight 1, set later).
 
     Each assistant turn is the text that the template adds to the prompt before it, to the end of the turn. Prompt and
@@ -113,7 +113,7 @@ def make_strand(
             ids += piece
             trained += [train] * len(piece)
         done = after
-    return Strand(tuple(ids), tuple(trained), 1.0)
+    return TokenSequence(tuple(ids), tuple(trained), 1.0)
 
 
 def _render(

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
+from ringrl.config.sections import Prompting, Source
 from ringrl.errors import DataError
-from ringrl.parts import Prompting, Source
 
 DOMAINS = ("math", "code", "science")
 THINK, THOUGHT = "<think>", "</think>"

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringrl.config import Bench, EvalConfig
+from ringrl.config.commands import Bench, EvalConfig
+from ringrl.config.sections import Domain, Source
 from ringrl.data.source import FORMATS, Row, read_problems
 from ringrl.errors import ConfigError, DataError
-from ringrl.parts import Domain, Source
 
 DEFAULT_SAMPLES = 32  # k of a user's own problems
 LETTERS = "ABCDEFGHIJ"

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from ringrl.config.sections import Server
 from ringrl.errors import PromptTooLong, RingError, UserError
-from ringrl.parts import Server
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0

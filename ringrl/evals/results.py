@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringrl.config import Bench, EvalConfig
+from ringrl.config.commands import Bench, EvalConfig
 from ringrl.data.source import Row, fingerprint, messages_of
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import Benchmark, definition, read_benchmark, samples_of, source_of

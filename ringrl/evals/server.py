@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
 
+from ringrl.config.sections import Prompting, Server
 from ringrl.data.source import messages_of
 from ringrl.errors import PromptTooLong, UserError
 from ringrl.evals.client import Client
-from ringrl.evals.respond import NO_ROOM, Answer, Ask
-from ringrl.parts import Prompting, Server
+from ringrl.rollout.respond import NO_ROOM, Answer, Ask
 
 
 class ServedModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ringrl.parts import Rollout, Trainer
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.plan.memory import GIB, SPARE, rank_memory, worker_memory
 from ringrl.plan.shape import Shape
 

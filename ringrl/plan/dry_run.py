@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ringrl.config import Bench, EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
-from ringrl.curation import DataConfig, Distil, Grade
+from ringrl.config.commands import Bench, EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.config.data import DataConfig, Distil, Grade
+from ringrl.config.load import Knobs, dump
+from ringrl.config.sections import Trainer
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import definition, samples_of
-from ringrl.knobs import Knobs, dump
-from ringrl.parts import Trainer
 from ringrl.plan.memory import GIB, rank_memory
 from ringrl.plan.shape import read_shape
 

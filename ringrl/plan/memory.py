@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ringrl.parts import Rollout, Trainer
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.plan.shape import Shape
 
 CHUNK = 2048  # tokens whose logits exist at a time: that of ringrl.algo.entropy, which would import torch

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringrl.config import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
-from ringrl.curate.chain import legs, sampled
-from ringrl.curation import DataConfig
+from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.config.data import DataConfig
+from ringrl.config.load import Knobs
+from ringrl.config.sections import Rollout, Source, Trainer
+from ringrl.curate.chain import phases, sampled
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import samples_of, source_of
-from ringrl.knobs import Knobs
-from ringrl.parts import Rollout, Source, Trainer
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import NETWORK, NODE
 from ringrl.plan.memory import GIB, SPARE, WORKSPACE, checkpoint_bytes, rank_memory, worker_memory
@@ -206,7 +206,7 @@ def _sampling(shape: Shape, cfg: SelectConfig | EvalConfig, a: Assumed, gpus: in
 
 def _teachers(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
     """What the models of `ringrl data` sample, if no row is dropped before. Servers are somebody else's."""
-    ours = [(leg.step, leg.engine) for leg in legs(cfg) if leg.engine]
+    ours = [(phase.step, phase.engine) for phase in phases(cfg) if phase.engine]
     if not ours:
         raise ConfigError("steps: no model of a folder takes part, expected one for there to be something to plan")
     rows = sum(count_rows(s, a.rows) for s in cfg.sources)

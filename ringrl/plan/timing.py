@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ringrl.config import RLConfig, SFTConfig, Stage
-from ringrl.parts import Rollout, Trainer
+from ringrl.config.commands import RLConfig, SFTConfig, Stage
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.plan.hardware import NETWORK, NODE, Gpu
 from ringrl.plan.memory import low_bytes, worker_memory
 from ringrl.plan.shape import Shape
@@ -135,7 +135,7 @@ def training(shape: Shape, cfg: RLConfig | SFTConfig, stage: Stage | None, a: As
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCost:
     """One rollout batch: sampled, trained on, synced."""
 
     decoding: Decoding
@@ -147,7 +147,7 @@ class Step:
     gpus: int
 
 
-def rl_step(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> Step:
+def rl_step(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> StepCost:
     workers = len(cfg.rollout.addresses) or cfg.rollout.workers
     sampling = workers * cfg.rollout.tensor_parallel
     gpus = max(cfg.trainer.ranks, sampling) if cfg.rollout.colocated else cfg.trainer.ranks + sampling
@@ -158,7 +158,7 @@ def rl_step(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> Step:
     speed = a.gpu.bandwidth if cfg.rollout.colocated else a.gpu.link if gpus <= NODE else min(NETWORK, a.gpu.link)
     sync_s = sync / (speed * 1e9)
     both = max(d.seconds, train_s) if cfg.max_staleness else d.seconds + train_s
-    return Step(d, t, train_s, sync, sync_s, both + sync_s, gpus)
+    return StepCost(d, t, train_s, sync, sync_s, both + sync_s, gpus)
 
 
 def rank_speed(ranks: int, a: Assumed) -> float:

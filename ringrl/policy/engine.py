@@ -20,8 +20,8 @@ from accelerate.utils import DeepSpeedPlugin, DummyOptim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from ringrl.config.sections import Optimizer, Trainer
 from ringrl.errors import DataError
-from ringrl.parts import Optimizer, Trainer
 from ringrl.policy import autoep
 from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal
 from ringrl.policy.experts import fused_blocks, shard_experts, weight_buckets

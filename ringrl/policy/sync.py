@@ -24,9 +24,9 @@ import torch
 from safetensors import safe_open
 
 from ringrl.algo.loss import segment_mean
-from ringrl.algo.pack import Strand, pack, strand
+from ringrl.algo.pack import TokenSequence, pack, sequence_of
+from ringrl.config.sections import Rollout
 from ringrl.errors import RingError
-from ringrl.parts import Rollout
 from ringrl.policy.engine import Policy
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.ranks import Ranks
@@ -147,14 +147,14 @@ class WeightSync:
     def _own_logprobs(self) -> torch.Tensor:
         """[P - 1] log-probs of the probe's own tokens; every rank computes them, since a forward is a collective."""
         ids, ranks = self.probe.token_ids, self.policy.ranks
-        strands = [Strand(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * ranks.size
-        return torch.cat([s.logprobs for s in self.policy.inspect(pack(strands, ranks.size, len(ids))[ranks.rank])])
+        sequences = [TokenSequence(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * ranks.size
+        return torch.cat([s.logprobs for s in self.policy.inspect(pack(sequences, ranks.size, len(ids))[ranks.rank])])
 
     def _gap(self, samples: list[Sample]) -> float:
         """The mean over a continuation: a router's near-tie moves single tokens, lost weights move them all."""
         ranks = self.policy.ranks
         worst = torch.zeros((), device=self.policy.device)
-        rows = pack([strand(s, 0.0) for s in samples], ranks.size, 1 << 30)[ranks.rank]
+        rows = pack([sequence_of(s, 0.0) for s in samples], ranks.size, 1 << 30)[ranks.rank]
         for mb, s in zip(rows, self.policy.inspect(rows), strict=True):
             gap = (s.logprobs - mb.sampler_logprobs[mb.trained].to(s.logprobs.device)).abs()
             if len(gap):

@@ -40,7 +40,7 @@ from ringrl.rewards.livecodebench import PRELUDE, same_decimals
 from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Limits, SandboxError, isolation
 from ringrl.sandbox.local import LANGUAGES, Local
-from ringrl.sandbox.remote import Remote
+from ringrl.sandbox.remote import SandboxService
 
 LIMITS = Limits()  # of one test
 TOTAL_S = 30.0  # for all tests of one response
@@ -166,7 +166,7 @@ def verify_code(
         return Verdict("fail", "no_code")
     code = PRELUDE + code if task.exact else code
     try:
-        executor = Remote(remote, total_s) if remote else _local()
+        executor = SandboxService(remote, total_s) if remote else _local()
         outcomes = _outcomes(task, code, executor, total_s, every)
     except SandboxError as error:
         return Verdict("error", f"sandbox: {error}")
@@ -174,7 +174,7 @@ def verify_code(
     return Verdict("fail" if failed else "pass", failed or "tests", outcomes)
 
 
-def _outcomes(task: _Task, code: str, executor: Remote | Local, total_s: float, every: bool) -> tuple[str, ...]:
+def _outcomes(task: _Task, code: str, executor: SandboxService | Local, total_s: float, every: bool) -> tuple[str, ...]:
     deadline = time.monotonic() + total_s
     outcomes: list[str] = []
     for pair in task.pairs:
@@ -187,7 +187,7 @@ def _outcomes(task: _Task, code: str, executor: Remote | Local, total_s: float, 
     return tuple(outcomes)
 
 
-def _outcome(task: _Task, code: str, pair: _Pair, executor: Remote | Local, limits: Limits) -> str:
+def _outcome(task: _Task, code: str, pair: _Pair, executor: SandboxService | Local, limits: Limits) -> str:
     """Of one test: ok, wrong, runtime, timeout, memory, output, compile."""
     if task.checks:
         return _local().check(code, task.checks, task.entry, limits)

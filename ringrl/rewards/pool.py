@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from ringrl import children
+from ringrl import processes
 from ringrl.rewards.answers import Verdict
 from ringrl.rewards.worker import VERIFIERS
 
@@ -135,7 +135,7 @@ class _Child:
         if process is None:
             return
         self._conn.close()
-        children.kill_tree(process.pid)
+        processes.kill_tree(process.pid)
         try:
             process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:  # killed, but stuck in the kernel: nothing left to do
@@ -147,7 +147,7 @@ class _Child:
         with self._lock:
             self._closed = True
             if self._process is not None:
-                children.kill_tree(self._process.pid)
+                processes.kill_tree(self._process.pid)
 
     def _spawn(self) -> None:
         with self._lock:
@@ -171,8 +171,8 @@ class _Child:
         assert self._process is not None
         try:
             if item is not None:
-                children.send(self._conn, item, timeout_s)
-            return children.receive(self._conn, timeout_s), ""
+                processes.send(self._conn, item, timeout_s)
+            return processes.receive(self._conn, timeout_s), ""
         except TimeoutError:
             problem = f"deadline of {timeout_s:g} s passed while {doing}"
         except (EOFError, OSError):

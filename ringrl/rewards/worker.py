@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ringrl import children
+from ringrl import processes
 from ringrl.rewards.answers import Verdict, load_math_verify, verify_math, verify_science
 from ringrl.rewards.code import verify_code, warm_up
 from ringrl.rewards.livecodebench import unpacked
@@ -30,7 +30,7 @@ CODE_SHARE = 0.85  # of the deadline: a slow program is the response's fault and
 def main(parent: int, temporary: str, deadline_s: float, **code: Any) -> None:
     """Serves items from the socket on file descriptor 0; says `ready` once its imports are done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    children.die_with_parent(parent)
+    processes.die_with_parent(parent)
     tempfile.tempdir = temporary
     conn = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as null:
@@ -43,13 +43,13 @@ def main(parent: int, temporary: str, deadline_s: float, **code: Any) -> None:
     judge_code = functools.partial(verify_code, total_s=CODE_SHARE * deadline_s, **code)
     verifiers: dict[str, Verifier] = {**VERIFIERS, "code": judge_code}
     try:
-        children.send(conn, "ready", deadline_s)
+        processes.send(conn, "ready", deadline_s)
         while True:
-            item = children.receive(conn, None)
+            item = processes.receive(conn, None)
             try:
                 verdict = verifiers[item["domain"]](item["text"], unpacked(item["reference"]))
             except Exception as error:  # a verifier's bug is an error that is counted, never a lost process or a zero
                 verdict = Verdict("error", f"{type(error).__name__}: {error}"[:500])
-            children.send(conn, [verdict.kind, verdict.reason, verdict.tests], deadline_s)
+            processes.send(conn, [verdict.kind, verdict.reason, verdict.tests], deadline_s)
     except (EOFError, OSError):  # the pool is gone
         sys.exit(0)

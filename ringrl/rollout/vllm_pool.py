@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from ringrl.children import free_port
 from ringrl.errors import ChildDied
+from ringrl.processes import free_port
 from ringrl.rollout.engine import Bucket, Piece, Sampling, grow
 from ringrl.rollout.transfer import TransferGroup, specs
 from ringrl.types import Completion, Group, Prompt
@@ -33,7 +33,7 @@ NONE = -1  # the version of a worker that was started after others had been upda
 
 
 @dataclass(frozen=True)
-class Limits:
+class Deadlines:
     """How long to wait, in seconds, and how often to try again."""
 
     start_s: float
@@ -69,7 +69,7 @@ class VLLMPool:
         addresses: Sequence[str],  # per worker: "host:port", or a file that will hold it
         authkey: bytes,
         tensor_parallel: int,
-        limits: Limits,
+        limits: Deadlines,
         restart: Callable[[int], str],  # asks for a new process in the place of a worker; returns its address
         note: Callable[[str], None],  # tells the user
         shared: bool = False,  # workers use the trainer's devices

@@ -1,6 +1,6 @@
 """A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
 
-Started by `ringrl.launch` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
+Started by `ringrl.launch.crew` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
 specification as one JSON line on standard input. It listens on a port, writes the address to a file, and takes two
 connections, for requests and for weights. The second is answered between any two decoding steps of the first:
 
@@ -37,7 +37,7 @@ from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import Un
 from vllm.platforms import current_platform
 
 import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
-from ringrl.children import write_atomic
+from ringrl.processes import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 
 BACKEND = "ringrl"
@@ -131,7 +131,7 @@ class Worker:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.version, self.count, self.updating = 0, 0, False
-        self.parts: dict[str, Part] = {}  # that are being sampled
+        self.parts: dict[str, InProgress] = {}  # that are being sampled
         self.sleeps = spec["shared"] and not current_platform.is_cpu()
         self.llm = load(spec, self.sleeps)
         self.engine = self.llm.llm_engine
@@ -177,7 +177,7 @@ class Worker:
         """
         if not self.parts:
             self.llm.collective_rpc("seed_sampling", args=(seed,))
-        ended: list[Part] = []
+        ended: list[InProgress] = []
         mine = self.submit(requests, sampling, bool(enough) or self.spec["in_flight"], ended)
         left = {index: [p for p in mine if p.index == index] for index in dict.fromkeys(p.index for p in mine)}
         finished = 0
@@ -198,8 +198,8 @@ class Worker:
             yield "part", p.index, p.place, p.piece()
 
     def submit(
-        self, requests: list[Any], sampling: dict[str, Any], step_by_step: bool, ended: list[Part]
-    ) -> list[Part]:
+        self, requests: list[Any], sampling: dict[str, Any], step_by_step: bool, ended: list[InProgress]
+    ) -> list[InProgress]:
         """Each will be in `ended` when it is finished."""
         total, k = sampling["max_total_tokens"], sampling["samples"]
         kinds = vllm.sampling_params.RequestOutputKind
@@ -218,7 +218,7 @@ class Worker:
                     output_kind=kinds.DELTA if step_by_step else kinds.FINAL_ONLY,
                 )
                 self.count += 1
-                part = Part(str(self.count), index, place, len(begun), ended)
+                part = InProgress(str(self.count), index, place, len(begun), ended)
                 self.parts[part.key] = part
                 mine.append(part)
                 self.engine.add_request(part.key, {"prompt_token_ids": prompt + begun}, params, priority=priority)
@@ -281,14 +281,14 @@ def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
 
 
 @dataclass(eq=False)
-class Part:
+class InProgress:
     """One completion while it is sampled."""
 
     key: str
     index: int  # of its group
     place: int  # in its group
     begun: int  # tokens it had before
-    ended: list[Part] = field(repr=False)  # where it goes when it is finished
+    ended: list[InProgress] = field(repr=False)  # where it goes when it is finished
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)  # of each output

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ringrl.children import kill_tree
+from ringrl.processes import kill_tree
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED, has_filter
 
 START_S = 60.0  # until a host must be ready

@@ -3,9 +3,10 @@
     checks (trusted, knows what is expected)  --- a function's name and arguments --->  program (untrusted)
                                               <--- the returned value, as plain data ---
 
-A value that is no plain data stays where it is, and the other side holds a `Remote` to it. On the side of the checks a
-Remote equals no plain data and takes part in no arithmetic with any, so that neither `__eq__` that is always true nor
-`__sub__` that learns what is subtracted helps a program; between two Remotes the program's own operators decide.
+A value that is no plain data stays where it is, and the other side holds a `RemoteObject` to it. On the side of the
+checks a RemoteObject equals no plain data and takes part in no arithmetic with any, so that neither `__eq__` that is
+always true nor `__sub__` that learns what is subtracted helps a program; between two of them the program's own
+operators decide.
 
 What a program can still do: answer for its own objects' truth value, order and equality with each other, their length,
 text and items. A test that asserts no more than that can be passed by an object that says so.
@@ -37,7 +38,7 @@ class RemoteError(Exception):
     """What the other side raised, if it is no exception that Python has."""
 
 
-class Remote:
+class RemoteObject:
     """An object on the other side."""
 
     __slots__ = ("_number", "_peer")
@@ -75,14 +76,14 @@ class Remote:
         self._peer.ask("setitem", self, key, value)
 
     def __instancecheck__(self, value: Any) -> bool:
-        return isinstance(value, Remote) and bool(self._peer.ask("isinstance", value, self))
+        return isinstance(value, RemoteObject) and bool(self._peer.ask("isinstance", value, self))
 
     def __hash__(self) -> int:
-        return hash(("Remote", self._number))
+        return hash(("RemoteObject", self._number))
 
 
-def _unary(name: str, kind: type) -> Callable[[Remote], Any]:
-    def ask(self: Remote) -> Any:
+def _unary(name: str, kind: type) -> Callable[[RemoteObject], Any]:
+    def ask(self: RemoteObject) -> Any:
         found = self._peer.ask(name, self)
         if not isinstance(found, kind):
             raise TypeError(f"{name} of the program's object is a {type(found).__name__}")
@@ -91,9 +92,9 @@ def _unary(name: str, kind: type) -> Callable[[Remote], Any]:
     return ask
 
 
-def _binary(name: str) -> Callable[[Remote, Any], Any]:
-    def ask(self: Remote, other: Any) -> Any:
-        return self._peer.ask(name, self, other) if isinstance(other, Remote) else NotImplemented
+def _binary(name: str) -> Callable[[RemoteObject, Any], Any]:
+    def ask(self: RemoteObject, other: Any) -> Any:
+        return self._peer.ask(name, self, other) if isinstance(other, RemoteObject) else NotImplemented
 
     return ask
 
@@ -101,9 +102,9 @@ def _binary(name: str) -> Callable[[Remote, Any], Any]:
 _UNARY: dict[str, type] = {"len": int, "str": str, "repr": str, "bool": bool, "int": int, "float": float}
 _BINARY = ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor")
 for _name, _kind in _UNARY.items():
-    setattr(Remote, f"__{_name}__", _unary(_name, _kind))
+    setattr(RemoteObject, f"__{_name}__", _unary(_name, _kind))
 for _name in _BINARY:
-    setattr(Remote, f"__{_name}__", _binary(_name))
+    setattr(RemoteObject, f"__{_name}__", _binary(_name))
 
 _ALL_OPS: _Ops = {
     "getattr": getattr, "setattr": setattr, "iter": iter, "next": next, "getitem": operator.getitem,
@@ -124,7 +125,7 @@ class Peer:
         self.send({"op": op, "args": [self.encode(a) for a in args]})
         return self.decode(self.told()["value"])
 
-    def call(self, function: Remote, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def call(self, function: RemoteObject, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls a function there; lists, dictionaries and sets that it changed are changed here."""
         self.send({"op": "call", "args": [self.encode(v) for v in (function, list(args), named)]})
         answer = self.told()
@@ -144,7 +145,7 @@ class Peer:
         return values.decode(data, self._take)
 
     def _hand_out(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Remote):
+        if isinstance(value, RemoteObject):
             return {"yours": value._number}
         self._objects.append(value)
         return {"mine": len(self._objects) - 1}
@@ -153,7 +154,7 @@ class Peer:
         if kind == "yours":
             return self._objects[number]
         if kind == "mine":
-            return Remote(self, int(number))
+            return RemoteObject(self, int(number))
         raise ValueError(f"unknown kind {kind!r}")
 
     def send(self, message: dict[str, Any]) -> None:

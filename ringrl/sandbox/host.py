@@ -18,7 +18,7 @@ import socket
 import time
 from typing import Any
 
-from ringrl.children import descendants, die_with_parent, kill_all
+from ringrl.processes import descendants, die_with_parent, kill_all
 from ringrl.sandbox import kernel, programs
 from ringrl.sandbox.kernel import NAMESPACED, Place
 

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ringrl.children import die_with_parent
+from ringrl.processes import die_with_parent
 from ringrl.sandbox import calls, kernel, values
 from ringrl.sandbox.kernel import NAMESPACED, Place
 

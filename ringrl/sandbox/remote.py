@@ -29,7 +29,7 @@ print("\\n{mark}" + __result)
 """
 
 
-class Remote:
+class SandboxService:
     """A sandbox service, an answer of which may take `patience_s` seconds."""
 
     def __init__(self, url: str, patience_s: float) -> None:

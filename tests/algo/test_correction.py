@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ringrl.algo.correction import binary_kl, correction
-from ringrl.dials import BOUNDS, Correction
+from ringrl.config.loss import BOUNDS, Correction
 from tests.algo import plain
 
 ALL = [m for m in BOUNDS if m != "none"]

@@ -16,7 +16,7 @@ import torch
 from ringrl.algo.budget import fill_budget, num_tokens, shuffled
 from ringrl.algo.correction import correction
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
-from ringrl.algo.pack import Strand, pack, strand
+from ringrl.algo.pack import TokenSequence, pack, sequence_of
 from ringrl.types import Completion, MicroBatch, Prompt, Sample
 
 VOCABULARY, WIDTH, LONGEST, PHI = 40, 6, 64, 145
@@ -102,8 +102,8 @@ def weights_of(samples: list[Sample], weight: str = "token", kind: str = "phi") 
     return token_weights(samples, weight, divisor(kind, samples, PHI, 0))
 
 
-def strands_of(samples: list[Sample], weight: str = "token", kind: str = "phi") -> list[Strand]:
-    return [strand(s, w) for s, w in zip(samples, weights_of(samples, weight, kind), strict=True)]
+def strands_of(samples: list[Sample], weight: str = "token", kind: str = "phi") -> list[TokenSequence]:
+    return [sequence_of(s, w) for s, w in zip(samples, weights_of(samples, weight, kind), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +190,11 @@ def test_every_trained_token_appears_exactly_once_with_what_belongs_to_it(seed: 
         assert got == pytest.approx(want, rel=1e-6)
 
 
-def random_strands(rng: random.Random) -> list[Strand]:
+def random_strands(rng: random.Random) -> list[TokenSequence]:
     out = []
     for _ in range(rng.randint(0, 25)):
         n = rng.randint(2, 40)
-        out.append(Strand(tuple(rng.randrange(99) for _ in range(n)), (False,) + (True,) * (n - 1), 1.0))
+        out.append(TokenSequence(tuple(rng.randrange(99) for _ in range(n)), (False,) + (True,) * (n - 1), 1.0))
     return out
 
 
@@ -202,8 +202,8 @@ def random_strands(rng: random.Random) -> list[Strand]:
 def test_ranks_get_equal_rows_and_rows_keep_within_max_tokens_unless_one_sequence_is_longer(packed: bool):
     rng, over = random.Random(9), 0
     for _ in range(200):
-        strands, ranks, most = random_strands(rng), rng.randint(1, 5), rng.randint(10, 120)
-        rows = pack(strands, ranks, most, packed)
+        sequences, ranks, most = random_strands(rng), rng.randint(1, 5), rng.randint(10, 120)
+        rows = pack(sequences, ranks, most, packed)
         assert len(rows) == ranks
         assert len({len(rank) for rank in rows}) == 1
         for mb in (mb for rank in rows for mb in rank):
@@ -215,8 +215,8 @@ def test_ranks_get_equal_rows_and_rows_keep_within_max_tokens_unless_one_sequenc
 
 
 def test_a_row_says_where_its_sequences_begin():
-    strands = [Strand(tuple(range(n)), (False,) + (True,) * (n - 1), 1.0) for n in (5, 3, 7)]
-    [[mb]] = pack(strands, 1, 100)
+    sequences = [TokenSequence(tuple(range(n)), (False,) + (True,) * (n - 1), 1.0) for n in (5, 3, 7)]
+    [[mb]] = pack(sequences, 1, 100)
     assert mb.starts.tolist() == [0, 6, 10, 12]
     assert mb.starts.dtype == torch.int32
     assert mb.positions.tolist() == [[*range(6), *range(4), *range(2)]]
@@ -225,8 +225,8 @@ def test_a_row_says_where_its_sequences_begin():
 
 
 def test_padding_is_on_the_right_and_never_trained():
-    strands = [Strand(tuple(range(1, n + 1)), (False,) + (True,) * (n - 1), 0.5, 2.0) for n in (4, 2)]
-    [[mb]] = pack(strands, 1, 100, packed=False)
+    sequences = [TokenSequence(tuple(range(1, n + 1)), (False,) + (True,) * (n - 1), 0.5, 2.0) for n in (4, 2)]
+    [[mb]] = pack(sequences, 1, 100, packed=False)
     assert len(mb.starts) == 0
     assert mb.inputs.tolist() == [[1, 2, 3], [1, 0, 0]]
     assert mb.targets.tolist() == [[2, 3, 4], [2, 0, 0]]
@@ -238,8 +238,8 @@ def test_padding_is_on_the_right_and_never_trained():
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_rank_without_sequences_gets_one_untrained_token(count: int, packed: bool):
-    strands = [Strand((1, 2, 3), (False, True, True), 1.0) for _ in range(count)]
-    rows = pack(strands, 4, 3, packed)
+    sequences = [TokenSequence((1, 2, 3), (False, True, True), 1.0) for _ in range(count)]
+    rows = pack(sequences, 4, 3, packed)
     assert [len(rank) for rank in rows] == [1, 1, 1, 1]
     empty = [mb for [mb] in rows if not mb.trained.any()]
     assert len(empty) == 4 - count
@@ -249,4 +249,4 @@ def test_a_rank_without_sequences_gets_one_untrained_token(count: int, packed: b
 def test_what_the_budget_cut_is_not_computed():
     sample = ragged(5, 1)[0]
     (cut,) = fill_budget([sample], 1)
-    assert strand(cut, 1.0).token_ids == sample.prompt.token_ids + sample.completion.token_ids[:1]
+    assert sequence_of(cut, 1.0).token_ids == sample.prompt.token_ids + sample.completion.token_ids[:1]

@@ -12,7 +12,7 @@ import torch
 from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import fill_budget
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
-from ringrl.dials import PRESETS, Loss
+from ringrl.config.loss import PRESETS, Loss
 from ringrl.types import Completion, Group, Prompt, ScoredGroup
 from tests.algo import plain
 

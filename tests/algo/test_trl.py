@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
-from ringrl.dials import Loss
+from ringrl.config.loss import Loss
 from ringrl.types import Completion, Prompt, Sample
 
 pytest.importorskip("trl")

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ringrl.evals.respond import Ask
+from ringrl.rollout.respond import Ask
 from tests.commands.test_eval import Script, right
 from tests.conftest import lines, ringrl, ringrl_until, write_yaml
 

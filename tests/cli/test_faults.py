@@ -52,7 +52,7 @@ def config(inputs: Inputs, folder: Path, **more: Any) -> dict[str, Any]:
 
 RANK_1_DIES = """
     import os, signal
-    import ringrl.commands.rl as rl
+    import ringrl.rl.loop as rl
     calls, learn = [], rl.learn
     def broken(*args):
         calls.append(1)

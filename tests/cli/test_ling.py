@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from ringrl.algo.pack import pack
 from ringrl.algo.router import expert_counts, load
-from ringrl.data.chat import make_strand
+from ringrl.config.sections import Prompting, Source
+from ringrl.data.chat import make_sequence
 from ringrl.data.source import read_conversations
-from ringrl.parts import Prompting, Source
 from ringrl.policy.forward import PolicyModule, load_lm
 from tests.cli.test_sft import sft_config
 from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml
@@ -74,10 +74,10 @@ def expert_load(folder: Path, ling: Inputs) -> float:
     """The fullest expert over the mean, of the worst layer, on the validation examples."""
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 1.0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    strands = [
-        make_strand(m, tokenizer, Prompting(), w) for w, m in read_conversations(Source(**ling.source("sft_val")))
+    sequences = [
+        make_sequence(m, tokenizer, Prompting(), w) for w, m in read_conversations(Source(**ling.source("sft_val")))
     ]
-    counts = [expert_counts(module(row).routes, module.lm.config.num_experts) for row in pack(strands, 1, 512)[0]]
+    counts = [expert_counts(module(row).routes, module.lm.config.num_experts) for row in pack(sequences, 1, 512)[0]]
     return float(load(torch.stack(counts).sum(0)).max())
 
 

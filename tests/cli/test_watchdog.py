@@ -14,7 +14,7 @@ from tests.conftest import RANKS, VERIFIERS, Inputs, lines, meddle, ringrl, rl_c
 
 NAN_IN_THE_SECOND_UPDATE = """
     import dataclasses
-    import ringrl.commands.rl as rl
+    import ringrl.rl.loop as rl
     calls, update = [], rl.update
     def broken(policy, loss, before, lr, alpha):
         calls.append(1)

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from ringrl.commands.again import check_contamination, rejudge
-from ringrl.commands.context import Context
 from ringrl.commands.eval import Collector, main
-from ringrl.config import EvalConfig
+from ringrl.commands.eval_tools import check_contamination, rejudge
+from ringrl.config.commands import EvalConfig
 from ringrl.errors import RingError, UserError
 from ringrl.evals.codeforces import rating_of
-from ringrl.evals.respond import Ask
 from ringrl.evals.results import tasks_of
+from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict
+from ringrl.rollout.respond import Ask
 from ringrl.run import open_run
 from tests.conftest import lines, ringrl, ringrl_until
 

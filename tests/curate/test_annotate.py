@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.data import Annotate
+from ringrl.config.sections import Verify
 from ringrl.curate.annotate import Label, by_rules, chosen, open_labels, question
 from ringrl.curate.sample import responses_of
 from ringrl.curate.shards import Row, Shards
-from ringrl.curate.verdicts import Found
-from ringrl.curation import Annotate
-from ringrl.parts import Verify
+from ringrl.curate.verdicts import Verdicts
 
 
 def row(problem: str, **more: Any) -> Row:
@@ -41,7 +41,7 @@ def test_built_in_rules(problem: str, topic: str, level: str):
 
 def label(folder: Path, problem: Row, cfg: Annotate, *answers: str) -> Row:
     after = Shards(folder)
-    step = Label(Found(after, ("t",) if cfg.teacher else (), Verify()), cfg)
+    step = Label(Verdicts(after, ("t",) if cfg.teacher else (), Verify()), cfg)
     file = responses_of(after, "t") / "000000.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"id": problem["id"], "answers": [{"text": a} for a in answers]}) + "\n")

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.data import Cleanse
+from ringrl.config.sections import Verify
 from ringrl.curate import cleanse, wording
-from ringrl.curate.cleanse import RULES, Step
+from ringrl.curate.cleanse import RULES, Cleanser
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
-from ringrl.curation import Cleanse
 from ringrl.errors import ChildDied
-from ringrl.parts import Verify
 from tests.curate.faults import FAULTS, GOOD
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
-def step(**how: Any) -> Step:
-    return Step(Cleanse(**how), Verify(deadline_s=20))
+def step(**how: Any) -> Cleanser:
+    return Cleanser(Cleanse(**how), Verify(deadline_s=20))
 
 
 def row(n: int, problem: str, answer: str, domain: str = "math") -> Row:
@@ -166,7 +166,7 @@ def test_long_repetitions_take_no_longer_than_other_texts(text: str):
 def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
-        list(Step(Cleanse(), Verify(deadline_s=7))(0, [row(0, "What is $x$?", "x^2")]))
+        list(Cleanser(Cleanse(), Verify(deadline_s=7))(0, [row(0, "What is $x$?", "x^2")]))
     verifier(7, "").close()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ringrl.config.data import DataConfig
 from ringrl.curate.decontaminate import IN_RESPONSE, MEANING, NEAR, NGRAMS, Decontaminated, prepare
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig
 from tests.curate.contaminate import CHANGES
 from tests.curate.test_deduplicate import over
 from tests.curate.test_embed import Endpoint, endpoint, served  # noqa: F401  (a fixture)

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from ringrl.config.data import DataConfig
 from ringrl.curate.deduplicate import agreed, prepare, quality, same_answer
 from ringrl.curate.read import shards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curation import DataConfig
 from tests.conftest import lines, ringrl, ringrl_until, write_yaml
 from tests.curate.plants import KINDS, plant
 

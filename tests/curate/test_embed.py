@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ringrl.config.data import Embedding
+from ringrl.config.sections import Server
 from ringrl.curate import embed
 from ringrl.curate.embed import Vectors, above, alike, embed_shards, embedder
 from ringrl.curate.shards import Dropped, Shards
-from ringrl.curation import Embedding
 from ringrl.errors import DataError, RingError, UserError
-from ringrl.parts import Server
 from tests.conftest import Inputs
 from tests.curate.test_deduplicate import over, row, run
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from ringrl.curate.grade import Grade, prepare
+from ringrl.config.data import DataConfig
+from ringrl.config.sections import Verify
+from ringrl.curate.grade import Grader, prepare
 from ringrl.curate.sample import responses_of
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Found
-from ringrl.curation import DataConfig
+from ringrl.curate.verdicts import Verdicts
 from ringrl.errors import RingError
-from ringrl.parts import Verify
 
 ROW: Row = {"id": "s/0", "source": "s", "domain": "math", "problem": "1+1?", "answer": "2"}
 CUT = {"text": "s/0: the prompt has 9 tokens", "length": 0, "finish": "no_room"}
@@ -30,7 +30,7 @@ def graded(
 ) -> Row | Dropped:
     """Of teachers by name: answers, and a verdict on each: + right, - wrong, e error."""
     kinds = {"+": ("pass", "exact"), "-": ("fail", "wrong"), "e": ("error", "deadline passed")}
-    step = Grade(Found(Shards(Path("nowhere")), tuple(given), Verify()), bins, keep_right)
+    step = Grader(Verdicts(Shards(Path("nowhere")), tuple(given), Verify()), bins, keep_right)
     verdicts = {name: [kinds[v] for v in each] for name, (_, each) in given.items()}
     return step.grade(row, {name: answers for name, (answers, _) in given.items()}, verdicts)
 

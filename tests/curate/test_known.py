@@ -11,9 +11,9 @@ import huggingface_hub
 import numpy as np
 import pytest
 
+from ringrl.config.data import Decontaminate
 from ringrl.curate import known
-from ringrl.curate.overlap import COMMON, Index, Match
-from ringrl.curation import Decontaminate
+from ringrl.curate.overlap import COMMON, Match, OverlapIndex
 from ringrl.data.source import read_rows, sha256
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS
@@ -38,11 +38,11 @@ def story(rng: random.Random, size: int = 40) -> str:
     return " ".join(out)
 
 
-def index(*texts: str, ngram: int = 13, share: float = 0.5, threshold: float = 0.5) -> Index:
-    return Index.build(texts, ngram, share, threshold)
+def index(*texts: str, ngram: int = 13, share: float = 0.5, threshold: float = 0.5) -> OverlapIndex:
+    return OverlapIndex.build(texts, ngram, share, threshold)
 
 
-def found(by: Index, *texts: str) -> list[list[int]]:
+def found(by: OverlapIndex, *texts: str) -> list[list[int]]:
     return [[m.problem for m in some] for some in by.find(texts)]
 
 

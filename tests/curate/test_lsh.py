@@ -15,7 +15,7 @@ from ringrl.curate.lsh import (
     OFFSET,
     PERMUTATIONS,
     QUALITY,
-    Index,
+    LSHIndex,
     candidates,
     hash_of,
     rows_per_band,
@@ -31,21 +31,21 @@ def row(n: int, problem: str, **more: str) -> Row:
     return {"id": f"a/{n}", "source": "a", "domain": "math", "problem": problem, "answer": "1", **more}
 
 
-def indexed(folder: Path, rows: list[Row], size: int, threshold: float = 0.7) -> Index:
+def indexed(folder: Path, rows: list[Row], size: int, threshold: float = 0.7) -> LSHIndex:
     shards = Shards(folder / "before")
     (folder / "sketches").mkdir()
     make = functools.partial(sketch, threshold, lambda r: r["answer"], lambda r: int(r["answer"]), shards)
     for n, start in enumerate(range(0, len(rows), size)):
         shards.write(n, "s", rows[start : start + size])
         save(sketch_file(folder / "sketches", n), make(n))
-    return Index(shards, folder / "sketches")
+    return LSHIndex(shards, folder / "sketches")
 
 
 def mutated(tokens: list[str], share: float, draw: random.Random) -> str:
     return " ".join(t if draw.random() > share else f"other{draw.randrange(10**6)}" for t in tokens)
 
 
-def pairs(index: Index, chosen: np.ndarray | None = None) -> set[tuple[int, int]]:
+def pairs(index: LSHIndex, chosen: np.ndarray | None = None) -> set[tuple[int, int]]:
     everything = np.arange(len(index))
     return {(int(a), int(b)) for a, b in candidates(index, everything if chosen is None else chosen, everything)}
 
@@ -78,7 +78,7 @@ def test_a_sketch_of_no_rows(tmp_path: Path):
     index = indexed(tmp_path, [row(0, "one")], 1)
     index.shards.write(1, "s", [])
     save(sketch_file(tmp_path / "sketches", 1), sketch(0.7, lambda r: "", lambda r: 0, index.shards, 1))
-    again = Index(index.shards, tmp_path / "sketches")
+    again = LSHIndex(index.shards, tmp_path / "sketches")
     assert (len(again), again.bands) == (1, index.bands)
     assert again._sketch(1).shape == (BANDS + index.bands, 0)
     assert not pairs(again)

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.data import DataConfig
+from ringrl.config.load import check
+from ringrl.config.sections import BOXED, Source
 from ringrl.curate import mix, outputs
-from ringrl.curate.chain import legs
+from ringrl.curate.chain import phases
 from ringrl.curate.shards import Dropped, Row
-from ringrl.curation import DataConfig
 from ringrl.data.source import read_conversations, read_problems
 from ringrl.errors import ConfigError
-from ringrl.knobs import check
-from ringrl.parts import BOXED, Source
 
 MATH, CODE, SCIENCE = "math", "code", "science"
 
@@ -52,7 +52,7 @@ def config(run: Path, *wanted: dict[str, Any], seed: int = 0, **more: Any) -> Da
 
 def run_mix(cfg: DataConfig, rows: list[Row], shard_rows: int = 7) -> tuple[dict[str, list[str]], dict[str, Row]]:
     """(ids in every output's file, what was dropped by id)."""
-    before, after = (leg.shards for leg in legs(cfg))
+    before, after = (phase.shards for phase in phases(cfg))
     for n in range(0, len(rows), shard_rows):
         before.write(n // shard_rows, "read", rows[n : n + shard_rows])
     step = mix.prepare(cfg, before, after, over)
@@ -197,10 +197,10 @@ def test_what_is_known_of_an_output_is_so(tmp_path: Path):
 
 def test_without_mix_the_last_step_is_the_result(tmp_path: Path):
     cfg = config(tmp_path, {"name": "unused"}, steps=[])
-    (leg,) = legs(cfg)
+    (phase,) = phases(cfg)
     rows = rows_of({MATH: 5, CODE: 3})
-    leg.shards.write(0, "read", rows[:6])
-    leg.shards.write(1, "read", rows[6:])
+    phase.shards.write(0, "read", rows[:6])
+    phase.shards.write(1, "read", rows[6:])
     assert outputs.write(cfg, lambda done, total: None)["read"]["lines"] == 8
     assert [r["id"] for r in lines(tmp_path / "data" / "read.jsonl")] == [r["id"] for r in rows]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.data import Cleanse
+from ringrl.config.sections import Verify
 from ringrl.curate import programs
-from ringrl.curate.cleanse import Step
+from ringrl.curate.cleanse import Cleanser
 from ringrl.curate.programs import has_typed_breaks, is_cut_off, with_good_tests
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
-from ringrl.curation import Cleanse
-from ringrl.parts import Verify
 from ringrl.rewards.code import same_output
 
 SUM = "print(sum(map(int, input().split())))"
@@ -34,7 +34,7 @@ def row(tests: Any, *solutions: str, **more: Any) -> Row:
 
 
 def cleansed(*rows: Row, **how: Any) -> list[Row | Dropped]:
-    return list(Step(Cleanse(**how), VERIFY)(0, rows))
+    return list(Cleanser(Cleanse(**how), VERIFY)(0, rows))
 
 
 def left_of(tests: Any, **more: Any) -> Row | Dropped:
@@ -278,7 +278,7 @@ def test_each_row_once_and_in_order():
 
 
 def test_a_sandbox_that_does_not_answer_is_not_the_solutions_fault():
-    step = Step(Cleanse(), Verify(deadline_s=3, remote="http://127.0.0.1:9"))
+    step = Cleanser(Cleanse(), Verify(deadline_s=3, remote="http://127.0.0.1:9"))
     [said] = step(0, [row(PAIRS, SUM)])
     verifier(3, "http://127.0.0.1:9").close()
     assert isinstance(said, Dropped)

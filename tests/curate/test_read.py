@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ringrl.config.data import Pile
 from ringrl.curate.read import MALFORMED, read, shards
 from ringrl.curate.shards import Dropped, Row
-from ringrl.curation import Pile
 from ringrl.errors import DataError
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from ringrl.algo.pack import Strand
-from ringrl.data.chat import load_tokenizer, make_prompts, make_strand, template_hash
+from ringrl.algo.pack import TokenSequence
+from ringrl.config.sections import Prompting
+from ringrl.data.chat import load_tokenizer, make_prompts, make_sequence, template_hash
 from ringrl.data.tiny import build_model
 from ringrl.errors import DataError
-from ringrl.evals.score import read, thinking_prefix
-from ringrl.parts import Prompting
 from ringrl.rewards.answers import verify_math
+from ringrl.rollout.score import read, thinking_prefix
 
 PLAIN = Prompting(suffix={})
 CORPUS = ["What is 12 + 34? <think>10 + 30 = 40, 2 + 4 = 6</think> The answer is \\boxed{46}.", "print(input())"] * 20
@@ -44,14 +44,14 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return load_tokenizer(str(folder), PLAIN)
 
 
-def trained_texts(strand: Strand, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
+def trained_texts(sequence_of: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
     """Runs of trained and untrained tokens as text."""
-    pairs = zip(strand.trained, strand.token_ids, strict=True)
+    pairs = zip(sequence_of.trained, sequence_of.token_ids, strict=True)
     return [(key, tokenizer.decode([i for _, i in run])) for key, run in groupby(pairs, key=lambda p: p[0])]
 
 
 def test_only_what_the_assistant_says_is_trained_on_in_every_turn(tokenizer: PreTrainedTokenizerBase):
-    assert trained_texts(make_strand(FOUR_TURNS, tokenizer, PLAIN, "rows:1"), tokenizer) == [
+    assert trained_texts(make_sequence(FOUR_TURNS, tokenizer, PLAIN, "rows:1"), tokenizer) == [
         (False, "<role>SYSTEM</role>Be brief.<role>HUMAN</role>What is 12 + 34?<role>ASSISTANT</role>"),
         (True, REPLY + "<|endoftext|>"),
         (False, "<role>HUMAN</role>Sure?<role>ASSISTANT</role>"),
@@ -60,11 +60,11 @@ def test_only_what_the_assistant_says_is_trained_on_in_every_turn(tokenizer: Pre
 
 
 def test_every_turn_ends_with_a_trained_end_of_sequence(tokenizer: PreTrainedTokenizerBase):
-    strand = make_strand(FOUR_TURNS, tokenizer, PLAIN, "rows:1")
-    ends = [t for i, t in zip(strand.token_ids, strand.trained, strict=True) if i == tokenizer.eos_token_id]
+    sequence_of = make_sequence(FOUR_TURNS, tokenizer, PLAIN, "rows:1")
+    ends = [t for i, t in zip(sequence_of.token_ids, sequence_of.trained, strict=True) if i == tokenizer.eos_token_id]
     assert ends == [True, True]
-    assert strand.trained[0] is False
-    assert strand.weight == 1.0
+    assert sequence_of.trained[0] is False
+    assert sequence_of.weight == 1.0
 
 
 @pytest.mark.parametrize("how", [PLAIN, Prompting(), Prompting(system="Be brief.")])
@@ -75,10 +75,10 @@ def test_the_prompt_has_the_same_tokens_when_trained_on_and_when_sampled_from(
     suffix = how.suffix.get("math", "")
     system = [{"role": "system", "content": how.system}] if how.system else []
     user = {"role": "user", "content": ROW["problem"] + (f"\n{suffix}" if suffix else "")}
-    strand = make_strand([*system, user, {"role": "assistant", "content": REPLY}], tokenizer, PLAIN, "rows:1")
+    sequence_of = make_sequence([*system, user, {"role": "assistant", "content": REPLY}], tokenizer, PLAIN, "rows:1")
     n = len(prompt.token_ids)
-    assert strand.token_ids[:n] == prompt.token_ids
-    assert strand.trained == (False,) * n + (True,) * (len(strand.trained) - n)
+    assert sequence_of.token_ids[:n] == prompt.token_ids
+    assert sequence_of.trained == (False,) * n + (True,) * (len(sequence_of.trained) - n)
     assert tokenizer.decode(prompt.token_ids).endswith("<role>ASSISTANT</role>")
 
 
@@ -116,7 +116,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(folder: Path, tmp_pat
     file.write_text("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
     forgetful = load_tokenizer(str(folder), Prompting(template=str(file)))
     with pytest.raises(DataError, match="rewrites earlier turns"):
-        make_strand(FOUR_TURNS, forgetful, PLAIN, "rows:1")
+        make_sequence(FOUR_TURNS, forgetful, PLAIN, "rows:1")
 
 
 def test_a_tokenizer_without_a_template_needs_one(folder: Path, tmp_path: Path):
@@ -215,13 +215,13 @@ def test_a_turn_extends_the_prompt_that_is_sampled_from(
     """The opened thought is not doubled; a turn without one answers the prompt of thinking off."""
     how = Prompting(suffix={}, template=template)
     tokenizer = load_tokenizer(str(family), how)
-    strand = make_strand(messages, tokenizer, how, "rows:1")
-    assert trained_texts(strand, tokenizer) == [(i % 2 == 1, text) for i, text in enumerate(expected)]
+    sequence_of = make_sequence(messages, tokenizer, how, "rows:1")
+    assert trained_texts(sequence_of, tokenizer) == [(i % 2 == 1, text) for i, text in enumerate(expected)]
     system = "Be brief." if messages[0]["role"] == "system" else ""
     sampled = Prompting(suffix={}, system=system, thinking=thinking)
     (prompt,) = make_prompts([ROW], tokenizer, sampled, room=999)
-    assert strand.token_ids[: len(prompt.token_ids)] == prompt.token_ids
-    assert strand.trained.index(True) == len(prompt.token_ids)
+    assert sequence_of.token_ids[: len(prompt.token_ids)] == prompt.token_ids
+    assert sequence_of.trained.index(True) == len(prompt.token_ids)
 
 
 def test_what_is_trained_on_ends_with_the_stop_token_not_with_the_newline_behind_it(family: Path, tmp_path: Path):
@@ -230,7 +230,7 @@ def test_what_is_trained_on_ends_with_the_stop_token_not_with_the_newline_behind
     how = Prompting(suffix={}, template=str(file))
     tokenizer = load_tokenizer(str(family), how)
     for messages, off in ((THOUGHT, False), (PLAINLY, True)):
-        runs = trained_texts(make_strand(messages, tokenizer, how, "rows:1"), tokenizer)
+        runs = trained_texts(make_sequence(messages, tokenizer, how, "rows:1"), tokenizer)
         assert [t for t, _ in runs] == [False, True, False]
         assert runs[0][1].endswith("</think>\n\n" if off else "<|im_start|>assistant\n")
         assert runs[1][1].endswith("46<|endoftext|>" if off else "\\boxed{46}<|endoftext|>")
@@ -243,8 +243,8 @@ def test_thinking_is_switched_off_where_the_template_can(family: Path, folder: P
     with pytest.raises(DataError, match=r"^prompting\.thinking: got false, expected true: the chat template has no"):
         load_tokenizer(str(folder), off)
     tokenizer = load_tokenizer(str(family), PLAIN)
-    strand = make_strand(THOUGHT, tokenizer, off, "rows:1")  # then the model opens its thought itself
-    assert trained_texts(strand, tokenizer)[1] == (True, REPLY + "<|endoftext|>")
+    sequence_of = make_sequence(THOUGHT, tokenizer, off, "rows:1")  # then the model opens its thought itself
+    assert trained_texts(sequence_of, tokenizer)[1] == (True, REPLY + "<|endoftext|>")
 
 
 def test_a_template_that_never_ends_a_turn_is_refused(family: Path, tmp_path: Path):
@@ -254,13 +254,13 @@ def test_a_template_that_never_ends_a_turn_is_refused(family: Path, tmp_path: Pa
                     "{% if add_generation_prompt %}<role>ASSISTANT</role>{% endif %}")  # fmt: skip
     how = Prompting(suffix={}, template=str(file))
     with pytest.raises(DataError, match=r"^rows:1: the chat template does not end the assistant's turn, .*template$"):
-        make_strand(PLAINLY, load_tokenizer(str(family), how), how, "rows:1")
+        make_sequence(PLAINLY, load_tokenizer(str(family), how), how, "rows:1")
 
 
 def test_a_conversation_that_the_template_refuses_is_named(family: Path):
     tokenizer = load_tokenizer(str(family), PLAIN)
     with pytest.raises(DataError, match=r"^rows:1: the chat template refuses the conversation: .*critic"):
-        make_strand([{"role": "critic", "content": "no"}, PLAINLY[1]], tokenizer, PLAIN, "rows:1")
+        make_sequence([{"role": "critic", "content": "no"}, PLAINLY[1]], tokenizer, PLAIN, "rows:1")
 
 
 @pytest.mark.parametrize(

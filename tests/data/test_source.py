@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.sections import Source
 from ringrl.data.source import check_local, fingerprint, read_conversations, read_problems
 from ringrl.errors import DataError
-from ringrl.parts import Source
 
 GOOD = {"id": "a", "domain": "math", "problem": "1+1?", "answer": "2"}
 TALK = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]}

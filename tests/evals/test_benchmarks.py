@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ringrl.commands.again import show_benchmark
-from ringrl.config import Bench, EvalConfig
+from ringrl.commands.eval_tools import show_benchmark
+from ringrl.config.commands import Bench, EvalConfig
+from ringrl.config.sections import BOXED, FENCED
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, definition, read_benchmark, samples_of, source_of
-from ringrl.parts import BOXED, FENCED
 from ringrl.plan.dry_run import arithmetic
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringrl.config import EvalConfig
+from ringrl.config.commands import EvalConfig
 from ringrl.evals.benchmarks import read_benchmark
 from ringrl.rewards.code import verify_code
 from ringrl.rewards.livecodebench import same_decimals, unpacked

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringrl.commands.again import tell_difference
+from ringrl.commands.eval_tools import tell_difference
 from ringrl.errors import DataError
 from ringrl.evals.compare import LEVEL, compare, compare_runs
 

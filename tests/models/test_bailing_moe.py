@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from ringrl.algo.pack import Strand, pack
+from ringrl.algo.pack import TokenSequence, pack
 from ringrl.errors import DataError
+from ringrl.launch.start import check_sampled
 from ringrl.models.bailing_moe import (
     BailingMoeConfig,
     BailingMoeForCausalLM,
@@ -31,7 +32,6 @@ from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.routers import Gate, Routers
 from ringrl.policy.sync import check_complete, checkpoint_kinds
-from ringrl.start import check_sampled
 from tests.conftest import LING, LING_2, write_ling
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "bailing_moe"  # written with the original model code
@@ -297,16 +297,16 @@ def test_a_padded_batch_continues_like_each_alone(tmp_path: Path):
 @torch.no_grad()
 def test_packed_sequences_do_not_see_each_other(folder: Path):
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 0.8)
-    strands = [Strand(tuple(some_ids(n, seed=n).tolist()), (False, *[True] * (n - 1)), 1.0) for n in (7, 12)]
-    row = module(pack(strands[::-1], 1, 64)[0][0])  # the packer puts the longest first
-    alone = [module(pack([s], 1, 64)[0][0]) for s in strands[::-1]]
+    sequences = [TokenSequence(tuple(some_ids(n, seed=n).tolist()), (False, *[True] * (n - 1)), 1.0) for n in (7, 12)]
+    row = module(pack(sequences[::-1], 1, 64)[0][0])  # the packer puts the longest first
+    alone = [module(pack([s], 1, 64)[0][0]) for s in sequences[::-1]]
     for field in ("logprobs", "entropy"):
         together = torch.cat([getattr(stats, field) for stats in alone])
         torch.testing.assert_close(getattr(row, field), together, rtol=0, atol=1e-5)
     assert torch.equal(row.chosen, torch.cat([stats.chosen for stats in alone], 1))
     moe = module.lm.config.num_hidden_layers - module.lm.config.first_k_dense_replace
     assert row.router_logits.shape == (moe, 17, module.lm.config.num_experts)
-    ids = torch.tensor([strands[1].token_ids])
+    ids = torch.tensor([sequences[1].token_ids])
     expected = (module.lm(input_ids=ids).logits[0, :-1] / 0.8).log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
     torch.testing.assert_close(alone[0].logprobs, expected, rtol=0, atol=1e-5)
 

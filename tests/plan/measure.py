@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from ringrl.algo.pack import Strand, pack
-from ringrl.config import RLConfig
+from ringrl.algo.pack import TokenSequence, pack
+from ringrl.config.commands import RLConfig
+from ringrl.config.load import load
 from ringrl.data.chat import load_tokenizer
-from ringrl.knobs import load
 from ringrl.policy.engine import Policy
 from ringrl.policy.objective import score_rows, update
 from ringrl.policy.ranks import Ranks
@@ -30,9 +30,11 @@ def main(spec: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(spec["tokenizer"], cfg.prompting)
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, Ranks(600.0))
     vocab = policy.module.config.vocab_size
-    strands = [Strand(tuple(torch.randint(0, vocab, (n,)).tolist()), (False,) * 8 + (True,) * (n - 8), 1e-4, 1.0)
-               for n in spec["lengths"]]  # fmt: skip
-    rows = pack(strands, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
+    sequences = [
+        TokenSequence(tuple(torch.randint(0, vocab, (n,)).tolist()), (False,) * 8 + (True,) * (n - 8), 1e-4, 1.0)
+        for n in spec["lengths"]
+    ]
+    rows = pack(sequences, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
     before = score_rows(policy, cfg.loss, None, rows)
 
     def one() -> None:

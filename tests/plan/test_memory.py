@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from ringrl.algo import entropy
-from ringrl.children import free_port
-from ringrl.config import RLConfig
-from ringrl.knobs import load
-from ringrl.machine import rank_env
-from ringrl.parts import Rollout, Trainer
+from ringrl.config.commands import RLConfig
+from ringrl.config.load import load
+from ringrl.config.sections import Rollout, Trainer
+from ringrl.launch.machine import rank_env
 from ringrl.plan import memory
 from ringrl.plan.memory import checkpoint_bytes, low_bytes, rank_memory, worker_memory
 from ringrl.plan.shape import Attention, Shape, read_shape
+from ringrl.processes import free_port
 from tests.conftest import Inputs, write_ling
 
 MEDIUM = {  # 76 M parameters

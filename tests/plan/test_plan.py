@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config import RLConfig, load_any
-from ringrl.curation import DataConfig
+from ringrl.config.commands import RLConfig, load_any
+from ringrl.config.data import DataConfig
+from ringrl.config.load import resolve
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import ConfigError
-from ringrl.knobs import resolve
-from ringrl.parts import Rollout, Trainer
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import GPUS, find_gpu
 from ringrl.plan.memory import SPARE, rank_memory

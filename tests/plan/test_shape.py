@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import ringrl.models.bailing_moe  # noqa: F401  (registers the family)
-from ringrl.algo.pack import Strand, pack
+from ringrl.algo.pack import TokenSequence, pack
 from ringrl.errors import ConfigError
 from ringrl.plan.shape import Cost, read_shape
 from ringrl.policy.forward import PolicyModule
@@ -181,7 +181,7 @@ def test_torch_counts_the_same(family: str, recompute: bool, tmp_path: Path):
     if recompute:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     module = PolicyModule(lm, 1.0).train()
-    mb = pack([Strand(tuple(range(n + 1)), (False,) * (n + 1 - trained) + (True,) * trained, 1.0)], 1, 100)[0][0]
+    mb = pack([TokenSequence(tuple(range(n + 1)), (False,) * (n + 1 - trained) + (True,) * trained, 1.0)], 1, 100)[0][0]
     with FlopCounterMode(display=False) as forward:
         stats = module(mb)
     with FlopCounterMode(display=False) as backward:

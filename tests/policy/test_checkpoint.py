@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ringrl.config.sections import Trainer
 from ringrl.errors import DataError, RingError
-from ringrl.parts import Trainer
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from ringrl.children import free_port
+from ringrl.processes import free_port
 from tests.conftest import as_rank
 
 EXPERTS, TOP_K, HIDDEN, WIDTH, SIZE = 4, 2, 16, 8, 2

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from ringrl.children import free_port
+from ringrl.processes import free_port
 from tests.conftest import as_rank
 
 VOCABULARY, EXPERTS, TOP_K, STEPS = 64, 8, 2, 3
@@ -96,7 +96,7 @@ def build(folder: Path, family: str) -> None:
 
 
 def settings(model: str, trainer: dict[str, Any], ranks: int) -> Any:
-    from ringrl.config import SFTConfig
+    from ringrl.config.commands import SFTConfig
 
     rows = {"files": ["unused.jsonl"]}
     shape = {"ranks": ranks, "dtype": "float32", "attention": "packed", "microbatch_tokens": 26}
@@ -105,12 +105,12 @@ def settings(model: str, trainer: dict[str, Any], ranks: int) -> Any:
                                      "z": 0.1, "optimizer": optimizer, "trainer": {**shape, **trainer}})  # fmt: skip
 
 
-def strands(step: int) -> list[Any]:
-    from ringrl.algo.pack import Strand
+def sequences(step: int) -> list[Any]:
+    from ringrl.algo.pack import TokenSequence
 
     g = torch.Generator().manual_seed(step)
     ids = [tuple(torch.randint(0, VOCABULARY, (n,), generator=g).tolist()) for n in LENGTHS]
-    return [Strand(i, (False,) * 3 + (True,) * (len(i) - 3), 1 / (sum(LENGTHS) - 9)) for i in ids]
+    return [TokenSequence(i, (False,) * 3 + (True,) * (len(i) - 3), 1 / (sum(LENGTHS) - 9)) for i in ids]
 
 
 def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dic
     torch.manual_seed(0)
     cfg: Any = settings(str(folder / family), trainer, ranks.size)
     policy = Policy(cfg.model, None, cfg.trainer, cfg.optimizer, 1.0, ranks)  # type: ignore[arg-type]
-    rows = [layout(strands(step), cfg, ranks) for step in range(STEPS)]
+    rows = [layout(sequences(step), cfg, ranks) for step in range(STEPS)]
     free = policy.inspect(rows[0])
     counts = sum(expert_counts(s.routes, EXPERTS)[0] for s in free)
     other = policy.inspect(rows[0], [(s.routes + 1) % EXPERTS for s in free])

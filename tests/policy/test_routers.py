@@ -9,7 +9,7 @@ import torch
 from transformers import DeepseekV2Config, DeepseekV3Config, LlamaConfig, MixtralConfig, Qwen3MoeConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from ringrl.algo.pack import Strand, pack
+from ringrl.algo.pack import TokenSequence, pack
 from ringrl.errors import DataError
 from ringrl.policy.forward import PolicyModule
 from ringrl.policy.routers import Routers
@@ -46,8 +46,8 @@ def module(name: str) -> PolicyModule:
 
 def batch(seed: int = 0) -> MicroBatch:
     ids = torch.randint(1, 64, (12,), generator=torch.Generator().manual_seed(seed)).tolist()
-    strand = Strand(tuple(ids), (False,) * 4 + (True,) * 8, 1.0, 1.0, (-1.0,) * 8)
-    return pack([strand], 1, 64, packed=False)[0][0]
+    sequence_of = TokenSequence(tuple(ids), (False,) * 4 + (True,) * 8, 1.0, 1.0, (-1.0,) * 8)
+    return pack([sequence_of], 1, 64, packed=False)[0][0]
 
 
 @pytest.mark.parametrize(("name", "scoring"), [(n, "sigmoid" if n == "deepseek" else "softmax") for n in CONFIGS])
@@ -165,7 +165,7 @@ def test_routes_of_the_engine_reach_the_row():
     routes = (
         torch.randint(0, EXPERTS, (9, 2, TOP_K), generator=torch.Generator().manual_seed(1)).to(torch.uint8).numpy()
     )
-    one = Strand(tuple(range(1, 13)), (False,) * 4 + (True,) * 8, 1.0, 1.0, (-1.0,) * 8, routes)
+    one = TokenSequence(tuple(range(1, 13)), (False,) * 4 + (True,) * 8, 1.0, 1.0, (-1.0,) * 8, routes)
     [[mb]] = pack([one, replace(one, token_ids=tuple(range(20, 32)))], 1, 64)
     assert mb.routes.shape == (1, 22, 2, TOP_K)
     assert mb.routes[0, :9].tolist() == routes.tolist() == mb.routes[0, 11:20].tolist()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from ringrl.children import free_port
+from ringrl.processes import free_port
 from tests.conftest import Inputs, as_rank, rl_config
 
 
 def config(inputs: Inputs, colocated: bool) -> Any:
-    from ringrl.config import RLConfig
-    from ringrl.knobs import check
+    from ringrl.config.commands import RLConfig
+    from ringrl.config.load import check
 
     raw = rl_config(inputs, Path("unused"))
     raw["trainer"] |= {"ranks": 2, "parallel": {"expert": 2}}
@@ -32,7 +32,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     from ringrl.policy.ranks import Ranks
     from ringrl.policy.sync import WeightSync
     from ringrl.rollout.engine import Sampling, fresh
-    from ringrl.rollout.vllm_pool import Limits, VLLMPool
+    from ringrl.rollout.vllm_pool import Deadlines, VLLMPool
 
     cfg = config(inputs, colocated=False)
     ranks = Ranks(120)
@@ -41,14 +41,14 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, ranks)
     engine = None
     if ranks.main:
-        engine = VLLMPool([address], b"key", 1, Limits(120, 60, 60, 0), restart=str, note=print)
+        engine = VLLMPool([address], b"key", 1, Deadlines(120, 60, 60, 0), restart=str, note=print)
     greedy = Sampling(1, 0.0, 64)
     for version, colocated in enumerate((False, True), 1):
         cfg = config(inputs, colocated)
         if engine:
             engine.shared = colocated
         sft: Any = type("Settings", (), {"trainer": cfg.trainer, "balance": 0.0, "z": 0.0})
-        train_step(policy, layout(strands(prompts), sft, ranks), sft, 3e-3)
+        train_step(policy, layout(sequences(prompts), sft, ranks), sft, 3e-3)
         sync = WeightSync(policy, engine, cfg.model, prompts[0], Sampling(1, 1.0, 64), cfg.rollout, folder)
         parity = sync.push(version)
         policy.save(folder / f"version_{version}", {})
@@ -62,16 +62,16 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     ranks.close()
 
 
-def strands(prompts: Any) -> Any:
-    from ringrl.algo.pack import Strand
+def sequences(prompts: Any) -> Any:
+    from ringrl.algo.pack import TokenSequence
 
-    return [Strand(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.01) for p in prompts]
+    return [TokenSequence(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.01) for p in prompts]
 
 
 @pytest.fixture(scope="module")
 def synced(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm")
-    from ringrl.launch import Crew, Sampler, stop
+    from ringrl.launch.crew import Crew, Sampler, stop
     from ringrl.run import Run
 
     folder = tmp_path_factory.mktemp("sync")

@@ -1,0 +1,112 @@
+"""What `ringrl eval` does without a model: look at a benchmark, judge responses again, compare runs, find overlaps."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+from ringrl.config.commands import EvalConfig
+from ringrl.config.data import Decontaminate
+from ringrl.config.load import load
+from ringrl.curate.known import index_of
+from ringrl.curate.overlap import Match
+from ringrl.data.source import messages_of, read_texts, reference_of
+from ringrl.errors import DataError
+from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
+from ringrl.evals.compare import compare_runs
+from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, write_results
+from ringrl.report.runs import write_report
+from ringrl.report.terminal import Display
+from ringrl.rewards import VerifierPool
+from ringrl.run import Run
+
+FACTS = ("engine", "dtype", "template_sha256")  # of results.json, that only sampling knows
+SHOWN = 20  # known problems of a benchmark, in the terminal
+AT_ONCE = 1000  # rows of a training file
+
+
+def show_benchmark(cfg: EvalConfig) -> int:
+    """Definition, number of problems and first prompt of each benchmark."""
+    for bench in cfg.benchmarks:
+        print(bench.name)
+        for name, value in describe_benchmark(bench, cfg):
+            print(f"  {name:<13}" + value.replace("\n", "\n" + " " * 15))
+        problems = read_benchmark(bench, cfg)
+        first = problems[0]
+        print(f"  {'problems':<13}{len(problems):,}\n\nfirst problem: {first['id']}")
+        for message in messages_of(first, cfg.prompting):
+            print(f"\n[{message['role']}]\n{message['content']}")
+        print(f"\n[expected]\n{first['answer'] if first['domain'] != 'code' else 'all tests pass'}")
+    return 0
+
+
+def tell_difference(a: str, b: str) -> int:
+    """A table of two runs and, in words, what it means."""
+    rows, said = compare_runs(Path(a), Path(b))
+    display = Display("eval --compare", f"A = {a}, B = {b}")
+    display.table("paired over problems", rows)
+    for line in said:
+        display.note(line)
+    return 0
+
+
+def rejudge(folder: str) -> int:
+    """New verdicts on all responses of a finished run, and everything that follows from them."""
+    run = Run(folder)
+    if not (run.path / "results.json").is_file():
+        raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
+    before = json.loads((run.path / "results.json").read_text())
+    cfg = load(EvalConfig, run.path / "config.yaml")
+    tasks = tasks_of(cfg)
+    found = {task.name: load_responses(run, task.name) for task in tasks}
+    changed = 0
+    with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
+        for task in tasks:
+            problems = {p["id"]: p for p in task.problems}
+            rows = [found[task.name][key] for key in task.keys]
+            futures = [
+                verifier.submit(problems[r["id"]]["domain"], r["text"], reference_of(problems[r["id"]])) for r in rows
+            ]
+            for row, future in zip(rows, futures, strict=True):
+                fields = verdict_fields(future.result())
+                changed += fields["verdict"] != row["verdict"]
+                row |= fields
+    results = write_results(run, cfg, tasks, found, {k: before[k] for k in FACTS if k in before})
+    display = Display("eval --rescore", folder)
+    display.table(f"{cfg.model}, judged again", table(results))
+    for line in [*remarks(results), f"{changed} verdicts changed", str(write_report(run.path))]:
+        display.note(line)
+    return 0
+
+
+def check_contamination(cfg: EvalConfig, train: str) -> int:
+    """Which problems of the benchmarks `ringrl data` would find in a training file, and where."""
+    display = Display("eval --check-contamination", train)
+    found = {b.name: {f"{b.name}/{p['id']}": p["problem"] for p in read_benchmark(b, cfg)} for b in cfg.benchmarks}
+    known = index_of({i: text for problems in found.values() for i, text in problems.items()}, Decontaminate())
+    best: dict[str, tuple[Match, str]] = {}
+    texts = read_texts(train)
+    while some := list(islice(texts, AT_ONCE)):
+        for (where, _), matches in zip(some, known.index.find([text for _, text in some]), strict=True):
+            for match in matches:
+                name = known.ids[match.problem]
+                if name not in best or match.rank < best[name][0].rank:
+                    best[name] = (match, where)
+    rows = []
+    for bench, problems in found.items():
+        mine = sorted((best[i][0].rank, i) for i in problems if i in best)
+        near = sum(best[i][0].near for _, i in mine)
+        rows.append({
+            "benchmark": bench,
+            "problems": str(len(problems)),
+            f"{known.index.ngram}-grams in common": str(len(mine) - near),
+            "near duplicates": str(near),
+        })  # fmt: skip
+        for _, i in mine[:SHOWN]:
+            match, where = best[i]
+            display.note(f"{i}: {known.told(match)}, in {where}")
+        if len(mine) > SHOWN:
+            display.note(f"... and {len(mine) - SHOWN} more")
+    display.table(f"problems that stand in {train}", rows)
+    return 0

@@ -1,0 +1,337 @@
+"""Every knob of ringrl.
+
+A knob has a unit and a default with its source: [P] is the Ring-lite paper (arXiv 2506.14731), [ours] a choice
+of this project where the paper is silent. What can be computed is a property, not a knob. The loss, its budget and
+the watchdog have a file of their own, `ringrl.config.loss`; loading is in `ringrl.config.load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ringrl.config.data import DataConfig
+from ringrl.config.load import Knobs, check, read, resolve
+from ringrl.config.loss import Budget, Loss, Watchdog
+from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, Server, Source, Trainer, Verify
+from ringrl.errors import ConfigError
+
+# ---------------------------------------------------------------- sft
+
+
+class SFTConfig(Knobs):
+    """`ringrl sft`: long-CoT distillation [P §2.1, §4.1.1]."""
+
+    run: str
+    model: str
+    seed: int = 0
+    data: Source
+    validation: Source
+    prompting: Prompting = Prompting()
+    trainer: Trainer = Trainer()
+    optimizer: Optimizer = Optimizer(lr=3e-4, weight_decay=0.1, schedule="cosine", warmup=0.01)  # [P §4.1.1]
+    epochs: int = Field(3, ge=1)  # [P §4.1.1]
+    batch_examples: int = Field(256, ge=1)  # per optimizer step [P §4.1.1]
+    max_tokens: int = Field(32768, ge=2)  # longer examples are dropped and counted [P §4.1.1]
+    save_every: int = Field(0, ge=0)  # steps; 0 = at the end of every epoch
+    balance: float = Field(0.0, ge=0)  # router load-balance coefficient
+    z: float = Field(0.0, ge=0)  # router z-loss coefficient
+
+    @model_validator(mode="after")
+    def _check(self) -> SFTConfig:
+        if self.trainer.ranks > self.batch_examples:
+            raise ValueError(_ranks_message(self.trainer.ranks, "batch_examples", self.batch_examples))
+        return self
+
+
+# ---------------------------------------------------------------- select-ckpt
+
+
+class SelectConfig(Knobs):
+    """`ringrl select-ckpt`: the checkpoint to start RL from [P §4.3]."""
+
+    run: str
+    model: str  # an SFT run directory, or a folder whose sub-folders are checkpoints
+    seed: int = 0
+    probe: Source
+    prompting: Prompting = Prompting()
+    trainer: Trainer = Trainer()
+    rollout: Rollout = Rollout()
+    verify: Verify = Verify()
+    samples: int = Field(8, ge=1)  # responses per probe prompt, at temperature 1.0
+    max_total_tokens: int = Field(32768, ge=2)
+    band: tuple[float, float] = (0.3, 0.5)  # nats per token [P §4.3.1]: a property of the paper's models
+    rule: Literal["entropy-band", "best-score"] = "entropy-band"
+
+    @model_validator(mode="after")
+    def _check(self) -> SelectConfig:
+        if not self.band[0] < self.band[1]:
+            raise ValueError(f"band: lower end {self.band[0]} must be below upper end {self.band[1]}")
+        return self
+
+
+# ---------------------------------------------------------------- rl
+
+
+class HeldOut(Knobs):
+    """A set of prompts evaluated during RL."""
+
+    name: str
+    data: Source
+
+
+class Stage(Knobs):
+    """One stage of RL: its data, lengths and steps [P §3.4]."""
+
+    name: str
+    data: tuple[Source, ...] = Field(min_length=1)
+    steps: int = Field(ge=1)
+    prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
+    samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
+    max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
+    curriculum: Literal["none", "easy-first", "around-half"] = "none"  # [ours] the order of prompts by their
+    # `pass_rate`, which `ringrl data` writes (grade)
+    budget: Budget = Budget()
+
+
+class RLConfig(Knobs):
+    """`ringrl rl`: C3PO in stages [P §3]."""
+
+    run: str
+    model: str
+    seed: int = 0
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    held_out: tuple[HeldOut, ...] = ()
+    eval_every: int = Field(0, ge=0)  # steps; 0 = only at the end of every stage
+    eval_samples: int = Field(8, ge=1)
+    prompting: Prompting = Prompting()
+    trainer: Trainer = Trainer()
+    rollout: Rollout = Rollout()
+    verify: Verify = Verify()
+    optimizer: Optimizer = Optimizer(lr=3e-6)  # [P §4.1.1]
+    loss: Loss = Loss()
+    watchdog: Watchdog = Watchdog()
+    temperature: float = Field(1.0, gt=0)  # [P §4.3.2]
+    updates: int = Field(1, ge=1)  # optimizer steps per rollout batch (minibatches): open in the paper
+    max_staleness: int = Field(0, ge=0)  # rollout batches sampled ahead of training; 0 = sample, then train
+    save_every: int = Field(20, ge=1)  # steps
+    keep_last: int = Field(0, ge=0)  # checkpoints; 0 = all. The ends of stages always stay
+    keep_best: int = Field(0, ge=0)  # besides, by the mean of held-out scores
+    rollouts_kept: int = Field(8, ge=0)  # sampled responses written per step
+
+    @property
+    def steps(self) -> int:
+        return sum(s.steps for s in self.stages)
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether Φ rules: what is trained on, and the divisor."""
+        return self.loss.denominator == "phi"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_distribution(cls, given: Any) -> Any:
+        sections = [("", given), ("rollout.", given.get("rollout"))] if isinstance(given, dict) else []
+        for at, section in sections:
+            for key in ("top_p", "top_k", "min_p"):
+                if isinstance(section, dict) and key in section:
+                    raise ValueError(
+                        f"{at}{key}: got {section[key]}, expected no such key in training: log-probs of a truncated "
+                        f"distribution are not the policy's; remove it (temperature is allowed)"
+                    )
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> RLConfig:
+        if self.loss.ratio == "none" and self.updates > 1:
+            raise ValueError(f"updates: got {self.updates}, expected 1 with loss.ratio none: without a ratio the "
+                             f"second update would not know that the policy has moved")  # fmt: skip
+        if self.loss.reference_every % self.updates:
+            raise ValueError(f"loss.reference_every: got {self.loss.reference_every}, expected a multiple of "
+                             f"updates={self.updates}")  # fmt: skip
+        if self.keep_best and not self.keep_last:
+            raise ValueError(f"keep_best: got {self.keep_best}, expected 0 with keep_last 0, which keeps all")
+        self._check_staleness()
+        if self.loss.replay == "engine" and self.rollout.engine == "transformers":
+            raise ValueError("loss.replay: got engine, expected trainer or none with rollout.engine transformers, "
+                             "which cannot say which experts it took")  # fmt: skip
+        for i, s in enumerate(self.stages):
+            self._check_stage(f"stages.{i}", s)
+        return self
+
+    def _check_staleness(self) -> None:
+        ahead, rollout, loss = self.max_staleness, self.rollout, self.loss
+        if ahead and loss.old_logprobs == "trainer" and loss.correction.method == "none":
+            raise ValueError(f"max_staleness: got {ahead}, expected 0 with loss.old_logprobs trainer and "
+                             f"loss.correction.method none, which take the responses of older weights for the "
+                             f"policy's own")  # fmt: skip
+        if ahead > 1 and not rollout.in_flight:
+            raise ValueError(f"max_staleness: got {ahead}, expected at most 1 without rollout.in_flight: a batch that "
+                             f"waits for another only grows older")  # fmt: skip
+        if ahead and rollout.colocated:
+            raise ValueError(f"max_staleness: got {ahead}, expected 0 with rollout.colocated: its workers sleep while "
+                             f"the trainer works")  # fmt: skip
+        if rollout.in_flight and not ahead:
+            raise ValueError("rollout.in_flight: got true, expected false with max_staleness 0")
+        if rollout.in_flight and rollout.engine == "transformers":
+            raise ValueError("rollout.in_flight: got true, expected false with rollout.engine transformers")
+        if rollout.in_flight and loss.replay == "engine":
+            raise ValueError("rollout.in_flight: got true, expected false with loss.replay engine: a response is asked "
+                             "for its routes once, at its end")  # fmt: skip
+
+    def _check_stage(self, at: str, s: Stage) -> None:
+        if self.trainer.ranks > s.prompts * s.samples // self.updates:
+            raise ValueError(_ranks_message(self.trainer.ranks, f"{at}: prompts x samples / updates",
+                                            s.prompts * s.samples // self.updates))  # fmt: skip
+        if s.prompts % self.updates:
+            raise ValueError(f"{at}.prompts: got {s.prompts}, expected a multiple of updates={self.updates}")
+        if s.steps % self.updates:
+            raise ValueError(f"{at}.steps: got {s.steps}, expected a multiple of updates={self.updates}")
+        if not self.budgeted:
+            for key, plain in (("retention", 0), ("order", "prompt")):
+                if getattr(s.budget, key) not in (plain, "shuffle"):
+                    raise ValueError(
+                        f"{at}.budget.{key}: got {getattr(s.budget, key)}, expected {plain} with loss.denominator "
+                        f"{self.loss.denominator}: without a token budget nothing is filled"
+                    )
+            return
+        if s.budget.order == "informative" and self.loss.ratio == "sequence":
+            raise ValueError(f"{at}.budget.order: got informative, expected another with loss.ratio sequence: it takes "
+                             f"single tokens out of a response that has one ratio")  # fmt: skip
+        most = s.prompts * s.samples * (s.max_total_tokens - 1)
+        if self.step_phi(s) > most:
+            raise ValueError(
+                f"{at}.budget.phi: got {s.budget.phi} (scope {s.budget.scope}: {self.step_phi(s)} tokens a "
+                f"rollout batch), expected at most {most}, what {s.prompts} prompts x {s.samples} samples "
+                f"x {s.max_total_tokens - 1} tokens can produce"
+            )
+        if self.step_phi(s) % self.parts(s):
+            raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+
+    def step_phi(self, stage: Stage) -> int:
+        """Tokens trained on per rollout batch, over all ranks and minibatches."""
+        per = {"step": 1, "rank": self.trainer.ranks, "minibatch": self.updates}[stage.budget.scope]
+        return stage.budget.phi * per
+
+    def parts(self, stage: Stage) -> int:
+        """Into how many independently filled shares a rollout batch is divided."""
+        return self.updates * (self.trainer.ranks if stage.budget.scope == "rank" else 1)
+
+    def update_phi(self, stage: Stage) -> int:
+        """Tokens per optimizer step: the constant divisor of the loss."""
+        return self.step_phi(stage) // self.updates
+
+    def max_tokens(self, stage: Stage) -> int:
+        """The most tokens an optimizer step's prompts and samples can make, prompts counted in."""
+        return stage.prompts * stage.samples * stage.max_total_tokens // self.updates
+
+
+# ---------------------------------------------------------------- eval
+
+
+class Bench(Knobs):
+    name: str  # a named benchmark, or any name when `data` is given
+    data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the named benchmark's own source
+    columns: dict[str, str] = {}  # of `data`, as in Source
+    samples: int = Field(0, ge=0)  # 0 = the configuration's `samples`
+    release: Literal["", "v1", "v2", "v3", "v4", "v5", "v6"] = ""  # of LiveCodeBench; empty = the benchmark's own
+    since: str = Field("", pattern=DATE)  # YYYY-MM-DD, first day of problems that have a date; empty = likewise
+    until: str = Field("", pattern=DATE)  # last day, included
+    contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
+
+
+class EvalConfig(Knobs):
+    """`ringrl eval`; defaults are the paper's protocol [P §4.1.2]."""
+
+    run: str
+    model: str  # a folder, or the name that the server knows it by
+    seed: int = 0
+    benchmarks: tuple[Bench, ...] = Field(min_length=1)
+    data: str = ""  # where NAME.jsonl (.parquet, .csv) of every benchmark lies; or the file, if there is one benchmark
+    samples: int = Field(0, ge=0)  # k; 0 = the benchmark's own
+    pass_k: tuple[int, ...] = ()  # pass@k for these k besides 1, 2, 4, ... and all samples
+    precision: float = Field(0.5, gt=0)  # points of standard error over samples, for which the k needed is said
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
+    prompting: Prompting = Prompting()
+    rollout: Rollout = Rollout()
+    server: Server = Server()
+    verify: Verify = Verify()
+
+    @model_validator(mode="after")
+    def _check(self) -> EvalConfig:
+        names = [b.name for b in self.benchmarks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"benchmarks: got {', '.join(names)}, expected each name once")
+        return self
+
+
+# ---------------------------------------------------------------- run
+
+
+class PipelineConfig(Knobs):
+    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
+    configurations without `run`, `model` and `seed`, which the pipeline fills in from one stage to the next."""
+
+    run: str
+    model: str
+    seed: int = 0
+    data: dict[str, Any] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name; none when empty
+    sft: dict[str, Any]
+    select: dict[str, Any]
+    rl: dict[str, Any]
+    general: dict[str, Any] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
+    eval: dict[str, Any]
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Those that are there, in the order of the method."""
+        optional = [name for name in ("data", "general") if not getattr(self, name)]
+        return tuple(name for name in ("data", "sft", "select", "rl", "general", "eval") if name not in optional)
+
+    def stage(self, name: str, model: str, directory: str = "") -> Any:
+        """The checked configuration of one stage, started from `model`."""
+        kinds: dict[str, type[Knobs]] = {"data": DataConfig, "sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
+                                         "general": SFTConfig, "eval": EvalConfig}  # fmt: skip
+        own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
+        if name == "data":  # starts from no model
+            del own["model"]
+        for key in own:
+            if key in getattr(self, name):
+                raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
+        return check(kinds[name], {**getattr(self, name), **own}, name)
+
+    @model_validator(mode="after")
+    def _check(self) -> PipelineConfig:
+        for name in self.sections:
+            self.stage(name, self.model)
+        return self
+
+
+def _ranks_message(ranks: int, what: str, most: int) -> str:
+    return f"trainer.ranks: got {ranks}, expected at most {most} ({what}), one sequence per rank"
+
+
+# ---------------------------------------------------------------- any of them
+
+KINDS: dict[str, type[Knobs]] = {  # by a key that no other kind has
+    "sft": PipelineConfig,
+    "sources": DataConfig,
+    "stages": RLConfig,
+    "benchmarks": EvalConfig,
+    "probe": SelectConfig,
+    "validation": SFTConfig,
+}
+
+
+def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
+    """The configuration in a file of whatever kind. Raises ConfigError."""
+    raw = read(path)
+    for key, kind in KINDS.items():
+        if key in raw:
+            return resolve(kind, raw, overrides, path)
+    raise ConfigError(f"{path}: got keys {', '.join(map(str, raw))}, expected one of {', '.join(KINDS)}, which say "
+                      f"what kind of configuration it is")  # fmt: skip

@@ -1,0 +1,307 @@
+"""Starts the processes of a command, watches them, and stops them.
+
+A command is: vLLM workers (if it samples), and trainer ranks that run its loop; rank 0 reports progress through
+a pipe. Each child has a log file and its own session, is known by its process id, and dies with us. A rank that
+fails ends the run: its last lines are shown, all others are stopped. A worker that fails is started again when rank 0
+asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ringrl.config.sections import Rollout
+from ringrl.errors import ChildDied, UserError
+from ringrl.launch.machine import engine_name, first_gpu, rank_env, read_key, shares, worker_env
+from ringrl.processes import free_port
+from ringrl.report.terminal import Display
+from ringrl.run import Run
+
+STOP_S = 1800.0  # how long ranks may take to finish a step, besides its rollout, and save, after an interrupt
+POLL_S = 0.05
+GRACE_S = 1.0  # between the first death and the verdict, for rank 0 to say why
+WORKER = """from ringrl.processes import die_with_parent
+die_with_parent({launcher})
+from ringrl.rollout.vllm_worker import main
+main()"""
+TAIL = 20  # log lines shown of a process that died
+
+
+@dataclass
+class Child:
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What the vLLM workers of a command must be able to do."""
+
+    model: str
+    rollout: Rollout
+    max_total_tokens: int
+    routes: bool = False  # tell which experts they took
+    ahead: bool = False  # sample while the ranks train
+
+    def worker(self, authkey: str, host: str = "127.0.0.1", port: int = 0, name: str = "") -> dict[str, Any]:
+        """The specification that a worker reads, but for the file that it writes its address to.
+
+        name: of this host, for those elsewhere.
+        """
+        r = self.rollout
+        return {
+            "model": self.model,
+            "dtype": r.dtype,
+            "max_total_tokens": self.max_total_tokens,
+            "concurrent": r.concurrent,
+            "tensor_parallel": r.tensor_parallel,
+            "kv_cache_mib": r.kv_cache_mib,
+            "gpu_memory": r.gpu_memory,
+            "update_deadline_s": r.update_deadline_s,
+            "in_flight": r.in_flight,
+            "shared": r.colocated,
+            "routes": self.routes,
+            "host": host,
+            "port": port,
+            "name": name,
+            "authkey": authkey,
+        }
+
+
+def launch(
+    command: str, run: Run, ranks: int, threads: int, sampler: WorkerSpec | None, notes: Sequence[str], fresh: bool
+) -> int:
+    """Run the loop of `ringrl <command>` on `ranks` processes beside the workers it needs.
+
+    Args:
+        notes: what to tell the user first.
+        fresh: the run directory was made for this call; it is removed if the user's input is at fault.
+
+    Returns:
+        The exit code of the command line.
+    """
+    shm = "/dev/shm" if Path("/dev/shm").is_dir() else None  # workers may map weights there
+    with tempfile.TemporaryDirectory(prefix="ringrl-", dir=shm) as meeting, Display(command, str(run.path)) as display:
+        for text in notes:
+            display.note(text)
+        crew = Crew(run, Path(meeting), display, sampler)
+        try:
+            code = crew.work(command, ranks, threads)
+        finally:
+            crew.stop()
+    if code == UserError.exit_code and fresh:
+        shutil.rmtree(run.path)
+    return code
+
+
+class Crew:
+    """The child processes of one command."""
+
+    def __init__(self, run: Run, meeting: Path, display: Display, sampler: WorkerSpec | None) -> None:
+        self.run, self.meeting, self.display, self.sampler = run, meeting, display, sampler
+        self.workers: list[Child] = []
+        self.ready: list[Path] = []  # per worker: the file with its address, there when it is ready
+        self.first_gpu, self.worker_threads = 0, 1  # of the workers
+        self.ranks: list[Child] = []
+        self.ended: dict[str, Any] = {}
+        self.first_death = 0.0
+        self.unread = b""
+        self.authkey = secrets.token_hex(32)
+
+    def work(self, command: str, ranks: int, threads: int) -> int:
+        rollout = self.sampler.rollout if self.sampler else None
+        ahead = self.sampler.ahead if self.sampler else False
+        threads, self.worker_threads = shares(ranks, threads, rollout.workers if rollout else 0, ahead)
+        engine = engine_name(rollout) if rollout else ""
+        if rollout and rollout.addresses:
+            self.authkey = read_key(rollout.key_file)
+        elif rollout and engine == "vllm":
+            self.first_gpu = first_gpu(0 if command in ("eval", "data") else ranks, rollout)
+            for i in range(rollout.workers):
+                self._start_worker(i, self.meeting / f"worker{i}")
+        spec = {
+            "launcher": os.getpid(),
+            "run": str(self.run.path),
+            "engine": engine,
+            "meeting": str(self.meeting),
+            "restarts": bool(self.workers),
+            "addresses": list(rollout.addresses) if rollout and rollout.addresses else [str(f) for f in self.ready],
+            "authkey": self.authkey,
+        }
+        events = self._start_ranks(command, ranks, threads, spec)
+        with interrupts() as interrupted:
+            return self._watch(events, interrupted)
+
+    def _start_worker(self, index: int, address_file: Path) -> None:
+        """In the place of the one before, if there was one."""
+        assert self.sampler
+        spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
+        env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads)
+        code = WORKER.format(launcher=os.getpid())
+        self.workers[index:] = [
+            self._start(f"worker{index}", ["-c", code], env, spec),
+            *self.workers[index + 1 :],
+        ]
+        self.ready[index:] = [address_file, *self.ready[index + 1 :]]
+
+    def _restart_worker(self, worker: int, address: str) -> None:
+        stop([self.workers[worker]], patience_s=0.0)
+        self._start_worker(worker, Path(address))
+
+    def _start_ranks(self, command: str, ranks: int, threads: int, spec: dict[str, Any]) -> int:
+        """Returns the file descriptor to read rank 0's events from."""
+        port = free_port()
+        read, write = os.pipe()
+        for rank in range(ranks):
+            env = rank_env(rank, ranks, threads, port)
+            mine = {**spec, "events": write if rank == 0 else -1}
+            args = ["-m", "ringrl.launch.rank", command]
+            self.ranks.append(self._start(f"rank{rank}", args, env, mine, (write,) if rank == 0 else ()))
+        os.close(write)
+        os.set_blocking(read, False)
+        return read
+
+    def _start(
+        self,
+        name: str,
+        args: list[str],
+        env: Mapping[str, str],
+        spec: dict[str, Any],
+        fds: tuple[int, ...] = (),
+    ) -> Child:
+        log = self.run.path / "logs" / f"{name}.log"
+        with log.open("a") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-u", *args],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                pass_fds=fds,
+                start_new_session=True,
+                text=True,
+            )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(spec) + "\n")
+        process.stdin.close()
+        return Child(name, process, log)
+
+    def _watch(self, events: int, interrupted: list[int]) -> int:
+        """Relay events until all ranks are done, or one child fails, or the user has had enough."""
+        deadline = float("inf")
+        while True:
+            time.sleep(POLL_S)
+            code = self._verdict(bool(interrupted))
+            self._relay(events)  # after the verdict: what a process said last came before its end
+            if interrupted and deadline == float("inf"):
+                deadline = time.monotonic() + STOP_S + (self.sampler.rollout.deadline_s if self.sampler else 0)
+                self.display.note("interrupted: finishing the step and saving (interrupt again to stop at once)")
+                self._signal_ranks()
+            if len(interrupted) > 1 or time.monotonic() > deadline:
+                return 130
+            if code is not None:
+                os.close(events)
+                return code
+
+    def _relay(self, events: int) -> None:
+        """Show what rank 0 has said since the last time."""
+        try:
+            while more := os.read(events, 1 << 16):
+                self.unread += more
+        except BlockingIOError:
+            pass
+        *lines, self.unread = self.unread.split(b"\n")
+        for line in lines:
+            self._event(json.loads(line))
+
+    def _verdict(self, interrupted: bool) -> int | None:
+        """The run's exit code, or None while it goes on."""
+        codes = [c.process.poll() for c in self.ranks]
+        if all(c == 0 for c in codes):
+            return 0
+        if self.ended and codes[0] is not None:  # rank 0 said why
+            if self.ended["code"] == ChildDied.exit_code:  # what others died of may be why
+                self._show_ends([c for c in self.ranks[1:] + self.workers if c.process.poll() not in (None, 0)])
+            self.display.fail(self.ended["text"])
+            return self.ended["code"]
+        dead = [c for c in self.ranks if c.process.poll() not in (None, 0)] + self._dead_workers()
+        if not dead:
+            return None
+        if interrupted and all(c in (130, None) for c in codes):
+            return None if None in codes else 130
+        self.first_death = self.first_death or time.monotonic()
+        if time.monotonic() < self.first_death + GRACE_S:  # rank 0 may be about to say why
+            return None
+        self._show_ends(dead)
+        return 1
+
+    def _dead_workers(self) -> list[Child]:
+        """Those that nobody will start again: they never came up, or may not."""
+        again = self.sampler and self.sampler.rollout.max_restarts
+        ends = [(c, f) for c, f in zip(self.workers, self.ready, strict=True) if c.process.poll() not in (None, 0)]
+        return [child for child, address in ends if not (again and address.is_file())]
+
+    def _show_ends(self, dead: Sequence[Child]) -> None:
+        for child in dead:
+            tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])
+            self.display.fail(f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        kind = event.pop("kind")
+        if kind == "ended":
+            self.ended = event
+        elif kind == "restart":
+            self._restart_worker(**event)
+        else:
+            getattr(self.display, kind)(**event)
+
+    def _signal_ranks(self) -> None:
+        for child in self.ranks:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Every process we started is gone when this returns."""
+        stop(self.ranks + self.workers, patience_s=2.0)
+
+
+def stop(children: Sequence[Child], patience_s: float) -> None:
+    alive = [c for c in children if c.process.poll() is None]
+    for patience, how in ((patience_s, signal.SIGTERM), (5.0, signal.SIGKILL)):
+        for child in alive:
+            if patience and child.process.poll() is None:
+                os.killpg(child.process.pid, how)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and any(c.process.poll() is None for c in alive):
+            time.sleep(0.02)
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """The signals that asked us to stop, as they come."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,118 @@
+"""A rank of any command: what the launcher gives it, and how its errors become exit codes.
+
+`python -m ringrl.launch.rank NAME` is what `ringrl.launch.crew` starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ringrl.config.sections import Rollout
+from ringrl.errors import RingError
+from ringrl.processes import die_with_parent
+from ringrl.rollout.engine import RolloutEngine
+from ringrl.run import Progress, Run
+
+MAINS = {"rl": "ringrl.rl.loop"}
+
+
+@dataclass
+class Context:
+    run: Run
+    progress: Progress
+    spec: dict[str, Any]
+    restarts: int = 0  # of workers, asked for so far
+    _signals: list[int] = field(default_factory=list)
+
+    @classmethod
+    def from_launcher(cls) -> Context:
+        """Reads the one line that the launcher writes to standard input."""
+        spec = json.loads(sys.stdin.readline())
+        die_with_parent(spec["launcher"])
+        # a rank that reports to nobody writes to nowhere
+        stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
+        return cls._listening(Run(spec["run"]), Progress(stream), spec)
+
+    @classmethod
+    def of_rank(cls, run: Run, spec: dict[str, Any], talks: bool) -> Context:
+        """Without a launcher of ours; one rank tells the terminal what happens."""
+        return cls._listening(run, Progress(None if talks else open(os.devnull, "w")), spec)
+
+    @classmethod
+    def _listening(cls, run: Run, progress: Progress, spec: dict[str, Any]) -> Context:
+        context = cls(run, progress, spec)
+        signal.signal(signal.SIGTERM, lambda number, frame: context._signals.append(number))
+        return context
+
+    @property
+    def interrupted(self) -> bool:
+        """Someone wants this run to save its state and stop."""
+        return bool(self._signals)
+
+    def rollout_engine(self, model: str, rollout: Rollout) -> RolloutEngine:
+        """The engine that the launcher chose: connected to its workers, or in this process."""
+        if self.spec["engine"] == "transformers":
+            from ringrl.rollout.local import LocalEngine
+
+            return LocalEngine(model, rollout.dtype, rollout.concurrent)
+        from ringrl.rollout.vllm_pool import Deadlines, VLLMPool
+
+        return VLLMPool(
+            self.spec["addresses"],
+            bytes.fromhex(self.spec["authkey"]),
+            rollout.tensor_parallel,
+            Deadlines(rollout.start_deadline_s, rollout.deadline_s, rollout.update_deadline_s, rollout.max_restarts),
+            self._restart,
+            self.progress.note,
+            rollout.colocated,
+        )
+
+    def _restart(self, worker: int) -> str:
+        """Ask for a new process in the place of a worker. Returns its address, or a file that will hold it."""
+        address: str = self.spec["addresses"][worker]
+        if not self.spec["restarts"]:  # `ringrl worker` does that by itself
+            return address
+        self.restarts += 1
+        address = str(Path(address).with_name(f"worker{worker}.{self.restarts}"))
+        self.progress.restart(worker, address)
+        return address
+
+
+def run(context: Context, command: str) -> int:
+    """The loop of a command on this rank. Returns its exit code."""
+    try:
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        return importlib.import_module(MAINS.get(command, f"ringrl.commands.{command.replace('-', '_')}")).main(context)
+    except RingError as e:
+        context.progress.ended(str(e), e.exit_code)
+        log(traceback.format_exc())
+        return e.exit_code
+    except Exception:  # a bug: the traceback goes to the log and to the terminal
+        context.progress.ended(f"{traceback.format_exc()}see {context.run.path}/logs/", 1)
+        log(traceback.format_exc())
+        return 1
+
+
+def log(text: str = "") -> None:
+    """The last words, if there is still a disk to write them to."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    code = run(Context.from_launcher(), sys.argv[1])
+    log()
+    os._exit(code)  # not to wait for threads that wait for what is gone

@@ -1,0 +1,1 @@
+"""What a person looks at: report.html, its plots, and the terminal."""

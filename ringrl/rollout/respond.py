@@ -1,0 +1,105 @@
+"""Who answers the problems of an evaluation: an engine of ours, or a server.
+
+Every response is asked for by itself, with a seed of its own from (seed, problem, sample): which others are sampled
+beside it, before or after, does not matter, so an evaluation can be stopped anywhere and continued.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ringrl.config.sections import Prompting
+from ringrl.data.source import Row
+from ringrl.errors import PromptTooLong
+from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.types import Group, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_ROOM = "no_room"  # how a response to a prompt that is too long finishes: before it begins
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One response that is wanted."""
+
+    bench: str
+    problem: Row
+    sample: int  # 0 .. k - 1
+
+    def seed(self, seed: int) -> int:
+        """31 bits that depend on the run's seed, the problem and the sample."""
+        return zlib.crc32(f"{seed}/{self.bench}/{self.problem['id']}/{self.sample}".encode()) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str  # what the verifier reads; a thought begins with <think>. With NO_ROOM: why there is none
+    length: int  # tokens
+    finish: str  # "stop" | "length" | NO_ROOM
+
+
+class Model(Protocol):
+    name: str  # what the user is shown
+
+    def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
+        """Each as soon as it is there, in any order, those without room first where that is known.
+
+        Raises:
+            RingError: there will be no more.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class EngineModel:
+    """A model folder, through a RolloutEngine."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        prompting: Prompting,
+        temperature: float,
+        top_p: float,
+        max_total_tokens: int,
+        seed: int,
+    ) -> None:
+        self.engine, self.tokenizer, self.prompting, self.seed = engine, tokenizer, prompting, seed
+        self.sampling = Sampling(1, temperature, max_total_tokens, top_p)
+        self.name = engine.name
+
+    def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
+        from ringrl.rollout.score import read, thinking_prefix  # not before: transformers takes seconds
+
+        problems = {(a.bench, a.problem["id"]): a.problem for a in asks}
+        prompts = {key: self._prompt(problem) for key, problem in problems.items()}
+        groups: list[Group] = []
+        begun: list[Ask] = []
+        for ask in asks:
+            prompt = prompts[ask.bench, ask.problem["id"]]
+            if isinstance(prompt, str):
+                yield ask, Answer(prompt, 0, NO_ROOM)
+            else:
+                groups.append(Group(prompt, (), ask.seed(self.seed)))
+                begun.append(ask)
+        for index, _, completion in self.engine.generate(groups, self.sampling, self.seed):
+            text = thinking_prefix(groups[index].prompt, self.tokenizer) + read(completion.token_ids, self.tokenizer)
+            yield begun[index], Answer(text, len(completion.token_ids), completion.finish)
+
+    def _prompt(self, problem: Row) -> Prompt | str:
+        """Or why it leaves no room."""
+        from ringrl.data.chat import make_prompts
+
+        try:
+            return make_prompts([problem], self.tokenizer, self.prompting, self.sampling.max_total_tokens)[0]
+        except PromptTooLong as e:
+            return str(e)
+
+    def close(self) -> None:
+        self.engine.close()
