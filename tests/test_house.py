@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ LAYERS = [
 ]
 LEAVES = {
     "config",
+    "domains",
     "run",
     "processes",
 }  # usable from everywhere but the last three layers; they import leaves and errors
@@ -82,10 +85,8 @@ def test_vllm_is_imported_in_one_file():
     assert users_of("vllm") == ["ringrl.rollout.vllm_worker"]
 
 
-def test_deepspeed_is_imported_in_at_most_two_files():
-    users = users_of("deepspeed")
-    assert 1 <= len(users) <= 2, users
-    assert {part(u) for u in users} == {"policy"}
+def test_deepspeed_is_imported_where_the_policy_is():
+    assert {part(u) for u in users_of("deepspeed")} == {"policy"}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,45 @@ def test_no_module_imports_itself_over_others():
 
     for module in MODULES:
         visit(module, ())
+
+
+def functions(module: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {f"{module}:{n.name}:{n.lineno}": n for n in ast.walk(MODULES[module]) if isinstance(n, kinds)}
+
+
+def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def test_at_most_ten_files_lie_outside_of_folders():
+    assert len(list(ROOT.glob("*.py"))) <= 10
+
+
+def test_a_class_name_means_one_thing():
+    classes = Counter(n.name for tree in MODULES.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
+    assert [name for name, count in classes.items() if count > 1] == []
+
+
+def test_no_function_is_longer_than_a_screen():
+    assert {name: length(f) for m in MODULES for name, f in functions(m).items() if length(f) > 60} == {}
+
+
+STEP = ("prompts", "responses", "rewards", "advantages", "budget", "rows", "update", "sync.push")  # in this order
+
+
+def test_a_step_of_the_loop_reads_as_the_method():
+    (step,) = (f for name, f in functions("ringrl.rl.loop").items() if ":step:" in name)
+    assert length(step) <= 25
+    source = (ROOT / "rl" / "loop.py").read_text().splitlines()
+    body = "\n".join(source[step.body[1].lineno - 1 : step.end_lineno])  # behind its docstring
+    places = [re.search(rf"\b{word}\b", body).start() for word in STEP]
+    assert places == sorted(places)
+
+
+def test_the_method_is_short():
+    files = [ROOT / "rl" / "loop.py", *(ROOT / "algo" / f"{m}.py" for m in ("advantage", "budget", "loss", "pack"))]
+    assert sum(len(f.read_text().splitlines()) for f in files) < 700
 
 
 def loaded_by(*args: str) -> set[str]:

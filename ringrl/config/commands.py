@@ -7,6 +7,7 @@ the watchdog have a file of their own, `ringrl.config.loss`; loading is in `ring
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -209,6 +210,22 @@ class RLConfig(Knobs):
             )
         if self.step_phi(s) % self.parts(s):
             raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+
+    @property
+    def stage_ends(self) -> list[int]:
+        """Steps after which each stage is over."""
+        return list(itertools.accumulate(s.steps for s in self.stages))
+
+    @property
+    def max_total_tokens(self) -> int:
+        return max(s.max_total_tokens for s in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that the step after `step` steps belongs to."""
+        return next(s for s, end in zip(self.stages, self.stage_ends, strict=True) if step < end)
+
+    def stage_start(self, stage: Stage) -> int:
+        return self.stage_ends[self.stages.index(stage)] - stage.steps
 
     def step_phi(self, stage: Stage) -> int:
         """Tokens trained on per rollout batch, over all ranks and minibatches."""

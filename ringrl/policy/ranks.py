@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 
 
 class Ranks:
@@ -46,6 +48,17 @@ class Ranks:
         box: list[Any] = [item]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def wait_for_main(self, work: Callable[[], T]) -> T | None:
+        """Rank 0 does work that may take longer than a collective; the others hear from it meanwhile.
+
+        Returns the result, on rank 0.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            job = thread.submit(work) if self.main else None
+            while not self.broadcast(bool(job and wait([job], HEARTBEAT_S).done)):
+                pass
+            return job.result() if job else None
 
     def gather(self, item: T) -> list[T]:
         """Every rank's item, on every rank."""

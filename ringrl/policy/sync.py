@@ -29,7 +29,7 @@ from ringrl.config.sections import Rollout
 from ringrl.errors import RingError
 from ringrl.policy.engine import Policy
 from ringrl.policy.experts import weight_buckets
-from ringrl.policy.ranks import Ranks
+from ringrl.policy.ranks import HEARTBEAT_S, Ranks
 from ringrl.rollout.engine import Bucket, RolloutEngine, Sampling
 from ringrl.rollout.transfer import Shared
 from ringrl.types import Completion, Prompt, Sample
@@ -37,7 +37,6 @@ from ringrl.types import Completion, Prompt, Sample
 T = TypeVar("T")
 
 PROBE_TOKENS = 32  # sampled per worker and sync
-HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 POLL_S = 0.02
 
 
@@ -90,15 +89,14 @@ class WeightSync:
             completions = ranks.broadcast(self.engine.probe(self.probe, self.sampling) if self.engine else None)
         return Parity(self._gap([Sample(self.probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]), shift)
 
-    def lead(self, job: Future[T] | None) -> T | None:
+    def lead(self, job: Future[T]) -> T:
         """Wait for a job of rank 0 that samples; every rank is here, and sends weights when a worker needs them again.
 
-        Returns the job's result, on rank 0.
+        Returns the job's result; on the other ranks, that of a job of their own, which is done.
         """
-        ranks = self.policy.ranks
         while True:
-            if (order := ranks.broadcast(self._order(job) if job else None)) == "go on":
-                return job.result() if job else None
+            if (order := self.policy.ranks.broadcast(self._order(job))) == "go on":
+                return job.result()
             if order == "send":
                 self._send()
 

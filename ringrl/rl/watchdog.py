@@ -60,7 +60,8 @@ def save(run: Run, rows: list[Row], alarms: list[Alarm], batch: Batch) -> Path:
     folder = run.path / "watchdog"
     folder.mkdir(exist_ok=True)
     whole = io.BytesIO()
-    torch.save({"rows": rows, "scored": batch.scored, "chosen": batch.chosen, "work": batch.work}, whole)
+    scored, shares = batch.rollout.scored, batch.shares
+    torch.save({"rows": rows, "scored": scored, "chosen": batch.chosen, "shares": shares}, whole)
     write_atomic(folder / f"{name}.pt", whole.getvalue())
     reasons = [{"kind": a.kind, "collapse": a.collapse, "text": a.text} for a in alarms]
     run.write(f"watchdog/{name}.json", {"alarms": reasons, "rows": [{k: _json(v) for k, v in r.items()} for r in rows]})
