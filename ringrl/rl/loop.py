@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from ringrl.algo.advantage import group_relative
@@ -31,7 +32,7 @@ from ringrl.types import MicroBatch, Sample, ScoredGroup
 
 
 def main(ctx: Context) -> int:
-    with Loop(ctx, load(RLConfig, ctx.run.path / "config.yaml")) as loop:
+    with closing(Loop(ctx, load(RLConfig, ctx.run.path / "config.yaml"))) as loop:
         return loop.run()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -34,7 +34,7 @@ class RunState:
     alpha: float  # entropy coefficient of the next update
 
 
-class TrainingRun:
+class TrainingRun(ABC):
     """A run on one rank. Rank 0 alone has a sampler, and with it the data, the engine and the verifiers."""
 
     def __init__(self, ctx: Context, cfg: RLConfig) -> None:
@@ -67,22 +67,17 @@ class TrainingRun:
             engine.resend = self.sync.resend
         self.queue = BatchQueue(cfg, self.sampler, self.sample, rollouts)
 
-    def __enter__(self) -> TrainingRun:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.sampler:
-            self.sampler.close()
-
+    @abstractmethod
     def sample(self, step: int) -> ScoredRollout:
-        """A rollout for the training of `step`; on rank 0, in the queue's thread."""
-        raise NotImplementedError
+        """The responses that `step` trains on; called on rank 0, in the queue's thread."""
 
+    @abstractmethod
     def step(self) -> None:
         """Trains on one rollout, and calls `conclude` with what came of it."""
-        raise NotImplementedError
+
+    def close(self) -> None:
+        if self.sampler:
+            self.sampler.close()
 
     @property
     def stage(self) -> Stage:
