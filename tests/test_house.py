@@ -28,6 +28,7 @@ LEAVES = {
     "config",
     "run",
     "processes",
+    "versions",
 }  # usable from everywhere but the last three layers; they import leaves and errors
 
 
@@ -82,10 +83,8 @@ def test_vllm_is_imported_in_one_file():
     assert users_of("vllm") == ["ringrl.rollout.vllm_worker"]
 
 
-def test_deepspeed_is_imported_in_at_most_two_files():
-    users = users_of("deepspeed")
-    assert 1 <= len(users) <= 2, users
-    assert {part(u) for u in users} == {"policy"}
+def test_deepspeed_is_imported_where_the_policy_is():
+    assert {part(user) for user in users_of("deepspeed")} == {"policy"}
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ class Ranks:
     def __init__(self, deadline_s: float) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
         import deepspeed
-        import deepspeed.ops
         from accelerate.state import PartialState
 
+        from ringrl.policy.deepspeed_internals import skip_cpu_extension
+
         cpu = not torch.cuda.is_available()
-        if cpu:  # DeepSpeed would compile a C++ extension here that training never uses
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if cpu:
+            skip_cpu_extension()
         backend = "gloo" if cpu else "nccl"
         deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=deadline_s))
         PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
