@@ -42,7 +42,6 @@ from transformers.conversion_mapping import (
 )
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeRotaryEmbedding, apply_rotary_pos_emb  # of a part
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
@@ -59,6 +58,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 from transformers.utils.output_capturing import OutputRecorder
 
 from ringrl.errors import DataError
+from ringrl.models.transformers_internals import attention_function
 
 __all__ = ["BailingMoeConfig", "BailingMoeForCausalLM", "BailingMoeV2Config", "BailingMoeV2ForCausalLM"]
 
@@ -169,7 +169,7 @@ class BailingMoeAttention(nn.Module):
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend = attention_function(self.config, eager_attention_forward)
         out, weights = attend(
             self,
             query,

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ringrl.algo.router import gates
 from ringrl.errors import DataError
+from ringrl.models.transformers_internals import router_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,16 @@ class Routers:
     """All routers of a model, in the order of its layers; none for a dense model."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
-        found = _routers(lm)
-        self._start(found, _gate(next(iter(found.values())), lm) if found else Gate(), lm)
-        for i, module in enumerate(self.modules):
-            module.register_forward_hook(lambda m, args, out, i=i: self._hook(i, out))
-
-    def _start(self, found: dict[str, Any], gate: Gate, lm: PreTrainedModel) -> None:
-        self.modules, self.layers = list(found.values()), [_layer(name) for name in found]
-        self.gate = gate
+        routers = router_modules(lm)
+        self.modules, self.layers = list(routers.values()), [_layer(name) for name in routers]
+        self.gate = _gate(self.modules[0], lm) if routers else Gate()
         self.model_type = str(lm.config.model_type)
         self.logits: list[torch.Tensor] = []  # of the last forward pass: [tokens, E] per layer
         self.chosen: list[torch.Tensor] = []  # [tokens, top_k] int64 per layer
         self.forced: torch.Tensor | None = None  # [layers, tokens, top_k]; -1 leaves the choice to the router
         self.listening = False
+        for i, module in enumerate(self.modules):
+            module.register_forward_hook(lambda m, args, out, i=i: self._hook(i, out))
 
     @property
     def scoring(self) -> str:
@@ -80,19 +78,6 @@ class Routers:
             self.logits.append(logits)
             self.chosen.append(chosen)
         return logits, weights, chosen
-
-
-def _routers(lm: PreTrainedModel) -> dict[str, Any]:
-    """The modules whose logits transformers records as `router_logits`."""
-    recorder = (getattr(lm.base_model, "_can_record_outputs", None) or {}).get("router_logits")
-    if recorder is None:
-        return {}
-    kind, name = getattr(recorder, "target_class", recorder), getattr(recorder, "class_name", None)
-    return {
-        at: m
-        for at, m in lm.base_model.named_modules()
-        if (isinstance(m, kind) if kind else type(m).__name__.endswith(str(name)))
-    }
 
 
 def _layer(name: str) -> int:

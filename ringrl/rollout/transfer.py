@@ -7,8 +7,6 @@ GPUs and gloo on the CPU; or, where trainer and workers share a device, memory t
 
 from __future__ import annotations
 
-import base64
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
+
+from ringrl.rollout.torch_internals import cuda_handle, open_cuda_handle
 
 Weights = Mapping[str, torch.Tensor]  # a bucket, under the names of the Hugging Face checkpoint
 
@@ -82,7 +81,7 @@ class Shared:
             torch.from_file(str(file), shared=True, size=self.raw.numel(), dtype=torch.uint8).copy_(self.raw)
             handle = str(file)
         else:
-            handle = base64.b64encode(pickle.dumps(reduce_tensor(self.raw)[1])).decode()
+            handle = cuda_handle(self.raw)
         self.handles = {device_id(device): handle}  # device -> how to map the bucket there
 
     def close(self) -> None:
@@ -94,9 +93,7 @@ def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequen
     handle = handles[device_id(device)]
     if device.type == "cpu":
         return torch.from_file(handle, shared=True, size=sum(s.nbytes for s in tensors), dtype=torch.uint8)
-    args = list(pickle.loads(base64.b64decode(handle)))
-    args[6] = device.index  # which the trainer may number otherwise
-    return rebuild_cuda_tensor(*args)
+    return open_cuda_handle(handle, device.index)
 
 
 def device_id(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
+"""A vLLM worker: one process that hosts an engine and serves one controller.
 
 Started by `ringrl.launch.crew` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
 specification as one JSON line on standard input. It listens on a port, writes the address to a file, and takes two
@@ -33,10 +33,10 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.platforms import current_platform
 
-import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
+import ringrl.models.bailing_moe  # (vLLM asks AutoConfig for the configuration)
+import ringrl.rollout.vllm_internals  # noqa: F401  (corrects updates of experts on the CPU)
 from ringrl.processes import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 
@@ -103,26 +103,7 @@ class WorkerExtension:
         torch.manual_seed(seed)
 
 
-def repack_experts_after_reload() -> None:
-    """vLLM 0.28 to 0.32 on the CPU packs expert weights on the first load only; after an update in place the
-    kernel would read unpacked ones and produce garbage in silence. Pack again on every reload."""
-    method = UnquantizedFusedMoEMethod
-    if not current_platform.is_cpu() or getattr(method, "_repacks", False):
-        return
-    original = method._setup_kernel
-
-    def setup_kernel(self: Any, layer: Any, w13: Any, w2: Any) -> None:
-        reload = self.moe_kernel is not None
-        original(self, layer=layer, w13=w13, w2=w2)
-        if reload:
-            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
-
-    method._setup_kernel = setup_kernel
-    method._repacks = True
-
-
 WeightTransferEngineFactory.register_engine(BACKEND, BucketEngine)
-repack_experts_after_reload()
 
 
 class Worker:
