@@ -96,7 +96,7 @@ class Loss(Knobs):
 
     old_logprobs: Literal["trainer", "sampler"] = "trainer"  # π_old: recomputed, or what the sampler said
     correction: Correction = Correction()
-    replay: Literal["none", "trainer", "engine"] = "none"  # experts of the old pass (R2), of the engine (R3) [ours]
+    router_replay: Literal["none", "trainer", "engine"] = "none"  # experts of the old pass (R2) or the engine (R3)
 
     @model_validator(mode="before")
     @classmethod

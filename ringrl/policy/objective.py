@@ -45,17 +45,17 @@ def score_rows(
         best: keep this many tokens, those with the largest |A| H over all rows and ranks (D3S); 0 keeps all.
     """
     moe = policy.module.moe
-    routes = [_engine_routes(mb) for mb in rows] if loss.replay == "engine" and moe else []
+    routes = [_engine_routes(mb) for mb in rows] if loss.router_replay == "engine" and moe else []
     share = torch.zeros(0, 1)
     global_share = moe and loss.balance > 0 and loss.balance_over == "batch"
     stats: list[TokenStats] = []
-    if loss.old_logprobs == "trainer" or loss.replay == "trainer" or global_share or best:
+    if loss.old_logprobs == "trainer" or loss.router_replay == "trainer" or global_share or best:
         stats = policy.inspect(rows, routes)
         if best:
             rows, stats = keep_best(policy, rows, stats, best)
         if global_share:
             share = shares(policy.ranks.sum(torch.stack([_counts(s) for s in stats]).sum(0)))
-        if loss.replay == "trainer" and moe:
+        if loss.router_replay == "trainer" and moe:
             routes = [s.routes for s in stats]
     with torch.no_grad():
         ref = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []

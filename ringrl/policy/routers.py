@@ -55,8 +55,8 @@ class Routers:
             DataError: replay is wanted, and this family's gate weights cannot be computed for given experts.
         """
         if forced is not None and not self.gate.replays:
-            raise DataError(f"loss.replay: expected none with model_type {self.model_type}: the gate weights of its "
-                            f"routers are no softmax or sigmoid of their logits")  # fmt: skip
+            raise DataError(f"loss.router_replay: expected none with model_type {self.model_type}: the gate weights of "
+                            f"its routers are no softmax or sigmoid of their logits")  # fmt: skip
         if forced is not None and len(forced) > len(self.modules):  # an engine counts dense layers, which route nothing
             forced = forced[self.layers]
         self.logits, self.chosen, self.forced, self.listening = [], [], forced, True
