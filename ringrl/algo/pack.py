@@ -132,9 +132,9 @@ def _columns(s: TokenSequence, index: int) -> tuple[torch.Tensor, ...]:
 
 
 def _routes(s: TokenSequence) -> torch.Tensor:
-    """[N - 1, layers, top_k] int16; -1 where the engine told nothing; [N - 1, 0, 0] when it was not asked."""
+    """[N - 1, layers, top_k] int16; -1 where the engine reported none; [N - 1, 0, 0] without routes."""
     n = len(s.token_ids) - 1
     if s.routes is None:
         return torch.empty(n, 0, 0, dtype=torch.int16)
-    known = torch.from_numpy(s.routes[:n].astype(np.int16))
-    return torch.nn.functional.pad(known, (0, 0, 0, 0, 0, n - len(known)), value=-1)
+    routes = torch.from_numpy(s.routes[:n].astype(np.int16))
+    return torch.nn.functional.pad(routes, (0, 0, 0, 0, 0, n - len(routes)), value=-1)

@@ -32,7 +32,7 @@ from ringrl.types import MicroBatch
 Routes = Sequence[torch.Tensor]  # [rows] of [layers, B L, top_k] integer expert ids
 FUSED, SHARDS = "fused", "shards"  # how a rank holds experts: all of them in transformers' own module, or its share in
 # that of ringrl.policy.experts, which a run keeps if it is resumed with fewer ranks
-WRITE_S = 3600.0  # for a checkpoint
+WRITE_S = 3600.0  # deadline for all ranks' files of a checkpoint
 TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
 
@@ -82,7 +82,7 @@ class Policy:
         self.engine.eval()
         return [
             self.engine(to_device(mb, self.device), forced)
-            for mb, forced in zip(rows, _each(routes, rows), strict=True)
+            for mb, forced in zip(rows, _routes_by_row(routes, rows), strict=True)
         ]
 
     def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float, routes: Routes = ()) -> float:
@@ -97,7 +97,7 @@ class Policy:
         self.engine.train()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        for i, (row, forced) in enumerate(zip(rows, _each(routes, rows), strict=True)):
+        for i, (row, forced) in enumerate(zip(rows, _routes_by_row(routes, rows), strict=True)):
             mb = to_device(row, self.device)
             stats = self.engine(mb, forced)
             loss = (mb.weights[mb.trained] * terms(mb, stats, i)).sum() + stats.zero
@@ -219,14 +219,14 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, un
             **_offload(trainer.parallel.offload, pinned=not cpu),
         },
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": not cpu,  # with offload; it is a C++ extension too
+        "zero_force_ds_cpu_optimizer": not cpu,  # DeepSpeed's CPU AdamW for offloading compiles a C++ extension
         "optimizer": {
             "type": "AdamW",
             "params": {
                 "lr": optimizer.lr,
                 "betas": list(optimizer.betas),
                 "weight_decay": optimizer.weight_decay,
-                "torch_adam": cpu,  # the other one compiles a C++ extension
+                "torch_adam": cpu,  # DeepSpeed's AdamW compiles one too
             },
         },
         "checkpoint": {"load_universal": universal},
@@ -246,7 +246,7 @@ def _offload(what: str, pinned: bool) -> dict[str, Any]:
     return {key: dict(to_host) for key in keys[what]}
 
 
-def _each(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
+def _routes_by_row(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
     return routes or [None] * len(rows)
 
 

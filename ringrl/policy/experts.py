@@ -33,14 +33,14 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, sent: list[int], received: list[int], group: Any) -> torch.Tensor:
-        ctx.way = (received, sent, group)
+        ctx.way_back = (received, sent, group)
         out = rows.new_empty(sum(received), rows.shape[1])
         dist.all_to_all_single(out, rows.contiguous(), received, sent, group=group)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _Exchange.apply(grad, *ctx.way), None, None, None
+        return _Exchange.apply(grad, *ctx.way_back), None, None, None
 
 
 def dispatch(
@@ -48,7 +48,7 @@ def dispatch(
     chosen: torch.Tensor,  # [T, top_k] int64 expert ids
     gates: torch.Tensor,  # [T, top_k]
     experts: int,
-    group: Any,  # of `size` ranks, rank r holding experts r E/size to (r + 1) E/size
+    group: Any,  # a process group of `size` ranks; rank r holds experts r E/size to (r + 1) E/size
     size: int,
     compute: Compute,
 ) -> torch.Tensor:
@@ -57,12 +57,12 @@ def dispatch(
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     rows = hidden[order // top_k]
-    counts = torch.bincount(flat, minlength=experts).view(size, experts // size)  # to each rank's experts
-    arrived = torch.empty_like(counts)  # from each rank, to our experts
+    counts = torch.bincount(flat, minlength=experts).view(size, experts // size)  # [rank, its expert] rows to send
+    arrived = torch.empty_like(counts)  # [rank, own expert] rows to receive
     dist.all_to_all_single(arrived, counts, group=group)
     sent, received = counts.sum(1).tolist(), arrived.sum(1).tolist()
     rows = _Exchange.apply(rows, sent, received, group)
-    # they come sorted by source rank, then expert: sort by expert
+    # rows arrive sorted by source rank, then expert: sort them by expert
     owner = torch.arange(experts // size, device=rows.device).repeat(size).repeat_interleave(arrived.flatten())
     by_expert = owner.argsort(stable=True)
     done = compute(rows[by_expert], arrived.sum(0))
@@ -140,14 +140,14 @@ def weight_buckets(lm: PreTrainedModel, limit: int) -> Iterator[dict[str, torch.
     of each expert-parallel rank, are not cut further.
     """
     bucket: dict[str, torch.Tensor] = {}
-    size = 0
+    bucket_bytes = 0
     for piece in _pieces(lm, limit):
-        more = sum(t.nbytes for t in piece.values())
-        if bucket and size + more > limit:
+        piece_bytes = sum(t.nbytes for t in piece.values())
+        if bucket and bucket_bytes + piece_bytes > limit:
             yield bucket
-            bucket, size = {}, 0
+            bucket, bucket_bytes = {}, 0
         bucket |= piece
-        size += more
+        bucket_bytes += piece_bytes
     if bucket:
         yield bucket
 

@@ -52,9 +52,9 @@ class PolicyModule(nn.Module):
                 "max_length_q": longest,
                 "max_length_k": longest,
             }
-        self.routers.listen(forced)
+        self.routers.record(forced)
         out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **packed)
-        hidden, (logits, chosen) = out.last_hidden_state, self.routers.heard()
+        hidden, (logits, chosen) = out.last_hidden_state, self.routers.recorded()
         keep = mb.trained.flatten()
         logprobs, entropy = token_stats(
             hidden.flatten(0, 1)[keep],

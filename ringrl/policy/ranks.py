@@ -44,9 +44,9 @@ class Ranks:
 
     def broadcast(self, item: T | None) -> T:
         """Rank 0's item on every rank."""
-        box: list[Any] = [item]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        received: list[Any] = [item]
+        dist.broadcast_object_list(received, src=0)
+        return received[0]
 
     def gather(self, item: T) -> list[T]:
         """Every rank's item, on every rank."""

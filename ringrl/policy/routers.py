@@ -1,4 +1,4 @@
-"""What the routers of a MoE say in a forward pass, and which experts they must take instead (routing replay).
+"""What the routers of a MoE compute in a forward pass, and which experts they must take instead (routing replay).
 
 Forward hooks on the router modules of transformers, which return (logits, gate weights, chosen experts). Replay
 keeps the training logits, and with them the gradient: only the choice comes from elsewhere.
@@ -26,7 +26,7 @@ class Gate:
     scoring: str = "softmax"  # or "sigmoid"
     normalise: bool = True
     scale: float = 1.0
-    replays: bool = True  # False: its gate weights come in another way, so they cannot be computed for other experts
+    replays: bool = True  # False: gate weights arise in another way and cannot be computed for other experts
 
 
 class Routers:
@@ -37,10 +37,11 @@ class Routers:
         self.modules, self.layers = list(routers.values()), [_layer(name) for name in routers]
         self.gate = _gate(self.modules[0], lm) if routers else Gate()
         self.model_type = str(lm.config.model_type)
-        self.logits: list[torch.Tensor] = []  # of the last forward pass: [tokens, E] per layer
-        self.chosen: list[torch.Tensor] = []  # [tokens, top_k] int64 per layer
+        # layer by layer, from the last forward pass
+        self.logits: list[torch.Tensor] = []  # [tokens, E]
+        self.chosen: list[torch.Tensor] = []  # [tokens, top_k] int64
         self.forced: torch.Tensor | None = None  # [layers, tokens, top_k]; -1 leaves the choice to the router
-        self.listening = False
+        self.recording = False
         for i, module in enumerate(self.modules):
             module.register_forward_hook(lambda m, args, out, i=i: self._hook(i, out))
 
@@ -48,8 +49,8 @@ class Routers:
     def scoring(self) -> str:
         return self.gate.scoring
 
-    def listen(self, forced: torch.Tensor | None) -> None:
-        """Before a forward pass.
+    def record(self, forced: torch.Tensor | None) -> None:
+        """Before a forward pass; what it computes is kept until `recorded`.
 
         Raises:
             DataError: replay is wanted, and this family's gate weights cannot be computed for given experts.
@@ -59,11 +60,11 @@ class Routers:
                             f"its routers are no softmax or sigmoid of their logits")  # fmt: skip
         if forced is not None and len(forced) > len(self.modules):  # an engine counts dense layers, which route nothing
             forced = forced[self.layers]
-        self.logits, self.chosen, self.forced, self.listening = [], [], forced, True
+        self.logits, self.chosen, self.forced, self.recording = [], [], forced, True
 
-    def heard(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """After it: logits and chosen experts of every layer. What backward computes again is not listened to."""
-        self.listening = False
+    def recorded(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """After it: logits and chosen experts of every layer. What backward computes again is not recorded."""
+        self.recording = False
         return self.logits, self.chosen
 
     def _hook(self, layer: int, out: Any) -> Any:
@@ -74,7 +75,7 @@ class Routers:
             same = (own == chosen).all(-1, keepdim=True)
             replayed = gates(logits, chosen, gate.scoring, gate.normalise, gate.scale).to(weights.dtype)
             weights = torch.where(same, weights, replayed)
-        if self.listening:
+        if self.recording:
             self.logits.append(logits)
             self.chosen.append(chosen)
         return logits, weights, chosen
@@ -90,7 +91,7 @@ def _gate(router: Any, lm: PreTrainedModel) -> Gate:
     """How a router makes gate weights from logits, by asking it.
 
     Raises:
-        DataError: it does not say logits, gate weights and experts.
+        DataError: it does not return logits, gate weights and experts.
     """
     hidden = torch.randn(8, lm.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(lm.dtype)
     out = router(hidden.to(lm.device))

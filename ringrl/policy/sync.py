@@ -60,14 +60,14 @@ class WeightSync:
         engine: RolloutEngine | None,
         model: str,  # the start model's folder
         probe: Prompt,
-        sampling: Sampling,  # of the probe's continuations
+        sampling: Sampling,  # how the probe is continued
         rollout: Rollout,
-        folder: Path,  # in memory, for weights that are mapped
+        folder: Path,  # in memory; holds weights that workers map
     ) -> None:
         self.policy, self.engine, self.probe, self.rollout, self.folder = policy, engine, probe, rollout, folder
-        most = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
-        self.logprobs = torch.empty(0)  # of the probe's tokens at the last push
-        self.sampling = replace(sampling, samples=1, max_total_tokens=most)
+        length = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
+        self.logprobs = torch.empty(0)  # the trainer's, of the probe's tokens, at the last push
+        self.sampling = replace(sampling, samples=1, max_total_tokens=length)
         self.expected = checkpoint_kinds(model)
         self.version = 0
         self.sent = threading.Condition()  # notified after every complete send
@@ -170,7 +170,7 @@ def send_weights(
     expected: Mapping[str, Kind],
     rollout: Rollout,
     device: torch.device,
-    file: Path,  # for weights that are mapped, in memory
+    file: Path,  # in memory; holds weights that workers map
     ranks: Ranks | None = None,  # None: this process is alone
 ) -> None:
     """All weights to every worker, again until all workers have them. A collective.
