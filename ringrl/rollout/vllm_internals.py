@@ -26,5 +26,5 @@ class RepackedMoEMethod(UnquantizedFusedMoEMethod):
 
 
 if current_platform.is_cpu():
-    require("vllm", vllm.__version__, "0.28", "0.33")
+    require("vllm", vllm.__version__, "0.30", "0.33")
     UnquantizedFusedMoEMethod.register_oot(RepackedMoEMethod)
