@@ -170,17 +170,9 @@ class BailingMoeAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend = attention_function(self.config, eager_attention_forward)
-        out, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-            **kwargs,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        out, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling,
+                              sliding_window=self.sliding_window, **kwargs)  # fmt: skip
         return self.dense(out.reshape(*rows, -1)), weights
 
 

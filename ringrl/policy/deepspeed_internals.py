@@ -12,19 +12,8 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch.distributed as dist
-from deepspeed.checkpoint.autoep_affine import (
-    autoep_experts_for_rank,
-    autoep_placement_to_affine_map,
-    legacy_uniform_autoep_placement_descriptor,
-)
-from deepspeed.checkpoint.constants import (
-    AFFINE_MAP,
-    AUTOEP_EXPERT_PLACEMENT,
-    AUTOEP_PARAM_EP_RANK,
-    AUTOEP_PARAM_LOCAL_EXPERTS,
-    AUTOEP_PARAM_LOGICAL_SHAPE,
-    DS_AUTOEP_UC_META,
-)
+from deepspeed.checkpoint import autoep_affine
+from deepspeed.checkpoint import constants as keys
 from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import nn
@@ -76,9 +65,8 @@ class ExpertParallelLayer(AutoEPMoELayer):
         self.ep_group_name = f"ep_size_{ep_size}"
         self.folding_group_handles = self.tp_group = None
         self.comm_backend, self.async_split_plan = "comm", False
-        self.expert_placement_descriptor = legacy_uniform_autoep_placement_descriptor(
-            num_experts, self.num_local_experts, ep_size
-        )
+        place = autoep_affine.legacy_uniform_autoep_placement_descriptor
+        self.expert_placement_descriptor = place(num_experts, self.num_local_experts, ep_size)
         self.set_deepspeed_parallelism()  # sets ep_group
         self.ep_rank = dist.get_rank(self.ep_group)
 
@@ -89,10 +77,10 @@ class ExpertParallelLayer(AutoEPMoELayer):
         whole = [self.num_experts, *p.shape[1:]]
         placement = self.expert_placement_descriptor
         meta = {
-            AUTOEP_EXPERT_PLACEMENT: placement,
-            AFFINE_MAP: autoep_placement_to_affine_map(placement, whole).to_dict(),
-            AUTOEP_PARAM_LOGICAL_SHAPE: whole,
-            AUTOEP_PARAM_EP_RANK: self.ep_rank,
-            AUTOEP_PARAM_LOCAL_EXPERTS: list(autoep_experts_for_rank(placement, self.ep_rank)),
+            keys.AUTOEP_EXPERT_PLACEMENT: placement,
+            keys.AFFINE_MAP: autoep_affine.autoep_placement_to_affine_map(placement, whole).to_dict(),
+            keys.AUTOEP_PARAM_LOGICAL_SHAPE: whole,
+            keys.AUTOEP_PARAM_EP_RANK: self.ep_rank,
+            keys.AUTOEP_PARAM_LOCAL_EXPERTS: list(autoep_affine.autoep_experts_for_rank(placement, self.ep_rank)),
         }
-        setattr(p, DS_AUTOEP_UC_META, meta)
+        setattr(p, keys.DS_AUTOEP_UC_META, meta)

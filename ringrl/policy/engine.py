@@ -80,10 +80,8 @@ class Policy:
     def inspect(self, rows: list[MicroBatch], routes: Routes = ()) -> list[TokenStats]:
         """Statistics of every microbatch under the current weights, without a graph."""
         self.engine.eval()
-        return [
-            self.engine(to_device(mb, self.device), forced)
-            for mb, forced in zip(rows, _routes_by_row(routes, rows), strict=True)
-        ]
+        by_row = zip(rows, _routes_by_row(routes, rows), strict=True)
+        return [self.engine(to_device(mb, self.device), forced) for mb, forced in by_row]
 
     def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float, routes: Routes = ()) -> float:
         """One optimizer step on the sum of weight x terms over all rows of all ranks.

@@ -70,7 +70,7 @@ class WeightSync:
         self.sampling = replace(sampling, samples=1, max_total_tokens=length)
         self.expected = checkpoint_kinds(model)
         self.version = 0
-        self.sent = threading.Condition()  # notified after every complete send
+        self.sent = threading.Condition()  # notified when all workers have weights
 
     def push(self, version: int) -> Parity:
         """A collective. What is too much is for the caller to say.

@@ -101,14 +101,9 @@ class LocalEngine:
     def _continue(self, groups: Sequence[Group], sampling: Sampling, new_tokens: int) -> list[Group]:
         """`new_tokens` further tokens at most (0: to the end) for everything unfinished in `groups`, as one batch."""
         started = [g if g.completions else replace(g, completions=(UNSTARTED,) * sampling.samples) for g in groups]
-        unfinished = [(g.prompt, c) for g in started for c in g.completions if c.finish == "paused"]
-        seeds = [
-            g.seed + i
-            for g in started
-            if g.seed is not None
-            for i, c in enumerate(g.completions)
-            if c.finish == "paused"
-        ]
+        paused = [(g, k) for g in started for k, c in enumerate(g.completions) if c.finish == "paused"]
+        unfinished = [(g.prompt, g.completions[k]) for g, k in paused]
+        seeds = [g.seed + k for g, k in paused if g.seed is not None]
         grown = iter(self._sample(unfinished, sampling, new_tokens, seeds) if unfinished else [])
         return [
             replace(g, completions=tuple(next(grown) if c.finish == "paused" else c for c in g.completions))

@@ -116,9 +116,8 @@ class VLLMPool:
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         message: tuple = ("generate", [(0, list(prompt.token_ids), {}, None)], asdict(sampling), 0, 0)
         completions, lost = {}, []
-        for worker, answer in self._ask(
-            "weights", dict.fromkeys(range(len(self.links)), message), self.limits.update_s
-        ):
+        messages = dict.fromkeys(range(len(self.links)), message)
+        for worker, answer in self._ask("weights", messages, self.limits.update_s):
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
@@ -142,9 +141,8 @@ class VLLMPool:
             for _ in walk:  # the other trainer ranks walk too
                 pass
             # whoever has a part of the new weights is of no more use, and nobody can tell who does
-            self._replace(
-                [e, *(Lost(link, "has half of an update") for link in links if link is not e.link)], wait=False
-            )
+            others = [Lost(link, "has half of an update") for link in links if link is not e.link]
+            self._replace([e, *others], wait=False)
             return False
         self.version = version
         for link in links:
