@@ -72,8 +72,8 @@ def settings(args: argparse.Namespace) -> RLConfig:
     else:
         model = args.model or str(args.out / "model")
         cfg = resolve(RLConfig, {"run": "bench", "model": model, "stages": [STAGE]}, overrides, "bench")
-    if cfg.loss.replay == "engine":
-        raise ConfigError("loss.replay: got engine, expected none or trainer: no engine runs here")
+    if cfg.loss.router_replay == "engine":
+        raise ConfigError("loss.router_replay: got engine, expected none or trainer: no engine runs here")
     return cfg
 
 

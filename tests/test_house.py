@@ -26,12 +26,11 @@ LAYERS = [
     {"types"},
     {"errors"},
 ]
-LEAVES = {
-    "config",
-    "domains",
-    "run",
-    "processes",
-}  # usable from everywhere but the last three layers; they import leaves and errors
+ALLOWED_PRIVATE = {"_exit"}  # os._exit is documented
+DUNDERS = {"name", "qualname", "module", "file", "version", "mro", "dict", "class", "init", "post_init", "getitem",
+           "setattr", "str", "repr", "traceback", "excepthook", "all"}  # fmt: skip
+# usable from everywhere but the last three layers; they import leaves and errors
+LEAVES = {"config", "domains", "run", "processes", "versions"}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -81,12 +80,74 @@ def test_every_module_has_its_place():
     assert len(MODULES) > 40
 
 
-def test_vllm_is_imported_in_one_file():
-    assert users_of("vllm") == ["ringrl.rollout.vllm_worker"]
+def test_vllm_is_imported_where_sampling_is():
+    assert {part(user) for user in users_of("vllm")} == {"rollout"}
+
+
+def private(name: object) -> bool:
+    """Whether a name belongs to whoever defined it: `_x`, or `__x__` that is no word of the language itself."""
+    if not isinstance(name, str) or not name.startswith("_") or name in ALLOWED_PRIVATE:
+        return False
+    return not (name.startswith("__") and name.endswith("__")) or name.strip("_") not in DUNDERS
+
+
+def private_uses(tree: ast.Module) -> set[str]:
+    """Private names that a file reads or sets on others' objects, or imports. Its own are those that it defines."""
+    own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    used = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Call(
+                func=ast.Attribute(attr="__setattr__"), args=[ast.Name(id="self"), ast.Constant(value=name), _]
+            ):
+                own.add(str(name))
+            case ast.Attribute(value=ast.Name(id="self" | "cls") | ast.Call(func=ast.Name(id="super"))):
+                pass
+            case ast.Attribute(attr=name) if private(name):
+                used.add(name)
+            case ast.Call(func=ast.Name(id="getattr" | "setattr" | "hasattr" | "delattr"),
+                          args=[_, ast.Constant(value=name), *_]) if private(name):  # fmt: skip
+                used.add(name)
+            case ast.ImportFrom(module=str(module), names=names) if module != "__future__":
+                used |= {a.name for a in names if private(a.name)} | {p for p in module.split(".") if private(p)}
+            case ast.Import(names=names):
+                used |= {p for a in names for p in a.name.split(".") if private(p)}
+    return used - own
+
+
+def test_private_parts_of_others_are_used_only_where_their_versions_are_checked():
+    """And in nothing of ours by another file: each is named `<library>_internals`, and has a test of its own."""
+    internals = {m for m in MODULES if m.endswith("_internals")}
+    assert {m: names for m, tree in MODULES.items() if m not in internals and (names := private_uses(tree))} == {}
+    for module in internals:
+        text = (ROOT.parent / f"{module.replace('.', '/')}.py").read_text()
+        assert "require(" in text or "version_info" in text, module
+        folder, name = module.split(".")[1:]
+        assert (ROOT.parent / "tests" / folder / f"test_{name}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("import torch\ntorch._grouped_mm", {"_grouped_mm"}),
+        ("engine._config.x = 1", {"_config"}),
+        ("import deepspeed.ops\ndeepspeed.ops.__compatible_ops__", {"__compatible_ops__"}),
+        ("from torch import _dynamo", {"_dynamo"}),
+        ("import torch._dynamo", {"_dynamo"}),
+        ("getattr(lm, '_tied')", {"_tied"}),
+        ("class A:\n  def _f(self):\n    super()._f()\n    self._x = other._x", set()),
+        ("import os\nos._exit(type(x).__name__)", set()),
+    ],
+)
+def test_the_rule_on_private_parts_sees_them(text: str, names: set[str]):
+    assert private_uses(ast.parse(text)) == names
 
 
 def test_deepspeed_is_imported_where_the_policy_is():
-    assert {part(u) for u in users_of("deepspeed")} == {"policy"}
+    assert {part(user) for user in users_of("deepspeed")} == {"policy"}
 
 
 @pytest.mark.parametrize(

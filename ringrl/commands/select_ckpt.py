@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ringrl.algo.pack import pack, sequence_of
 from ringrl.config.commands import SelectConfig
 from ringrl.config.load import load
 from ringrl.data.chat import load_tokenizer, make_prompts
@@ -26,14 +25,13 @@ from ringrl.errors import RingError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
 from ringrl.policy.engine import to_device
-from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
-from ringrl.policy.sync import check_complete, checkpoint_kinds, share, unshared
+from ringrl.policy.sync import checkpoint_kinds, logprob_gaps, response_rows, send_weights
 from ringrl.rewards import VerifierPool
-from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.rollout.engine import Sampling
 from ringrl.rollout.score import sample_all
 from ringrl.run import Run, find_checkpoints
-from ringrl.types import Sample, ScoredGroup
+from ringrl.types import ScoredGroup
 
 Row = dict[str, Any]
 
@@ -52,7 +50,10 @@ def main(ctx: Context) -> int:
                 return 130
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
             module.to(device)
-            engine.resend = functools.partial(send, ctx, engine, module, folder, cfg, i + 1)
+            kinds, file = checkpoint_kinds(str(folder)), Path(ctx.spec["meeting"]) / "bucket"
+            engine.resend = functools.partial(
+                send_weights, engine, module.lm, i + 1, kinds, cfg.rollout, module.lm.device, file
+            )
             engine.resend()
             sampling = Sampling(cfg.samples, 1.0, cfg.max_total_tokens)
             name = folder.name
@@ -98,30 +99,14 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
     The mean, since among thousands of tokens a router's near-tie may go the other way in the other engine and move
     single tokens; weights that did not arrive move them all.
     """
-    samples = [Sample(g.group.prompt, c, 0.0, 0.0, len(c.token_ids)) for g in scored for c in g.group.completions]
-    device = module.lm.device
+    responses = [(g.group.prompt, c) for g in scored for c in g.group.completions]
     total, n, gap = 0.0, 0, 0.0
-    for row in pack([sequence_of(s, 0.0) for s in samples], 1, cfg.trainer.microbatch_tokens)[0]:
-        mb = to_device(row, device)
+    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens)[0]:
+        mb = to_device(row, module.lm.device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)
-        gap += float((stats.logprobs - mb.sampler_logprobs[mb.trained]).abs().double().sum())
+        gap += float(logprob_gaps(mb, stats).double().sum())
     return total / max(n, 1), gap / max(n, 1)
-
-
-def send(
-    ctx: Context, engine: RolloutEngine, module: PolicyModule, folder: Path, cfg: SelectConfig, version: int
-) -> None:
-    """The checkpoint's weights to every worker, again until all have them."""
-    complete = False
-    while not complete:
-        buckets = weight_buckets(module.lm, cfg.rollout.bucket_mib << 20)
-        checked = check_complete(buckets, checkpoint_kinds(str(folder)), module.lm.dtype)
-        if cfg.rollout.colocated:
-            each = share(checked, module.lm.device, Path(ctx.spec["meeting"]) / "bucket")
-        else:
-            each = unshared(checked)
-        complete = engine.update(each, version)
 
 
 def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[float, float]) -> Row:

@@ -155,9 +155,9 @@ class RLConfig(Knobs):
         if self.keep_best and not self.keep_last:
             raise ValueError(f"keep_best: got {self.keep_best}, expected 0 with keep_last 0, which keeps all")
         self._check_staleness()
-        if self.loss.replay == "engine" and self.rollout.engine == "transformers":
-            raise ValueError("loss.replay: got engine, expected trainer or none with rollout.engine transformers, "
-                             "which cannot say which experts it took")  # fmt: skip
+        if self.loss.router_replay == "engine" and self.rollout.engine == "transformers":
+            raise ValueError("loss.router_replay: got engine, expected trainer or none with rollout.engine "
+                             "transformers, which cannot say which experts it took")  # fmt: skip
         for i, s in enumerate(self.stages):
             self._check_stage(f"stages.{i}", s)
         return self
@@ -178,9 +178,9 @@ class RLConfig(Knobs):
             raise ValueError("rollout.in_flight: got true, expected false with max_staleness 0")
         if rollout.in_flight and rollout.engine == "transformers":
             raise ValueError("rollout.in_flight: got true, expected false with rollout.engine transformers")
-        if rollout.in_flight and loss.replay == "engine":
-            raise ValueError("rollout.in_flight: got true, expected false with loss.replay engine: a response is asked "
-                             "for its routes once, at its end")  # fmt: skip
+        if rollout.in_flight and loss.router_replay == "engine":
+            raise ValueError("rollout.in_flight: got true, expected false with loss.router_replay engine: a response "
+                             "is asked for its routes once, at its end")  # fmt: skip
 
     def _check_stage(self, at: str, s: Stage) -> None:
         if self.trainer.ranks > s.prompts * s.samples // self.updates:

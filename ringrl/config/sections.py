@@ -52,8 +52,6 @@ class Parallel(Knobs):
     """How the model lies on the ranks."""
 
     expert: int = Field(1, ge=1)  # ranks that share out the experts of every layer
-    implementation: Literal["experts", "autoep"] = "experts"  # of that: ours, or DeepSpeed's AutoEP, which knows fewer
-    # model families and loads the whole model on every rank first
     zero: Literal[1, 2, 3] = 1  # DeepSpeed ZeRO stage; stage 0 knows no gradient norm over all ranks' experts
     offload: Literal["none", "optimizer", "parameters"] = "none"  # what lies in the host's memory; optimizer: AdamW's
     # states, and its step is computed there; parameters: they too, zero 3 only

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ringrl.config.sections import Verify
 from ringrl.errors import ChildDied
@@ -26,13 +26,23 @@ _ABSENT = re.compile(r"^no verifier process|while starting\b")  # as VerifierPoo
 AHEAD = 2  # shards waiting per process: what an interrupt has to wait for
 
 
+class _Remembering(SpawnContext):
+    """Starts processes, and knows all of them. By spawn: a fork would take our threads' locks along."""
+
+    def __init__(self) -> None:
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        self.started.append(SpawnProcess(*args, **kwargs))
+        return self.started[-1]
+
+
 class Workers:
     """A pool of processes; leaving the `with` block ends them, whatever they do."""
 
     def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would take our threads' locks along
-        self.processes = processes
-        self._pool = ProcessPoolExecutor(processes, context, _begin, (os.getpid(),))
+        self.processes, self._context = processes, _Remembering()
+        self._pool = ProcessPoolExecutor(processes, self._context, _begin, (os.getpid(),))
 
     def map(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[tuple[A, T]]:
         """Each as soon as it is there, in any order. `function` and items are pickled.
@@ -66,9 +76,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
+        for process in self._context.started:
             if process.pid:
                 kill_tree(process.pid)
             process.join(STOP_S)

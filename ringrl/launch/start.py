@@ -64,7 +64,7 @@ def needs(cfg: AnyConfig) -> Needs:
     if isinstance(cfg, RLConfig):
         data = [s for stage in cfg.stages for s in stage.data] + [h.data for h in cfg.held_out]
         most = max(s.max_total_tokens for s in cfg.stages)
-        routes, ahead = cfg.loss.replay == "engine", cfg.max_staleness > 0
+        routes, ahead = cfg.loss.router_replay == "engine", cfg.max_staleness > 0
         return Needs(tuple(data), cfg.model, cfg.trainer, cfg.rollout, most, routes, ahead)
     sources = tuple(source_of(b, cfg) for b in cfg.benchmarks)
     if cfg.server.base_url:
@@ -94,8 +94,8 @@ def checked(cfg: AnyConfig) -> tuple[Needs, str]:
             check_sampled(need.model)
     engine = engine_name(need.rollout) if need.rollout else ""
     if engine == "transformers" and need.routes:
-        raise UserError("loss.replay: got engine, expected trainer or none: vLLM is not installed, and the engine "
-                        "in process cannot say which experts it took")  # fmt: skip
+        raise UserError("loss.router_replay: got engine, expected trainer or none: vLLM is not installed, and the "
+                        "engine in process cannot say which experts it took")  # fmt: skip
     return need, engine
 
 

@@ -127,7 +127,7 @@ def training(shape: Shape, cfg: RLConfig | SFTConfig, stage: Stage | None, a: As
         best = cfg.budgeted and stage.budget.order == "informative"
         looked_at, kl = 1 / min(stage.budget.keep) if best else 1.0, cfg.loss.kl > 0
         share = cfg.loss.balance > 0 and cfg.loss.balance_over == "batch" and shape.experts > 0
-        counted = cfg.loss.old_logprobs == "trainer" or cfg.loss.replay == "trainer" or share or best
+        counted = cfg.loss.old_logprobs == "trainer" or cfg.loss.router_replay == "trainer" or share or best
     count, length = tokens / response, a.prompt_of(longest) + response
     once = sum(shape.cost.forward([length], response)) * count
     update = shape.cost.update([length], response, cfg.trainer.recompute)[1] * count

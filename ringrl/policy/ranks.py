@@ -25,12 +25,13 @@ class Ranks:
     def __init__(self, deadline_s: float) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
         import deepspeed
-        import deepspeed.ops
         from accelerate.state import PartialState
 
+        from ringrl.policy.deepspeed_internals import skip_cpu_extension
+
         cpu = not torch.cuda.is_available()
-        if cpu:  # DeepSpeed would compile a C++ extension here that training never uses
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if cpu:
+            skip_cpu_extension()
         backend = "gloo" if cpu else "nccl"
         deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=deadline_s))
         PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
@@ -45,9 +46,9 @@ class Ranks:
 
     def broadcast(self, item: T | None) -> T:
         """Rank 0's item on every rank."""
-        box: list[Any] = [item]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        received: list[Any] = [item]
+        dist.broadcast_object_list(received, src=0)
+        return received[0]
 
     def wait_for_main(self, work: Callable[[], T]) -> T | None:
         """Rank 0 does work that may take longer than a collective; the others hear from it meanwhile.

@@ -15,7 +15,6 @@ Besides, the report of Python and of a build may be one word: `compile`, `memory
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import fcntl
 import json
@@ -33,6 +32,7 @@ from typing import Any
 from ringrl.processes import die_with_parent
 from ringrl.sandbox import calls, kernel, values
 from ringrl.sandbox.kernel import NAMESPACED, Place
+from ringrl.sandbox.python_internals import finish
 
 REPORT, PROGRAM, CHANNEL = 3, 4, 5
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
@@ -113,15 +113,6 @@ def _report(word: bytes) -> None:
     os.pwrite(REPORT, word, 0)
 
 
-def _finish() -> None:
-    """What the interpreter does at its end, as far as a program sees it: threads, exit handlers, flushing."""
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
 def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int:
     """Runs the program as module `name`, then what is to be done with it; returns the exit status."""
     module = ModuleType(name)
@@ -149,7 +140,7 @@ def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int
 
 def _script(request: dict[str, Any]) -> int:
     code = _python("__main__", lambda module: None, prelude=False)
-    _finish()
+    finish()
     return code
 
 
@@ -164,7 +155,7 @@ def _call(request: dict[str, Any]) -> int:
         _report(json.dumps(values.encode(result)).encode())
 
     code = _python("answer", call, prelude=True)
-    _finish()
+    finish()
     return code
 
 

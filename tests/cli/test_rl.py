@@ -82,9 +82,6 @@ def test_checkpoint_is_a_plain_model_folder(finished: Path, inputs: Inputs) -> N
         pytest.param(["trainer.ranks=2", "trainer.parallel.zero=2"], marks=pytest.mark.slow),
         ["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 1}"],
         pytest.param(["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}"], marks=pytest.mark.slow),
-        pytest.param(
-            ["trainer.ranks=2", "trainer.parallel={expert: 2, implementation: autoep}"], marks=pytest.mark.slow
-        ),
     ],
     ids=lambda x: x[-1],
 )
@@ -105,7 +102,7 @@ def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], i
     "parallel",
     [
         "{expert: 2, zero: 3, offload: parameters}",
-        "{expert: 2, zero: 2, implementation: autoep}",
+        "{expert: 2, zero: 2}",
     ],
 )
 def test_killed_run_with_expert_parallelism_resumes_exactly(parallel: str, inputs: Inputs, tmp_path: Path) -> None:
