@@ -21,6 +21,7 @@ from ringrl.curate.chain import MapShards
 from ringrl.curate.lsh import save
 from ringrl.curate.shards import Shards
 from ringrl.errors import DataError, RingError, UserError
+from ringrl.http import Client, ServerFailed, secret
 
 BATCH_TOKENS = 16_384  # with padding
 REQUEST = 64  # texts
@@ -137,10 +138,9 @@ class Served:
     """POST BASE_URL/embeddings."""
 
     def __init__(self, how: Embedding) -> None:
-        from ringrl.evals.client import Client, secret
-
-        self.how = how
-        self.client = Client(how.server, secret(how.server.key_variable))
+        self.how, server = how, how.server
+        key = secret(server.key_variable)
+        self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def __call__(self, texts: Sequence[str]) -> Half:
         parts = [list(texts[i : i + REQUEST]) for i in range(0, len(texts), REQUEST)]
@@ -153,7 +153,10 @@ class Served:
         return (vectors / lengths).astype(np.float16)
 
     def _ask(self, texts: list[str]) -> list[Any]:
-        got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+        try:
+            got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+        except ServerFailed as e:
+            raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
             data = sorted(got["data"], key=lambda d: d["index"])
             vectors = [d["embedding"] for d in data]

@@ -101,7 +101,7 @@ def _contamination(step: Account) -> dict[str, Any]:
     sources = {str(source["name"]): source for source in known.get("sources", ())}
     texts: dict[str, str] = dict(known.get("problems", ()))
     rows, twins = Counter[str](), dict[str, set[str]]()
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     file = step.folder / "dropped.jsonl"
     for line in step_counts.lines([file] if file.is_file() else []):
         row = page.parsed(line.decode(errors="replace"))

@@ -23,7 +23,7 @@ from ringrl.report.plots import Panel, Row, has
 
 TEMPLATES = Path(__file__).parent / "templates"
 Spec = Sequence[tuple[str, str]]  # (label, key of a row); a label that ends in % marks a share
-# Characters that a reader would not see (controls, zero width, changes of direction, lone surrogates) are shown by number.
+# characters that a reader would not see: controls, zero width, changes of direction, lone surrogates; shown as numbers
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
