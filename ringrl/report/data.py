@@ -1,5 +1,5 @@
 """The section of a `ringrl data` run: what is left of the rows and in which files, what was dropped and why, and what
-the rest looks like. Lives here: what is said. Not here: what was dropped (`dropped.py`), where numbers come from
+the rest looks like. Not here: what was dropped (`dropped.py`), where numbers come from
 (`step_counts.py`), the order and the markup (`templates/data.html.jinja`).
 """
 

@@ -78,7 +78,7 @@ def _sides(row: Row, twin: str) -> list[tuple[str, Words]]:
 
 
 def _marked(a: str, b: str) -> tuple[Words, Words]:
-    """Without marks if they are long, or have little in common."""
+    """The words of two texts, marked where they differ; unmarked if they are long or have little in common."""
     first, second = (re.findall(r"(\S+)(\s*)", text) for text in (a, b))
     if max(len(first), len(second)) > COMPARED:
         return _unmarked(a), _unmarked(b)
@@ -96,7 +96,7 @@ def _unmarked(text: str) -> Words:
 
 
 def _contamination(step: Account) -> dict[str, Any]:
-    """Benchmarks looked through, what of them was found, and the pairs."""
+    """The benchmarks kept out, how much of each was found, and the pairs."""
     known = page.read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
     sources = {str(source["name"]): source for source in known.get("sources", ())}
     texts: dict[str, str] = dict(known.get("problems", ()))

@@ -58,10 +58,10 @@ class SandboxService:
         """One call of a Python function. Its result, as plain data, is the report. Raises SandboxError."""
         mark = secrets.token_hex(16)
         program = _CALLER.format(values=inspect.getsource(values), code=code, mark=mark)
-        told = json.dumps({"entry": entry, "args": values.encode(args)})
-        seen = self.execute("python", program, told, limits)
-        stdout, _, report = seen.stdout.rpartition(f"\n{mark}")
-        return Execution(seen.outcome, stdout, seen.stderr, report.encode())
+        request = json.dumps({"entry": entry, "args": values.encode(args)})
+        execution = self.execute("python", program, request, limits)
+        stdout, _, report = execution.stdout.rpartition(f"\n{mark}")
+        return Execution(execution.outcome, stdout, execution.stderr, report.encode())
 
     def _post(self, request: dict[str, Any]) -> Any:
         try:
