@@ -258,7 +258,7 @@ def _readable_file(content: str | bytes) -> int:
 
 
 def _execution(answer: dict[str, Any], files: list[int], limits: Limits) -> Execution:
-    """The outcome by exit status, output and report."""
+    """Reads output and report from the files; these and the exit status decide the outcome."""
     _, out, err, report_fd, _ = files
     stdout, stderr = (os.pread(fd, limits.output_bytes, 0).decode("utf-8", "replace") for fd in (out, err))
     report = os.pread(report_fd, limits.output_bytes, 0)

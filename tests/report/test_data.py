@@ -71,10 +71,10 @@ def make_data(run: Path) -> None:
     easy = [r | {"reason": "solved always"} for r in graded if r["pass_rates"][NASTY] == 1]
     make_step(run, "4_grade", [good], hard + easy)
     more = {"responses": [{"text": "x" * 1234, "teacher": "t"}]}
-    said = [r | more | {"level": ("easy", NASTY)[i % 2]} for i, r in enumerate(good)]
-    cut = [r | {"reason": "truncated", "response": {"text": f"endless {NASTY}"}} for r in said[:7]]
-    make_step(run, "5_distil", [said], cut)
-    make_outputs(run, said)
+    answered = [r | more | {"level": ("easy", NASTY)[i % 2]} for i, r in enumerate(good)]
+    cut = [r | {"reason": "truncated", "response": {"text": f"endless {NASTY}"}} for r in answered[:7]]
+    make_step(run, "5_distil", [answered], cut)
+    make_outputs(run, answered)
 
 
 def make_outputs(run: Path, rows: list[Row]) -> None:
@@ -291,10 +291,10 @@ def test_a_real_run_ends_with_a_table_its_files_and_the_report(tmp_path: Path):
     run = tmp_path / "run"
     result = ringrl("data", write_yaml(tmp_path / "c.yaml", {"run": str(run), "sources": sources, "steps": []}))
     assert result.code == 0, result.text
-    said = [line.split() for line in result.text.splitlines() if line.strip()]
-    assert ["step", "rows", "in", "kept", "dropped", "%", "time", "rows/s"] in said
-    assert ["all", "8,792", "8,792", "0", "0.0"] in [line[:5] for line in said]
-    assert said[-1] == [f"{run}/report.html"]
+    printed = [line.split() for line in result.text.splitlines() if line.strip()]
+    assert ["step", "rows", "in", "kept", "dropped", "%", "time", "rows/s"] in printed
+    assert ["all", "8,792", "8,792", "0", "0.0"] in [line[:5] for line in printed]
+    assert printed[-1] == [f"{run}/report.html"]
     page = (run / "report.html").read_text()
     Tags(page)
     assert cells(page, "gsm8k-0")[1:3] == ["7,473", "7,473"]
