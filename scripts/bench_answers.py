@@ -41,15 +41,17 @@ def ours(response: str, reference: str) -> Verdict:
 
 def agreement(pairs: list[Pair]) -> None:
     wrong: list[tuple[str, Pair]] = []
-    mine, theirs = 0, 0
+    ours_right, theirs_right = 0, 0
     for answer, reference, right, note in pairs:
-        mine += (ours(answer, reference).kind == "pass") == right
+        ours_right += (ours(answer, reference).kind == "pass") == right
         if alone(answer, reference) == right:
-            theirs += 1
+            theirs_right += 1
         else:
             wrong.append(("passed" if not right else "failed", (answer, reference, right, note)))
     n = len(pairs)
-    print(f"{n} pairs: ours agrees on {mine}, Math-Verify alone on {theirs} ({100 * theirs / n:.1f} %)")
+    print(
+        f"{n} pairs: ours agrees on {ours_right}, Math-Verify alone on {theirs_right} ({100 * theirs_right / n:.1f} %)"
+    )
     print(f"Math-Verify alone: {Counter(kind for kind, _ in wrong)}")
     for kind, (answer, reference, _, note) in wrong:
         print(f"  {kind}  {answer[:60]!r}  reference {reference[:40]!r}  {note}")

@@ -12,7 +12,6 @@ from ringrl.config.sections import Prompting, Rollout, Server
 from ringrl.data.chat import load_tokenizer, template_hash
 from ringrl.data.source import reference_of
 from ringrl.errors import DataError, RingError
-from ringrl.evals.client import secret
 from ringrl.evals.metrics import error_trouble
 from ringrl.evals.results import (
     Responses,
@@ -25,6 +24,7 @@ from ringrl.evals.results import (
     write_results,
 )
 from ringrl.evals.server import ServedModel
+from ringrl.http import secret
 from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rollout.respond import NO_ROOM, Ask, EngineModel, Model

@@ -105,7 +105,7 @@ def check_contamination(cfg: EvalConfig, train: str) -> int:
         })  # fmt: skip
         for _, i in mine[:SHOWN]:
             match, where = best[i]
-            display.note(f"{i}: {known.told(match)}, in {where}")
+            display.note(f"{i}: {known.describe(match)}, in {where}")
         if len(mine) > SHOWN:
             display.note(f"... and {len(mine) - SHOWN} more")
     display.table(f"problems that stand in {train}", rows)

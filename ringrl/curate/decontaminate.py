@@ -93,7 +93,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
     share = round(match.share, 3)
-    more = twin_of(known, match.problem, known.told(match))
+    more = twin_of(known, match.problem, known.describe(match))
     if match.near:
         return Dropped(row, NEAR + where, {**more, "similarity": share})
     return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})

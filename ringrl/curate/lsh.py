@@ -33,17 +33,17 @@ KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; fro
 
 
 def rows_per_band(threshold: float) -> int:
-    """The most that find pairs at the threshold; with fewer, more pairs are compared in vain.
+    """The largest number that still finds pairs at the threshold; a smaller one compares more pairs in vain.
 
     5 (24 bands) find 0.988 of the pairs of similarity 0.7, and 0.99994 at 0.8; 6 (20) find 0.998 at 0.8.
     """
-    found = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
-    return max(found, default=3)
+    enough = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
+    return max(enough, default=3)
 
 
 @dataclass(frozen=True)
 class Text:
-    """What of a row is compared."""
+    """The parts of a row that are compared."""
 
     key: str  # equal for exact duplicates
     numbers: str
@@ -58,7 +58,7 @@ class Text:
 
 
 def text_of(row: Row) -> Text:
-    """A program's problem is no duplicate of one with an answer."""
+    """A problem that asks for a program is no duplicate of one with an answer."""
     kind = "code" if row["domain"] == "code" else "answer"
     tokens = words(row["problem"])
     same = canonical(tokens)
@@ -67,7 +67,7 @@ def text_of(row: Row) -> Text:
 
 
 def hash_of(text: str) -> int:
-    """64 bits, the same everywhere."""
+    """A 64-bit hash that is the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -92,15 +92,15 @@ def _bands(
     chars: Sequence[set[str]], grams: Sequence[set[str]], numbers: Sequence[str], threshold: float
 ) -> NDArray[np.uint64]:
     """[2 * bands, rows]."""
-    each = rows_per_band(threshold)
+    per_band = rows_per_band(threshold)
     salt = np.array([hash_of(n) for n in numbers], dtype=np.uint64)
     out: list[NDArray[np.uint64]] = []
     for sets in (chars, grams):
         matrix = RMinHash.digest_matrix_from_token_sets([list(s) for s in sets], PERMUTATIONS, SEED).to_rows()
         signature = np.array(matrix, dtype=np.uint64).reshape(len(sets), PERMUTATIONS)
-        for start in range(0, PERMUTATIONS - each + 1, each):
+        for start in range(0, PERMUTATIONS - per_band + 1, per_band):
             band = salt ^ np.full_like(salt, len(out))
-            for column in signature[:, start : start + each].T:
+            for column in signature[:, start : start + per_band].T:
                 band = _mixed(band ^ column)
             out.append(band)
     return np.stack(out)
@@ -120,7 +120,7 @@ def _lines(file: Path) -> list[bytes]:
 
 
 def save(path: Path, array: NDArray[np.generic]) -> None:
-    """Whole, or not at all."""
+    """Writes an array atomically."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         np.save(file, array)
@@ -128,7 +128,7 @@ def save(path: Path, array: NDArray[np.generic]) -> None:
 
 
 class LSHIndex:
-    """All rows of a step by number, 0 at the first of the first shard; read when asked for.
+    """All rows of a step, numbered from 0 at the first row of the first shard; read when needed.
 
     Args:
         sketches: folder with the sketch of every shard, SHARD.npy.
@@ -156,7 +156,7 @@ class LSHIndex:
             return json.loads(lines.readline())
 
     def _sketch(self, shard: int) -> NDArray[np.uint64]:
-        """Mapped, and closed as soon as nobody uses it: there may be more shards than files may be open."""
+        """The sketch, memory-mapped and not kept open: there may be more shards than a process may open files."""
         return np.load(sketch_file(self.sketches, shard), mmap_mode="r")
 
 
@@ -174,22 +174,22 @@ def candidates(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int6
         chosen: row numbers that take part.
         rank: of every row.
     """
-    found = np.empty(0, np.int64)
+    all_pairs = np.empty(0, np.int64)
     for pairs in _of_bands(index, chosen, rank[chosen]):
-        found = np.union1d(found, pairs)
+        all_pairs = np.union1d(all_pairs, pairs)
     order = np.empty(len(rank), np.int64)
     order[rank] = np.arange(len(rank))
-    return np.stack([order[found % max(1, len(rank))], order[found // max(1, len(rank))]], axis=1)
+    return np.stack([order[all_pairs % max(1, len(rank))], order[all_pairs // max(1, len(rank))]], axis=1)
 
 
 def _of_bands(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Of one band after the other, pairs of ranks as worse * rows + better."""
+    """Pairs of ranks that share a band, as worse * rows + better, one band after the other."""
     after = index.line(BANDS)[chosen]
     for band in range(index.bands):
         column, after = after, index.line(BANDS + (band + 1) % index.bands)[chosen]
         order = np.lexsort((after, column))
         column = column[order]
-        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # of every run of equals
+        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # starts of equal runs
         ranks = rank[order]
         best = np.repeat(np.minimum.reduceat(ranks, first), np.diff(first, append=len(ranks)))
         before = np.roll(ranks, 1)

@@ -189,7 +189,7 @@ def finished(run: Path, bench: str) -> list[dict[str, Any]]:
 
 def test_what_passes_is_tried_again_and_what_does_not_is_refused(script: Script, tmp_path: Path, monkeypatch: Any):
     pauses: list[float] = []
-    monkeypatch.setattr("ringrl.evals.client.sleep", pauses.append)
+    monkeypatch.setattr("ringrl.http.sleep", pauses.append)
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")
     script.faults = {2: [(429, {"Retry-After": "3"})], 5: [(503, {})]}
     results = evaluate(config(script, tmp_path, "a", 1, "sums"))
