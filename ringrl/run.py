@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import ringrl
 from ringrl.config.load import Knobs, dump, fixed, load
 from ringrl.errors import DataError
-from ringrl.processes import write_atomic
+from ringrl.lines import read_lines, write_atomic
 
 LIBRARIES = (
     "torch",
@@ -58,14 +58,7 @@ class Run:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The complete lines of NAME.jsonl."""
         file = self.path / f"{name}.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        out = []
-        for i, line in enumerate(lines):
-            try:
-                out.append(json.loads(line))
-            except json.JSONDecodeError:
-                assert i == len(lines) - 1, f"{file}:{i + 1}: broken line"  # only the last can be cut off
-        return out
+        return list(read_lines(file, cut=True)) if file.is_file() else []
 
     def rewind(self, step: int) -> None:
         """Drop everything after `step` from the line files and the rollouts: it will be made again."""

@@ -28,6 +28,7 @@ LEAVES = {
     "config",
     "run",
     "processes",
+    "lines",
 }  # usable from everywhere but the last three layers; they import leaves and errors
 
 

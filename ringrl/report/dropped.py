@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ringrl.lines import parsed, read_object
 from ringrl.report import page, step_counts
 from ringrl.report.page import esc, num, percent, show
 from ringrl.report.plots import Row
@@ -110,13 +111,13 @@ def _text(text: str) -> str:
 
 def contamination(step: Account) -> str:
     """Benchmarks looked through, what of them was found, and the pairs."""
-    known = page.read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
+    known = read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
     sources = {str(source["name"]): source for source in known.get("sources", ())}
     rows, twins = Counter[str](), dict[str, set[str]]()
     pairs: list[Row] = []
     file = step.folder / "dropped.jsonl"
     for line in step_counts.lines([file] if file.is_file() else []):
-        row = page.parsed(line.decode(errors="replace"))
+        row = parsed(line.decode(errors="replace"))
         if twin := str(row.get("twin", "")):
             name = _owner(twin, sources)
             rows[name] += 1

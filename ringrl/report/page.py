@@ -1,4 +1,4 @@
-"""The material that pages are made of: reading what a run recorded, and HTML for words, tables and figures.
+"""The material that pages are made of: HTML for words, tables and figures.
 
 Lives here: what any page needs. Not here: what a page says (`report.py`, `report_data.py`), drawing (`plots.py`).
 Invariant: what is not of type `Html` is escaped on its way into a page.
@@ -7,10 +7,8 @@ Invariant: what is not of type `Html` is escaped on its way into a page.
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ringrl.report import plots
@@ -69,27 +67,6 @@ def document(name: str, kind: str, body: str, more_css: str = "") -> str:
         f'<style>{CSS}{more_css}</style></head>\n<body><main><h1>{name}</h1><p class="soft">ringrl, {kind}</p>{body}'
         "</main></body></html>\n"
     )
-
-
-# ---- files ----
-
-
-def records(path: Path) -> tuple[list[Row], int]:
-    """Rows of a JSONL file, and how many lines could not be read."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line] if path.is_file() else []
-    rows = [row for row in map(parsed, lines) if row]
-    return rows, len(lines) - len(rows)
-
-
-def read_object(path: Path) -> Row:
-    return parsed(path.read_text(errors="replace")) if path.is_file() else {}
-
-
-def parsed(text: str) -> Row:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {}
 
 
 def middle_left_out(text: str) -> str:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ringrl.processes import write_atomic
+from ringrl.lines import read_object, readable_lines, write_atomic
 from ringrl.report import page, plots
 from ringrl.report.data import data_section
 from ringrl.report.page import Html, esc, share, show
@@ -63,9 +63,9 @@ def write_report(run_dir: Path) -> Path:
 
 def write_picture(run_dir: Path, path: Path) -> Path:
     """Save the three columns that tell a pipeline's story; the suffix of `path` is the format: .png, .svg."""
-    metrics, _ = page.records(run_dir / "rl" / "metrics.jsonl")
-    evals, _ = page.records(run_dir / "rl" / "evals.jsonl")
-    plots.picture(path, metrics, evals, page.read_object(run_dir / "select" / "selection.json"))
+    metrics, _ = readable_lines(run_dir / "rl" / "metrics.jsonl")
+    evals, _ = readable_lines(run_dir / "rl" / "evals.jsonl")
+    plots.picture(path, metrics, evals, read_object(run_dir / "select" / "selection.json"))
     return path
 
 
@@ -92,13 +92,13 @@ def _section(run: Path, alone: bool = False) -> tuple[str, str]:
     if step_folders(run):
         kind, section = "data", data_section(run)
     elif (run / "selection.json").is_file():
-        kind, section = "checkpoint selection", _selection_section(page.read_object(run / "selection.json"))
+        kind, section = "checkpoint selection", _selection_section(read_object(run / "selection.json"))
     elif (run / "results.json").is_file():
-        kind, section = "evaluation", _eval_section(page.read_object(run / "results.json"))
+        kind, section = "evaluation", _eval_section(read_object(run / "results.json"))
         section += _browser(run) if alone else ""
     else:
-        metrics, cut = page.records(run / "metrics.jsonl")
-        evals, cut_evals = page.records(run / "evals.jsonl")
+        metrics, cut = readable_lines(run / "metrics.jsonl")
+        evals, cut_evals = readable_lines(run / "evals.jsonl")
         if any("stage" in row for row in metrics + evals):
             kind, section = "RL", _rl_section(metrics, evals) + _rollouts(run)
         else:
@@ -191,11 +191,11 @@ def _browser(run: Path) -> str:
     """Every benchmark's lengths against verdicts, and its responses by problem."""
     text = ""
     for path in sorted((run / "responses").glob("*.jsonl")):
-        rows, _ = page.records(path)
+        rows, _ = readable_lines(path)
         rows = [row for row in rows if "verdict" in row]
         if not rows:
             continue
-        prompts = {p["id"]: p for p in page.records(run / "prompts" / path.name)[0]}
+        prompts = {p["id"]: p for p in readable_lines(run / "prompts" / path.name)[0]}
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row["id"], []).append(row)
@@ -253,7 +253,7 @@ def _rollouts(run: Path, shown: int = 4) -> str:
     files = sorted((run / "rollouts").glob("step_*.jsonl"))
     text = ""
     for path in dict.fromkeys(files[:1] + files[-1:]):
-        rows, _ = page.records(path)
+        rows, _ = readable_lines(path)
         text += f"<h3>Responses of {esc(path.stem.replace('_', ' '))}</h3>"
         for row in rows[:: max(1, -(-len(rows) // shown))]:
             head = (
@@ -268,7 +268,7 @@ def _rollouts(run: Path, shown: int = 4) -> str:
 
 def _summary(run: Path) -> str:
     """The table at the top of a pipeline: scores of every stage, and what changed since the stage above."""
-    summary = page.read_object(run / "summary.json")
+    summary = read_object(run / "summary.json")
     rows = summary.get("rows", [])
     domains = rows[0]["scores"] if rows else {}
     header = ["after", "model", *(f"{name} avg@{s['k']}, % (n = {show(s['n'])})" for name, s in domains.items())]

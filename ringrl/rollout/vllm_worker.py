@@ -37,7 +37,7 @@ from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import Un
 from vllm.platforms import current_platform
 
 import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 
 BACKEND = "ringrl"
