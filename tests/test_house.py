@@ -29,6 +29,7 @@ LEAVES = {
     "run",
     "processes",
     "lines",
+    "domains",
 }  # usable from everywhere but the last three layers; they import leaves and errors
 
 

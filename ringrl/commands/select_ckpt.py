@@ -76,18 +76,8 @@ def main(ctx: Context) -> int:
     show_table(ctx, rows, chosen, cfg)
     warning = "" if inside or cfg.rule == "best-score" else "warning: "
     ctx.progress.note(f"{warning}{chosen['name']}: {reason}")
-    ctx.run.write(
-        "selection.json",
-        {
-            "band": list(cfg.band),
-            "rule": cfg.rule,
-            "chosen": chosen["name"],
-            "chosen_path": chosen["path"],
-            "reason": reason,
-            "by_score": best["name"],
-            "rows": rows,
-        },
-    )
+    choice = {"chosen": chosen["name"], "chosen_path": chosen["path"], "reason": reason, "by_score": best["name"]}
+    ctx.run.write("selection.json", {"band": list(cfg.band), "rule": cfg.rule, **choice, "rows": rows})
     return 0
 
 

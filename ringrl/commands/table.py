@@ -41,9 +41,6 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
                       f"configuration it is")  # fmt: skip
 
 
-# ---- run
-
-
 def pipeline_arithmetic(cfg: PipelineConfig) -> list[str]:
     stages = [(name, cfg.stage(name, cfg.model)) for name in cfg.sections]
     return [f"{name}: {line}" for name, stage in stages for line in command_of(stage).arithmetic(stage)]
@@ -58,9 +55,6 @@ def pipeline_plan(cfg: PipelineConfig, assumed: Assumed, gpus: int) -> Iterator[
         for section in command_of(stage).plan(stage, assumed, gpus):
             if section != model:
                 yield replace(section, title=f"{name}: {section.title}")
-
-
-# ---- data
 
 
 def data_needs(cfg: DataConfig) -> Needs:
@@ -87,9 +81,6 @@ def show_data(run: Path, reported: bool) -> None:
     show_chain(run, reported)
 
 
-# ---- rl
-
-
 def rl_needs(cfg: RLConfig) -> Needs:
     sources = (*(s for stage in cfg.stages for s in stage.data), *(h.data for h in cfg.held_out))
     most = max(s.max_total_tokens for s in cfg.stages)
@@ -102,9 +93,6 @@ def check_rl(cfg: RLConfig) -> None:
     for stage in cfg.stages:
         if stage.curriculum != "none":
             check_local(stage.data, read_graded)
-
-
-# ---- eval
 
 
 def eval_needs(cfg: EvalConfig) -> Needs:
@@ -120,9 +108,6 @@ def check_eval(cfg: EvalConfig) -> None:
             read_benchmark(bench, cfg)
 
 
-# ---- select-ckpt
-
-
 def select_needs(cfg: SelectConfig) -> Needs:
     first = str(find_checkpoints(cfg.model)[0])
     one = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one after the other
@@ -130,75 +115,23 @@ def select_needs(cfg: SelectConfig) -> Needs:
     return Needs(cfg.model, (cfg.probe,), first, one, (sampler,))
 
 
-COMMANDS: dict[str, Command[Any]] = {
-    command.name: command
-    for command in (
-        Command(
-            name="run",
-            help="The whole method from one file: data, sft, select-ckpt, rl stages, eval.",
-            config=PipelineConfig,
-            key="sft",
-            arithmetic=pipeline_arithmetic,
-            plan=pipeline_plan,
-            starter="ringrl.commands.pipeline",
-        ),
-        Command(
-            name="data",
-            help="From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.",
-            config=DataConfig,
-            key="sources",
-            main="ringrl.commands.data",
-            arithmetic=dry_run.data,
-            plan=report.data,
-            needs=data_needs,
-            check=check_data,
-            show=show_data,
-            starter="ringrl.launch.start",
-        ),
-        Command(
-            name="rl",
-            help="Reinforcement learning with C3PO on a fixed token budget, in stages.",
-            config=RLConfig,
-            key="stages",
-            main="ringrl.rl.loop",
-            arithmetic=dry_run.rl,
-            plan=report.rl,
-            needs=rl_needs,
-            check=check_rl,
-        ),
-        Command(
-            name="eval",
-            help="avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.\n\n"
-            "Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.",
-            config=EvalConfig,
-            key="benchmarks",
-            main="ringrl.commands.eval",
-            arithmetic=dry_run.evaluation,
-            plan=report.evaluation,
-            needs=eval_needs,
-            check=check_eval,
-        ),
-        Command(
-            name="select-ckpt",
-            help="Choose the SFT checkpoint to start RL from, by policy entropy.",
-            config=SelectConfig,
-            key="probe",
-            main="ringrl.commands.select_ckpt",
-            arithmetic=dry_run.select_ckpt,
-            plan=report.select_ckpt,
-            needs=select_needs,
-            check=lambda cfg: check_local((cfg.probe,), read_problems),
-        ),
-        Command(
-            name="sft",
-            help="Long-CoT distillation: train on teacher responses, a checkpoint per epoch.",
-            config=SFTConfig,
-            key="validation",
-            main="ringrl.commands.sft",
-            arithmetic=dry_run.sft,
-            plan=report.sft,
-            needs=lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, cfg.trainer),
-            check=lambda cfg: check_local((cfg.data, cfg.validation), read_conversations),
-        ),
-    )
-}
+ENTRIES = (
+    Command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.", PipelineConfig, "sft",
+            pipeline_arithmetic, pipeline_plan, starter="ringrl.commands.pipeline"),
+    Command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.",
+            DataConfig, "sources", dry_run.data, report.data, "ringrl.commands.data", data_needs, check_data, show_data,
+            starter="ringrl.launch.start"),
+    Command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.", RLConfig, "stages",
+            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl),
+    Command("eval", "avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.\n\n"
+            "Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.", EvalConfig,
+            "benchmarks", dry_run.evaluation, report.evaluation, "ringrl.commands.eval", eval_needs, check_eval),
+    Command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.", SelectConfig, "probe",
+            dry_run.select_ckpt, report.select_ckpt, "ringrl.commands.select_ckpt", select_needs,
+            lambda cfg: check_local((cfg.probe,), read_problems)),
+    Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
+            "validation", dry_run.sft, report.sft, "ringrl.commands.sft",
+            lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, cfg.trainer),
+            lambda cfg: check_local((cfg.data, cfg.validation), read_conversations)),
+)  # fmt: skip
+COMMANDS: dict[str, Command[Any]] = {command.name: command for command in ENTRIES}

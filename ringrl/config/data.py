@@ -184,12 +184,8 @@ class DataConfig(Knobs):
     seed: int = 0
     sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
     steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
-        "cleanse",
-        "deduplicate",
-        "decontaminate",
-        "annotate",
-        "mix",
-    )  # after reading
+        "cleanse", "deduplicate", "decontaminate", "annotate", "mix",
+    )  # after reading  # fmt: skip
     workers: Annotated[int, FREE] = Field(0, ge=0)  # processes; 0 = one per core
     shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
     cleanse: Cleanse = Cleanse()

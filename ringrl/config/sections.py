@@ -88,9 +88,7 @@ class Rollout(Layout):
     workers: int = Field(1, ge=1)  # vLLM processes on this node
     addresses: tuple[str, ...] = ()  # "host:port" of every `ringrl worker`; instead of workers on this node
     key_file: str = ""  # the secret that they ask for: a file of hexadecimal digits
-    colocated: bool = (
-        False  # workers share the ranks' GPUs, sleep while those train, and map weights instead of copying
-    )
+    colocated: bool = False  # workers share the ranks' GPUs, sleep while those train, and map weights, not copy them
     in_flight: bool = False  # new weights arrive in the middle of a generation
     dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"
     tensor_parallel: int = Field(1, ge=1)  # GPUs per worker

@@ -36,23 +36,25 @@ class WorkerSpec:
         Args:
             name: this host's, for a controller elsewhere.
         """
-        r = self.rollout
+        same = [
+            "dtype",
+            "concurrent",
+            "tensor_parallel",
+            "kv_cache_mib",
+            "gpu_memory",
+            "update_deadline_s",
+            "in_flight",
+        ]
         return {
+            **{key: getattr(self.rollout, key) for key in same},
+            "shared": self.rollout.colocated,
             "model": self.model,
-            "dtype": r.dtype,
             "max_total_tokens": self.max_total_tokens,
-            "concurrent": r.concurrent,
-            "tensor_parallel": r.tensor_parallel,
-            "kv_cache_mib": r.kv_cache_mib,
-            "gpu_memory": r.gpu_memory,
-            "update_deadline_s": r.update_deadline_s,
-            "in_flight": r.in_flight,
-            "shared": r.colocated,
             "routes": self.routes,
+            "authkey": authkey,
             "host": host,
             "port": port,
             "name": name,
-            "authkey": authkey,
         }
 
 

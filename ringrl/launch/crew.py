@@ -50,14 +50,9 @@ class Child:
 
 
 def launch(
-    command: str,
-    main: str,
-    run: Run,
-    trainer: Trainer | None,
-    sampler: WorkerSpec | None,
-    notes: Sequence[str],
+    command: str, main: str, run: Run, trainer: Trainer | None, sampler: WorkerSpec | None, notes: Sequence[str],
     fresh: bool,
-) -> int:
+) -> int:  # fmt: skip
     """Run the loop of `ringrl <command>` on the trainer's ranks, or one that needs no GPU, beside the workers it needs.
 
     Args:
@@ -129,11 +124,8 @@ class Crew:
         spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
         env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads)
         code = WORKER.format(launcher=os.getpid())
-        self.workers[index:] = [
-            self._start(f"worker{index}", ["-c", code], env, spec),
-            *self.workers[index + 1 :],
-        ]
-        self.ready[index:] = [address_file, *self.ready[index + 1 :]]
+        self.workers[index : index + 1] = [self._start(f"worker{index}", ["-c", code], env, spec)]
+        self.ready[index : index + 1] = [address_file]
 
     def _restart_worker(self, worker: int, address: str) -> None:
         stop([self.workers[worker]], patience_s=0.0)
@@ -153,12 +145,7 @@ class Crew:
         return read
 
     def _start(
-        self,
-        name: str,
-        args: list[str],
-        env: Mapping[str, str],
-        spec: dict[str, Any],
-        fds: tuple[int, ...] = (),
+        self, name: str, args: list[str], env: Mapping[str, str], spec: dict[str, Any], fds: tuple[int, ...] = ()
     ) -> Child:
         log = self.run.path / "logs" / f"{name}.log"
         with log.open("a") as out:

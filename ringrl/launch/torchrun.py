@@ -26,9 +26,7 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     Raises:
         UserError: as `ringrl.launch.start.start`, on every rank.
     """
-    outside = started_by_others()
-    assert outside
-    rank, ranks = outside
+    rank, ranks = started_by_others() or (0, 1)
     need = checked(command, cfg)
     trainer, (sampler,) = need.trainer or Trainer(), need.launches
     engine = engine_name(sampler.rollout) if sampler else ""
@@ -55,14 +53,9 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     if is_finished(run):
         return 0
     began = time.time()
-    spec = {
-        "main": command.main,
-        "engine": engine,
-        "addresses": list(addresses),
-        "restarts": False,
-        "authkey": read_key(sampler.rollout.key_file) if sampler and addresses else "",
-        "meeting": "",
-    }
+    key = read_key(sampler.rollout.key_file) if sampler and addresses else ""
+    spec = {"main": command.main, "engine": engine, "addresses": list(addresses), "restarts": False, "authkey": key,
+            "meeting": ""}  # fmt: skip
     code = run_rank(Context.of_rank(run, spec, talks=rank == 0))
     if code == 0 and rank == 0:
         finish(run, began)

@@ -210,14 +210,9 @@ def data(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
 
 
 def _sampled(
-    shape: Shape,
-    rollout: Rollout,
-    longest: int,
-    jobs: Iterable[tuple[str, int, int]],
-    measured: bool,
-    a: Assumed,
+    shape: Shape, rollout: Rollout, longest: int, jobs: Iterable[tuple[str, int, int]], measured: bool, a: Assumed,
     gpus: int,
-) -> Iterator[Section]:
+) -> Iterator[Section]:  # fmt: skip
     """Jobs are (name, problems, samples of each); `measured`: their entropy besides."""
     workers = max(gpus // rollout.tensor_parallel, 1) if gpus else len(rollout.addresses) or rollout.workers
     yield about(shape)
