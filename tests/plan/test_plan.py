@@ -175,6 +175,14 @@ def test_a_shared_gpu_is_told_what_is_left(model: str):
     assert not advice.for_shared(*args, Rollout(), 24576, True, 80e9)
 
 
+def test_counting_experts_over_the_batch_costs_a_pass_of_its_own(model: str):
+    loss = {"old_logprobs": "sampler"}  # which needs no such pass itself
+    passes = {over: items(plan(rl(model, loss={**loss, "balance_over": over}), assumed()))["old log-probs"]
+              for over in ("batch", "microbatch")}  # fmt: skip
+    assert passes["batch"] > 0
+    assert passes["microbatch"] == 0
+
+
 # ---- the command
 
 
