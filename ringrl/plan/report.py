@@ -124,7 +124,7 @@ def sft(cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Section]:
     cfg = cfg.model_copy(update={"trainer": trainer})
     yield about(shape)
     yield _rank(shape, trainer, cfg.max_tokens, False, a)
-    t, rows = timing.training(shape, cfg, None, a), count_rows(cfg.data, a.rows)
+    t, rows = timing.sft_training(shape, cfg, a), count_rows(cfg.data, a.rows)
     seconds = t.flops / timing.rank_speed(trainer.ranks, a)
     steps = round(cfg.epochs * rows / cfg.batch_examples)
     yield Section("a step", (

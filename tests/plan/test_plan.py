@@ -91,10 +91,10 @@ def test_sampling_ahead_takes_the_longer_of_both(model: str):
 def test_a_pass_that_is_not_made_costs_nothing(model: str):
     shape = read_shape(model)
     base = rl(model, loss={"kl": 0, "old_logprobs": "sampler", "balance": 0})
-    t = timing.training(shape, base, base.stages[0], assumed())
+    t = timing.rl_training(shape, base, base.stages[0], assumed())
     assert (t.old, t.reference) == (0, 0)
     again = rl(model, loss={"kl": 0, "old_logprobs": "sampler", "balance": 0}, trainer={"recompute": True})
-    more = timing.training(shape, again, again.stages[0], assumed()).update - t.update
+    more = timing.rl_training(shape, again, again.stages[0], assumed()).update - t.update
     assert more == pytest.approx(shape.cost.forward([12256], 0)[0] * t.tokens / 12000)
 
 
