@@ -1,4 +1,4 @@
-"""What parent and child processes share: dying together, messages, atomic files, asking the system for a port."""
+"""What parent and child processes share: dying together, messages, asking the system for a port."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 
@@ -77,13 +76,6 @@ def receive(conn: socket.socket, timeout_s: float | None) -> Any:
             raise EOFError("the process at the other end is gone")
         data += part
     return json.loads(data)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """The file has the old content or the new one, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
 
 
 def free_port() -> int:

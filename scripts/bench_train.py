@@ -30,7 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.commands import PipelineConfig, RLConfig, load_any
+from ringrl.commands.table import load_any
+from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.config.load import dump, resolve
 from ringrl.errors import ConfigError
 from ringrl.launch.machine import rank_env, shares

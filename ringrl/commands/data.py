@@ -15,7 +15,7 @@ from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil,
 from ringrl.curate.chain import Interrupted, Phase, PrepareStep, ShardStep, sampled, unfinished
 from ringrl.curate.workers import Workers
 from ringrl.launch.rank import Context
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.report.step_counts import Account, accounts
 from ringrl.rollout.respond import Answer
 

@@ -53,14 +53,10 @@ def main(ctx: Context) -> int:
 
 
 def open_model(
-    ctx: Context,
-    model: str,
-    rollout: Rollout,
-    server: Server,
-    prompting: Prompting,
-    sampling: tuple[float, float, int, int],  # temperature, top-p, max_total_tokens, seed
-) -> tuple[Model, dict[str, str]]:
-    """What answers, and what results.json says of it."""
+    ctx: Context, model: str, rollout: Rollout, server: Server, prompting: Prompting,
+    sampling: tuple[float, float, int, int],
+) -> tuple[Model, dict[str, str]]:  # fmt: skip
+    """What answers, and what results.json says of it; `sampling`: temperature, top-p, max_total_tokens, seed."""
     if server.base_url:
         served = ServedModel(model, server, secret(server.key_variable), prompting, *sampling)
         return served, {"engine": server.base_url, "template_sha256": ""}

@@ -77,18 +77,8 @@ def main(ctx: Context) -> int:
     show_table(ctx, rows, chosen, cfg)
     warning = "" if inside or cfg.rule == "best-score" else "warning: "
     ctx.progress.note(f"{warning}{chosen['name']}: {reason}")
-    ctx.run.write(
-        "selection.json",
-        {
-            "band": list(cfg.band),
-            "rule": cfg.rule,
-            "chosen": chosen["name"],
-            "chosen_path": chosen["path"],
-            "reason": reason,
-            "by_score": best["name"],
-            "rows": rows,
-        },
-    )
+    choice = {"chosen": chosen["name"], "chosen_path": chosen["path"], "reason": reason, "by_score": best["name"]}
+    ctx.run.write("selection.json", {"band": list(cfg.band), "rule": cfg.rule, **choice, "rows": rows})
     return 0
 
 
@@ -134,23 +124,17 @@ def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[
 
 
 def show_table(ctx: Context, rows: list[Row], chosen: Row, cfg: SelectConfig) -> None:
-    title = f"checkpoints; entropy band {cfg.band[0]:g} to {cfg.band[1]:g} nats, * starts RL"
-    ctx.progress.table(
-        title,
-        [
-            {
-                "checkpoint": r["name"] + (" *" if r is chosen else ""),
-                "SFT tokens": f"{r['sft_tokens']:,}" if r["sft_tokens"] else "",
-                "entropy": f"{r['entropy']:.3f}",
-                "in band": "yes" if r["in_band"] else "no",
-                f"avg@{r['k']} %": f"{100 * r['score']:.1f} ± {100 * r['score_se']:.1f}",
-                f"pass@{r['k']} %": f"{100 * r['pass_k']:.1f}",
-                "length": f"{r['length_mean']:.1f}",
-                "truncated %": f"{100 * r['truncated_frac']:.1f}",
-            }
-            for r in rows
-        ],
-    )
+    shown = [{
+        "checkpoint": r["name"] + (" *" if r is chosen else ""),
+        "SFT tokens": f"{r['sft_tokens']:,}" if r["sft_tokens"] else "",
+        "entropy": f"{r['entropy']:.3f}",
+        "in band": "yes" if r["in_band"] else "no",
+        f"avg@{r['k']} %": f"{100 * r['score']:.1f} ± {100 * r['score_se']:.1f}",
+        f"pass@{r['k']} %": f"{100 * r['pass_k']:.1f}",
+        "length": f"{r['length_mean']:.1f}",
+        "truncated %": f"{100 * r['truncated_frac']:.1f}",
+    } for r in rows]  # fmt: skip
+    ctx.progress.table(f"checkpoints; entropy band {cfg.band[0]:g} to {cfg.band[1]:g} nats, * starts RL", shown)
 
 
 def choose(rows: list[Row], band: tuple[float, float], rule: str) -> tuple[Row, str, bool]:

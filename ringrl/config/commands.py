@@ -8,13 +8,13 @@ the watchdog have a file of their own, `ringrl.config.loss`; loading is in `ring
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs, check, read, resolve
+from ringrl.config.load import Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
 from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, Server, Source, Trainer, Verify
 from ringrl.errors import ConfigError
@@ -289,37 +289,50 @@ class EvalConfig(Knobs):
 # ---------------------------------------------------------------- run
 
 
+@dataclass(frozen=True)
+class SectionOf:
+    """Marks a raw mapping as the section of a command."""
+
+    config: type[Knobs]
+
+
 class PipelineConfig(Knobs):
     """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
-    configurations without `run`, `model` and `seed`, which the pipeline fills in from one stage to the next."""
+    configurations without `run`, `model` and `seed`, which the pipeline fills in from stage to stage."""
 
     run: str
     model: str
     seed: int = 0
-    data: dict[str, Any] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name; none when empty
-    sft: dict[str, Any]
-    select: dict[str, Any]
-    rl: dict[str, Any]
-    general: dict[str, Any] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
-    eval: dict[str, Any]
+    data: Annotated[
+        dict[str, Any], SectionOf(DataConfig)
+    ] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name;
+    # none when empty
+    sft: Annotated[dict[str, Any], SectionOf(SFTConfig)]
+    select: Annotated[dict[str, Any], SectionOf(SelectConfig)]
+    rl: Annotated[dict[str, Any], SectionOf(RLConfig)]
+    general: Annotated[
+        dict[str, Any], SectionOf(SFTConfig)
+    ] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
+    eval: Annotated[dict[str, Any], SectionOf(EvalConfig)]
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Those that are there, in the order of the method."""
-        optional = [name for name in ("data", "general") if not getattr(self, name)]
-        return tuple(name for name in ("data", "sft", "select", "rl", "general", "eval") if name not in optional)
+        fields = type(self).model_fields.items()
+        return tuple(name for name, f in fields if f.metadata and (f.is_required() or getattr(self, name)))
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
-        """The checked configuration of one stage, started from `model`."""
-        kinds: dict[str, type[Knobs]] = {"data": DataConfig, "sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
-                                         "general": SFTConfig, "eval": EvalConfig}  # fmt: skip
+        """The checked configuration of one stage, started from `model` if it starts from any."""
+        [mark] = type(self).model_fields[name].metadata
         own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
-        if name == "data":  # starts from no model
-            del own["model"]
+        own = {key: value for key, value in own.items() if key in mark.config.model_fields}
         for key in own:
             if key in getattr(self, name):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        return check(kinds[name], {**getattr(self, name), **own}, name)
+        return check(mark.config, {**getattr(self, name), **own}, name)
+
+    def part(self, name: str) -> Any:
+        return self.stage(name, self.model) if name in self.sections else getattr(self, name)
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
@@ -330,25 +343,3 @@ class PipelineConfig(Knobs):
 
 def _ranks_message(ranks: int, what: str, most: int) -> str:
     return f"trainer.ranks: got {ranks}, expected at most {most} ({what}), one sequence per rank"
-
-
-# ---------------------------------------------------------------- any of them
-
-KINDS: dict[str, type[Knobs]] = {  # by a key that no other kind has
-    "sft": PipelineConfig,
-    "sources": DataConfig,
-    "stages": RLConfig,
-    "benchmarks": EvalConfig,
-    "probe": SelectConfig,
-    "validation": SFTConfig,
-}
-
-
-def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
-    """The configuration in a file of whatever kind. Raises ConfigError."""
-    raw = read(path)
-    for key, kind in KINDS.items():
-        if key in raw:
-            return resolve(kind, raw, overrides, path)
-    raise ConfigError(f"{path}: got keys {', '.join(map(str, raw))}, expected one of {', '.join(KINDS)}, which say "
-                      f"what kind of configuration it is")  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ringrl.config.load import Knobs
+from ringrl.config.load import FREE, Knobs
 from ringrl.config.sections import Domain, Prompting, Rollout, Server, Source, Verify
 
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
@@ -184,13 +184,9 @@ class DataConfig(Knobs):
     seed: int = 0
     sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
     steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
-        "cleanse",
-        "deduplicate",
-        "decontaminate",
-        "annotate",
-        "mix",
-    )  # after reading
-    workers: int = Field(0, ge=0)  # processes; 0 = one per core
+        "cleanse", "deduplicate", "decontaminate", "annotate", "mix",
+    )  # after reading  # fmt: skip
+    workers: Annotated[int, FREE] = Field(0, ge=0)  # processes; 0 = one per core
     shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
     cleanse: Cleanse = Cleanse()
     deduplicate: Deduplicate = Deduplicate()

@@ -115,51 +115,31 @@ class Loss(Knobs):
         refers = self.reference != "none"
         token_level = self.correction.method in TOKEN_LEVEL
         return [
-            (
-                self.method == "c3po" and self.denominator != "phi",
-                f"denominator: got {self.denominator}, expected phi with method c3po: dividing by Φ is the method; "
-                f"choose another method",
-            ),
-            (
-                self.weight == "response" and self.denominator != "responses",
-                f"weight: got response, expected token with denominator {self.denominator}: a mean over each "
-                f"response belongs to denominator responses",
-            ),
-            (
-                self.kl > 0 and not refers,
-                f"kl: got {self.kl:g}, expected 0 with reference none; or set reference run or stage",
-            ),
-            (
-                self.reference_every > 0 and not self.kl,
-                f"reference_every: got {self.reference_every}, expected 0 with kl 0: there is no reference to refresh",
-            ),
-            (
-                self.ratio == "none" and self.clip != "none",
-                f"clip: got {self.clip}, expected none with ratio none: there is no ratio to clip",
-            ),
-            (
-                self.ratio == "none" and self.old_logprobs == "sampler",
-                "old_logprobs: got sampler, expected trainer with ratio none: nothing is compared with them",
-            ),
-            (
-                self.ratio == "sequence" and token_level,
-                f"correction.method: got {self.correction.method}, expected sequence_mis or geometric with ratio "
-                f"sequence: a token cannot be masked alone when its response has one ratio; or ratio sequence_token",
-            ),
-            (
-                self.old_logprobs == "sampler" and self.correction.method != "none",
-                f"correction.method: got {self.correction.method}, expected none with old_logprobs sampler: "
-                f"the ratio to the sampler is in the loss already",
-            ),
-            (
-                self.entropy_target > 0 and not self.entropy_step,
-                "entropy_step: got 0, expected above 0 with an entropy_target: the coefficient could not move",
-            ),
-            (
-                self.entropy_step > 0 and not self.entropy_target,
-                "entropy_target: got 0, expected above 0 with an entropy_step: there is nothing to move towards",
-            ),
-        ]
+            (self.method == "c3po" and self.denominator != "phi",
+             f"denominator: got {self.denominator}, expected phi with method c3po: dividing by Φ is the method; choose "
+             f"another method"),
+            (self.weight == "response" and self.denominator != "responses",
+             f"weight: got response, expected token with denominator {self.denominator}: a mean over each response "
+             f"belongs to denominator responses"),
+            (self.kl > 0 and not refers,
+             f"kl: got {self.kl:g}, expected 0 with reference none; or set reference run or stage"),
+            (self.reference_every > 0 and not self.kl,
+             f"reference_every: got {self.reference_every}, expected 0 with kl 0: there is no reference to refresh"),
+            (self.ratio == "none" and self.clip != "none",
+             f"clip: got {self.clip}, expected none with ratio none: there is no ratio to clip"),
+            (self.ratio == "none" and self.old_logprobs == "sampler",
+             "old_logprobs: got sampler, expected trainer with ratio none: nothing is compared with them"),
+            (self.ratio == "sequence" and token_level,
+             f"correction.method: got {self.correction.method}, expected sequence_mis or geometric with ratio "
+             f"sequence: a token cannot be masked alone when its response has one ratio; or ratio sequence_token"),
+            (self.old_logprobs == "sampler" and self.correction.method != "none",
+             f"correction.method: got {self.correction.method}, expected none with old_logprobs sampler: "
+             f"the ratio to the sampler is in the loss already"),
+            (self.entropy_target > 0 and not self.entropy_step,
+             "entropy_step: got 0, expected above 0 with an entropy_target: the coefficient could not move"),
+            (self.entropy_step > 0 and not self.entropy_target,
+             "entropy_target: got 0, expected above 0 with an entropy_step: there is nothing to move towards"),
+        ]  # fmt: skip
 
 
 class Budget(Knobs):

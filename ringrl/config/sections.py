@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ringrl.config.load import Knobs
+from ringrl.config.load import FIXED, Knobs, Layout
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."  # [P §3.3]
 FENCED = "Write your solution in Python, in one ```python block."  # [ours]
@@ -57,13 +57,13 @@ class Parallel(Knobs):
     # states, and its step is computed there; parameters: they too, zero 3 only
 
 
-class Trainer(Knobs):
+class Trainer(Layout):
     """How the update is computed. None of these changes the result beyond rounding."""
 
     ranks: int = Field(1, ge=1)  # training processes on this node
     threads: int = Field(0, ge=0)  # OpenMP threads per rank; 0 = cores / ranks
     parallel: Parallel = Parallel()
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # bfloat16 keeps fp32 master weights
+    dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"  # bfloat16 keeps fp32 master weights
     microbatch_tokens: int = Field(16384, ge=1)  # per forward pass and rank
     packing: bool = True  # False: one sequence per row, padded
     attention: Literal["packed", "sdpa", "flash_attention_2"] = "flash_attention_2"
@@ -79,18 +79,16 @@ class Trainer(Knobs):
         return self
 
 
-class Rollout(Knobs):
+class Rollout(Layout):
     """The engine that samples."""
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"  # auto: vLLM where it is installed
     workers: int = Field(1, ge=1)  # vLLM processes on this node
     addresses: tuple[str, ...] = ()  # "host:port" of every `ringrl worker`; instead of workers on this node
     key_file: str = ""  # the secret that they ask for: a file of hexadecimal digits
-    colocated: bool = (
-        False  # workers share the ranks' GPUs, sleep while those train, and map weights instead of copying
-    )
+    colocated: bool = False  # workers share the ranks' GPUs, sleep while those train, and map weights, not copy them
     in_flight: bool = False  # new weights arrive in the middle of a generation
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"
     tensor_parallel: int = Field(1, ge=1)  # GPUs per worker
     concurrent: int = Field(256, ge=1)  # sequences decoded together by one worker
     gpu_memory: float = Field(0.9, gt=0, lt=1)  # share of the GPU's memory that a worker takes
@@ -111,7 +109,7 @@ class Rollout(Knobs):
         return self
 
 
-class Verify(Knobs):
+class Verify(Layout):
     workers: int = Field(2, ge=1)  # verifier processes
     deadline_s: float = Field(20.0, gt=0)  # per response
     remote: str = Field("", pattern="^(https?://.+)?$")  # a service with SandboxFusion's API, which runs programs
@@ -119,7 +117,7 @@ class Verify(Knobs):
     max_error_share: float = Field(0.1, ge=0, le=1)  # [ours] of the responses of a batch; more errors end the run
 
 
-class Server(Knobs):
+class Server(Layout):
     """An OpenAI-compatible server that answers instead of an engine of ours."""
 
     base_url: str = ""  # e.g. http://host:8000/v1; empty = none

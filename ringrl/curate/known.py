@@ -30,7 +30,7 @@ from ringrl.curate.text import canonical, words
 from ringrl.data.source import FORMATS, Row, check_readable, fingerprint, read_rows
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 
 Problems = dict[str, str]  # text by id
 

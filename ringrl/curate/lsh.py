@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,7 @@ from rensa import RMinHash
 
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.text import canonical, char_grams, jaccard, numbers, word_grams, words
+from ringrl.lines import replacing
 
 PERMUTATIONS = 120  # numbers in a signature
 SEED = 1
@@ -121,10 +121,8 @@ def _lines(file: Path) -> list[bytes]:
 
 def save(path: Path, array: NDArray[np.generic]) -> None:
     """Writes an array atomically."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         np.save(file, array)
-    os.replace(part, path)
 
 
 class LSHIndex:

@@ -25,7 +25,7 @@ from ringrl.config.data import DataConfig, Output
 from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.data.source import DOMAINS
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 
 KNOWN = np.dtype([("key", "u8"), ("source", "u2"), ("domain", "u1"), ("answered", "?")])  # of a row: 12 bytes
 TAKEN, LEFT, CAP, SHARE = range(4)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from ringrl.curate.chain import phases
 from ringrl.curate.mix import key
 from ringrl.curate.shards import Row, Shards
 from ringrl.data.source import REFERENCE, messages_of
-from ringrl.processes import write_atomic
+from ringrl.lines import replacing, write_atomic
 
 BUCKET = 32 << 20  # bytes of rows that are sorted at a time
 OURS = ("where", "output", "responses", "solutions", "messages")  # keys that only the chain needs
@@ -96,8 +95,7 @@ def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> 
     domains: Counter[str] = Counter()
     chars: Counter[str] = Counter()
     digest, size, count = hashlib.sha256(), 0, 0
-    part = file.with_name(f".{file.name}.part")
-    with part.open("wb") as out:
+    with replacing(file) as out:
         for row in rows:
             sources[row["source"]] += 1
             domains[row["domain"]] += 1
@@ -108,7 +106,6 @@ def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> 
                 digest.update(line)
                 size, count = size + len(line), count + 1
                 chars["responses"] += len(said["messages"][-1]["content"]) if "messages" in said else 0
-    os.replace(part, file)
     by = {"sources": dict(sorted(sources.items())), "domains": dict(sorted(domains.items())), "chars": dict(chars)}
     facts: dict[str, Any] = {"form": output.form, "lines": count, "problems": sources.total(), "wanted": output.rows}
     return {**facts, "bytes": size, "sha256": digest.hexdigest(), **by}

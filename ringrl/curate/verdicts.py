@@ -24,7 +24,7 @@ from ringrl.curate.workers import judge
 from ringrl.data.source import reference_of
 from ringrl.errors import RingError
 from ringrl.evals.metrics import error_trouble
-from ringrl.processes import write_atomic
+from ringrl.lines import read_lines, write_atomic
 from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
@@ -48,9 +48,9 @@ class Verdicts:
             yield row, said | dict(zip(self.teachers, each, strict=True))
 
     def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, RowVerdicts]]:
-        with self._file(shard, "jsonl").open(encoding="utf-8") as lines:
-            for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
-                yield row, said, {name: [(kind, why) for kind, why in v] for name, v in json.loads(line).items()}
+        lines = read_lines(self._file(shard, "jsonl"))
+        for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
+            yield row, said, {name: [(kind, why) for kind, why in v] for name, v in line.items()}
 
     def judge(self, before: Shards, over: MapShards, name: str) -> None:
         """All that have no verdict yet.

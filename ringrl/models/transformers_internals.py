@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ringrl.versions import require
+from ringrl.errors import require
 
 require("transformers", transformers.__version__, "5.19", "5.24")
 

@@ -18,7 +18,7 @@ from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import nn
 
-from ringrl.versions import require
+from ringrl.errors import require
 
 require("deepspeed", deepspeed.__version__, "0.19.8", "0.20")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ringrl.lines import parsed, read_object
 from ringrl.report import page, step_counts
 from ringrl.report.plots import Row
 from ringrl.report.step_counts import Account
@@ -97,14 +98,14 @@ def _unmarked(text: str) -> Words:
 
 def _contamination(step: Account) -> dict[str, Any]:
     """The benchmarks kept out, how much of each was found, and the pairs."""
-    known = page.read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
+    known = read_object(step.folder / "work" / "known.json")  # as large as the benchmarks
     sources = {str(source["name"]): source for source in known.get("sources", ())}
     texts: dict[str, str] = dict(known.get("problems", ()))
     rows, twins = Counter[str](), dict[str, set[str]]()
     pairs: list[dict[str, Any]] = []
     file = step.folder / "dropped.jsonl"
     for line in step_counts.lines([file] if file.is_file() else []):
-        row = page.parsed(line.decode(errors="replace"))
+        row = parsed(line.decode(errors="replace"))
         if twin := str(row.get("twin", "")):
             name = _owner(twin, sources)
             rows[name] += 1

@@ -8,7 +8,6 @@ Invariant: text is escaped on its way into a page, unless it is of type `Markup`
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,27 +56,6 @@ def _environment() -> jinja2.Environment:
 
 def _visible(value: Any) -> str:
     return value if isinstance(value, Markup) else UNSEEN.sub(lambda c: f"⟨U+{ord(c[0]):04X}⟩", show(value))
-
-
-# ---- files ----
-
-
-def records(path: Path) -> tuple[list[Row], int]:
-    """Rows of a JSONL file, and how many lines could not be read."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line] if path.is_file() else []
-    rows = [row for row in map(parsed, lines) if row]
-    return rows, len(lines) - len(rows)
-
-
-def read_object(path: Path) -> Row:
-    return parsed(path.read_text(errors="replace")) if path.is_file() else {}
-
-
-def parsed(text: str) -> Row:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {}
 
 
 # ---- words ----

@@ -19,7 +19,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ringrl.processes import write_atomic
+from ringrl.lines import read_object, readable_lines, write_atomic
 from ringrl.report import page, plots
 from ringrl.report.data import data_section
 from ringrl.report.page import share, show
@@ -62,9 +62,9 @@ def write_report(run_dir: Path) -> Path:
 
 def write_picture(run_dir: Path, path: Path) -> Path:
     """Save the three columns that tell a pipeline's story; the suffix of `path` is the format: .png, .svg."""
-    metrics, _ = page.records(run_dir / "rl" / "metrics.jsonl")
-    evals, _ = page.records(run_dir / "rl" / "evals.jsonl")
-    plots.picture(path, metrics, evals, page.read_object(run_dir / "select" / "selection.json"))
+    metrics, _ = readable_lines(run_dir / "rl" / "metrics.jsonl")
+    evals, _ = readable_lines(run_dir / "rl" / "evals.jsonl")
+    plots.picture(path, metrics, evals, read_object(run_dir / "select" / "selection.json"))
     return path
 
 
@@ -88,9 +88,9 @@ def _section(run: Path, alone: bool = False) -> tuple[str, Markup]:
     if step_folders(run):
         kind, section = "data", data_section(run)
     elif (run / "selection.json").is_file():
-        kind, section = "checkpoint selection", _selection_section(page.read_object(run / "selection.json"))
+        kind, section = "checkpoint selection", _selection_section(read_object(run / "selection.json"))
     elif (run / "results.json").is_file():
-        kind, section = "evaluation", _eval_section(page.read_object(run / "results.json"))
+        kind, section = "evaluation", _eval_section(read_object(run / "results.json"))
         section += _responses(run) if alone else ""
     else:
         kind, section = _training_section(run)
@@ -98,8 +98,8 @@ def _section(run: Path, alone: bool = False) -> tuple[str, Markup]:
 
 
 def _training_section(run: Path) -> tuple[str, Markup]:
-    metrics, cut = page.records(run / "metrics.jsonl")
-    evals, cut_evals = page.records(run / "evals.jsonl")
+    metrics, cut = readable_lines(run / "metrics.jsonl")
+    evals, cut_evals = readable_lines(run / "evals.jsonl")
     notes = [f"{cut + cut_evals} line(s) could not be read and are left out."] if cut + cut_evals else []
     if not metrics + evals:
         kind, section = "run", Markup()
@@ -191,10 +191,10 @@ def _responses(run: Path) -> Markup:
     """Every benchmark's lengths against verdicts, and its responses by problem."""
     benchmarks = []
     for path in sorted((run / "responses").glob("*.jsonl")):
-        rows = [row for row in page.records(path)[0] if "verdict" in row]
+        rows = [row for row in readable_lines(path)[0] if "verdict" in row]
         if not rows:
             continue
-        prompts = {p["id"]: p for p in page.records(run / "prompts" / path.name)[0]}
+        prompts = {p["id"]: p for p in readable_lines(run / "prompts" / path.name)[0]}
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row["id"], []).append(row)
@@ -235,7 +235,7 @@ def _rollouts(run: Path, shown: int = 4) -> Markup:
     files = sorted((run / "rollouts").glob("step_*.jsonl"))
     steps = {}
     for path in dict.fromkeys(files[:1] + files[-1:]):
-        rows, _ = page.records(path)
+        rows, _ = readable_lines(path)
         steps[path.stem.replace("_", " ")] = [
             (
                 f"{row['prompt_id']} · {row['domain']} · reward {show(row['reward'])} · "
@@ -253,7 +253,7 @@ def _rollouts(run: Path, shown: int = 4) -> Markup:
 
 def _summary(run: Path, parts: Sequence[str]) -> Markup:
     """Links to the parts, and the scores of every stage with what changed since the stage above."""
-    summary = page.read_object(run / "summary.json")
+    summary = read_object(run / "summary.json")
     rows = summary.get("rows", [])
     for before, row in zip([None, *rows], rows, strict=False):
         row["cells"] = [

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringrl.report.page import parsed, read_object
+from ringrl.lines import parsed, read_object
 
 Row = dict[str, Any]
 MOST_BYTES = 256 << 20  # larger sets are sampled; parsing this much takes seconds

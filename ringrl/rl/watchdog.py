@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ringrl.config.loss import Watchdog
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.rl.record import Batch, Row, is_finite
 from ringrl.run import Run
 

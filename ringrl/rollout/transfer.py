@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
 
-from ringrl.versions import require
+from ringrl.errors import require
 
 Weights = Mapping[str, torch.Tensor]  # a bucket, under the names of the Hugging Face checkpoint
 

@@ -11,7 +11,7 @@ import vllm
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.platforms import current_platform
 
-from ringrl.versions import require
+from ringrl.errors import require
 
 
 class RepackedMoEMethod(UnquantizedFusedMoEMethod):

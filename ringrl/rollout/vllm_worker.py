@@ -37,7 +37,7 @@ from vllm.platforms import current_platform
 
 import ringrl.models.bailing_moe  # (vLLM asks AutoConfig for the configuration)
 import ringrl.rollout.vllm_internals  # noqa: F401  (corrects updates of experts on the CPU)
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 
 BACKEND = "ringrl"

@@ -13,7 +13,7 @@ from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import BOXED, FENCED
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, definition, read_benchmark, samples_of, source_of
-from ringrl.plan.dry_run import arithmetic
+from ringrl.plan import dry_run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LCB = {
@@ -119,7 +119,7 @@ def test_release_and_window_of_livecodebench_are_said_and_kept(tmp_path: Path, c
         rows({**bench, "since": "2026-01-01", "until": "2026-02-01"})
     show_benchmark(config(bench))
     assert "release      v5\n  window       2024-08-01 to 2025-01-31" in capsys.readouterr().out
-    assert arithmetic(config("livecodebench"))[0].startswith(
+    assert dry_run.evaluation(config("livecodebench"))[0].startswith(
         "livecodebench: release v5, problems from 2024-08-01 to 2025-01-31; k = 8"
     )
     files = source_of(Bench(name="livecodebench", release="v2"), config("livecodebench")).files

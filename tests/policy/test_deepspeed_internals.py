@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from ringrl.errors import UserError
+from ringrl.errors import UserError, require
 from ringrl.processes import free_port
-from ringrl.versions import require
 from tests.conftest import as_rank
 
 EXPERTS = 4
