@@ -71,13 +71,13 @@ def sequences(prompts: Any) -> Any:
 @pytest.fixture(scope="module")
 def synced(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm")
-    from ringrl.launch.crew import Crew, Sampler, stop
+    from ringrl.launch.crew import Crew, WorkerSpec, stop
     from ringrl.run import Run
 
     folder = tmp_path_factory.mktemp("sync")
     (folder / "logs").mkdir()
     cfg = config(inputs, colocated=False)
-    crew: Any = Crew(Run(folder), folder, None, Sampler(cfg.model, cfg.rollout, 64))  # type: ignore[arg-type]
+    crew: Any = Crew(Run(folder), folder, None, WorkerSpec(cfg.model, cfg.rollout, 64))  # type: ignore[arg-type]
     crew.authkey = b"key".hex()
     port = free_port()
     try:
