@@ -80,13 +80,15 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_our_experts_say_of_themselves_what_deepspeeds_own_say(result: dict[str, Any]) -> None:
     assert result["moe"]
+    for marks in result["theirs"]["weights"].values():
+        assert marks.pop("is_expert_group")  # read by the optimizer Muon only
     assert result["ours"] == result["theirs"]
     assert set(result["ours"]["weights"]) == {"w1", "w2", "w3"}
     assert all(len(marks) >= 5 for marks in result["ours"]["weights"].values())
 
 
 def test_every_file_of_a_checkpoint_goes_to_the_writer_and_nothing_is_compiled(result: dict[str, Any]) -> None:
-    assert result["written"] == ["latest"]
+    assert sorted(result["written"]) == ["latest", "zero_to_fp32.py", "zero_to_torch.py"]
     assert any(name.endswith("_model_states.pt") for name in result["saved"])
     assert any(name.endswith("_optim_states.pt") for name in result["saved"])
 
