@@ -83,7 +83,7 @@ def show_data(run: Path, reported: bool) -> None:
 
 def rl_needs(cfg: RLConfig) -> Needs:
     sources = (*(s for stage in cfg.stages for s in stage.data), *(h.data for h in cfg.held_out))
-    most = max(s.max_total_tokens for s in cfg.stages)
+    most = cfg.max_total_tokens
     sampler = WorkerSpec(cfg.model, cfg.rollout, most, cfg.loss.router_replay == "engine", cfg.max_staleness > 0)
     return Needs(cfg.model, sources, cfg.model, cfg.trainer, (sampler,))
 

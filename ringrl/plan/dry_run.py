@@ -27,7 +27,7 @@ def select_ckpt(cfg: SelectConfig) -> list[str]:
 
 def rl(cfg: RLConfig) -> list[str]:
     lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
-    longest = max(s.max_total_tokens for s in cfg.stages)
+    longest = cfg.max_total_tokens
     return [*lines, *_memory(cfg.model, cfg.trainer, longest, reference=cfg.loss.kl > 0)]
 
 

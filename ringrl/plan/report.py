@@ -139,7 +139,7 @@ def sft(cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Section]:
 def rl(cfg: RLConfig, a: Assumed, gpus: int) -> Iterator[Section]:
     shape = read_shape(cfg.model)
     cfg = timing.laid_out(shape, cfg, gpus, a) if gpus else cfg
-    longest, reference = max(s.max_total_tokens for s in cfg.stages), cfg.loss.kl > 0
+    longest, reference = cfg.max_total_tokens, cfg.loss.kl > 0
     rank, memory = _rank(shape, cfg.trainer, longest, reference, a), a.gpu.memory * 1e9
     shared = advice.for_shared(shape, cfg.trainer, cfg.rollout, longest, reference, memory)
     yield about(shape)
