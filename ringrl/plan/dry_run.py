@@ -27,8 +27,7 @@ def select_ckpt(cfg: SelectConfig) -> list[str]:
 
 def rl(cfg: RLConfig) -> list[str]:
     lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
-    longest = cfg.max_total_tokens
-    return [*lines, *_memory(cfg.model, cfg.trainer, longest, reference=cfg.loss.kl > 0)]
+    return [*lines, *_memory(cfg.model, cfg.trainer, cfg.max_total_tokens, reference=cfg.loss.kl > 0)]
 
 
 def evaluation(cfg: EvalConfig) -> list[str]:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ringrl.config.commands import RLConfig
-from ringrl.rl.sampler import NOTHING, Sampler, ScoredRollout
+from ringrl.rl.sampler import NOTHING, Position, Sampler, ScoredRollout
 
 
 class BatchQueue:
@@ -59,17 +59,11 @@ class BatchQueue:
         """What a checkpoint must keep, when `idle`, since nobody could sample it again: (paused groups, rollouts)."""
         return (self.sampler.paused, [r.result() for r in self.rollouts]) if self.sampler else ()
 
-    def undo(self, rollout: ScoredRollout) -> None:
-        """As if `rollout`, and all after it, had not been sampled; when `idle`."""
+    def go_to(self, position: Position) -> None:
+        """Forgets what was sampled ahead, and goes on from there; when `idle`."""
         self.rollouts.clear()
         if self.sampler:
-            self.sampler.go_to(rollout.before)
-
-    def drop(self) -> None:
-        """Forgets all that was sampled ahead or carried over; when `idle`."""
-        self.rollouts.clear()
-        if self.sampler:
-            self.sampler.paused = []
+            self.sampler.go_to(position)
 
     def _fill(self, step: int, count: int) -> None:
         while self.sampler and len(self.rollouts) < count:

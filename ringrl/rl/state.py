@@ -192,7 +192,7 @@ class TrainingRun(ABC):
         run, step = self.ctx.run, self.state.step
         self.sync.lead(self.queue.idle())
         self.policy.settle()
-        self.queue.undo(rollout)
+        self.queue.go_to(rollout.before)
         if self.sampler:
             alarm = watchdog.Alarm("verifiers", False, trouble)
             watchdog.save(run, [{"step": step + 1}], [alarm], Batch(rollout, [], [], [], 0))
@@ -218,8 +218,8 @@ class TrainingRun(ABC):
         self.policy.settle()
         saved = RunState(**self.policy.restore(run.checkpoints[-1]))
         self.state.step, self.state.coefficient, self.state.alpha = saved.step, saved.coefficient, saved.alpha
-        self.queue.drop()
         if self.sampler:
+            self.queue.go_to((self.sampler.taken, []))
             run.rewind(self.state.step)
             self.ctx.progress.note(f"{why}; back to step {self.state.step}, without the batch")
         self.sync.push(self.state.version)
