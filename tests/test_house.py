@@ -30,7 +30,7 @@ ALLOWED_PRIVATE = {"_exit"}  # os._exit is documented
 DUNDERS = {"name", "qualname", "module", "file", "version", "mro", "dict", "class", "init", "post_init", "getitem",
            "setattr", "str", "repr", "traceback", "excepthook", "all"}  # fmt: skip
 # usable from everywhere but the last three layers; they import leaves and errors
-LEAVES = {"config", "http", "lines", "run", "processes"}
+LEAVES = {"config", "domains", "http", "lines", "run", "processes"}
 
 
 def modules() -> dict[str, ast.Module]:
