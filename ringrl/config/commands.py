@@ -15,16 +15,15 @@ from pydantic import Field, model_validator
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, check, read, resolve
 from ringrl.config.loss import Budget, Loss, Watchdog
-from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, Server, Source, Trainer, Verify
+from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, RunConfig, Server, Source, Trainer, Verify
 from ringrl.errors import ConfigError
 
 # ---------------------------------------------------------------- sft
 
 
-class SFTConfig(Knobs):
+class SFTConfig(RunConfig):
     """`ringrl sft`: long-CoT distillation [P §2.1, §4.1.1]."""
 
-    run: str
     model: str
     seed: int = 0
     data: Source
@@ -49,10 +48,9 @@ class SFTConfig(Knobs):
 # ---------------------------------------------------------------- select-ckpt
 
 
-class SelectConfig(Knobs):
+class SelectConfig(RunConfig):
     """`ringrl select-ckpt`: the checkpoint to start RL from [P §4.3]."""
 
-    run: str
     model: str  # an SFT run directory, or a folder whose sub-folders are checkpoints
     seed: int = 0
     probe: Source
@@ -96,10 +94,9 @@ class Stage(Knobs):
     budget: Budget = Budget()
 
 
-class RLConfig(Knobs):
+class RLConfig(RunConfig):
     """`ringrl rl`: C3PO in stages [P §3]."""
 
-    run: str
     model: str
     seed: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -242,10 +239,9 @@ class Bench(Knobs):
     contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
 
 
-class EvalConfig(Knobs):
+class EvalConfig(RunConfig):
     """`ringrl eval`; defaults are the paper's protocol [P §4.1.2]."""
 
-    run: str
     model: str  # a folder, or the name that the server knows it by
     seed: int = 0
     benchmarks: tuple[Bench, ...] = Field(min_length=1)
@@ -272,11 +268,10 @@ class EvalConfig(Knobs):
 # ---------------------------------------------------------------- run
 
 
-class PipelineConfig(Knobs):
+class PipelineConfig(RunConfig):
     """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
     configurations without `run`, `model` and `seed`, which the pipeline fills in from one stage to the next."""
 
-    run: str
     model: str
     seed: int = 0
     data: dict[str, Any] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name; none when empty
@@ -296,13 +291,17 @@ class PipelineConfig(Knobs):
         """The checked configuration of one stage, started from `model`."""
         kinds: dict[str, type[Knobs]] = {"data": DataConfig, "sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
                                          "general": SFTConfig, "eval": EvalConfig}  # fmt: skip
-        own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
+        own: dict[str, Any] = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
         if name == "data":  # starts from no model
             del own["model"]
         for key in own:
             if key in getattr(self, name):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        return check(kinds[name], {**getattr(self, name), **own}, name)
+        raw = getattr(self, name)
+        theirs = raw.get("domains", {})
+        if isinstance(theirs, dict):
+            own["domains"] = {**self.domains, **theirs}
+        return check(kinds[name], {**raw, **own}, name)
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:

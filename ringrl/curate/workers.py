@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from ringrl.config.sections import Verify
+from ringrl.domains import Domains
 from ringrl.errors import ChildDied
 from ringrl.processes import die_with_parent, kill_tree
 from ringrl.rewards import Verdict, VerifierPool
@@ -74,7 +75,7 @@ class Workers:
             process.join(STOP_S)
 
 
-def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify) -> list[Verdict]:
+def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify, domains: Domains) -> list[Verdict]:
     """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
 
     What takes too long, or breaks the verifier, is a verdict of kind `error`; so there is a deadline on every one.
@@ -82,7 +83,7 @@ def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify
     Raises:
         ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
     """
-    pool = verifier(verify.deadline_s, verify.remote)
+    pool = verifier(verify.deadline_s, domains, verify.remote)
     futures = [pool.submit(*a) for a in asked]
     verdicts = [f.result() for f in futures]
     if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
@@ -91,7 +92,7 @@ def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify
 
 
 @functools.cache
-def verifier(deadline_s: float, remote: str = "") -> VerifierPool:
+def verifier(deadline_s: float, domains: Domains, remote: str = "") -> VerifierPool:
     """This process's own, with one child; it ends with the process."""
     return VerifierPool(1, deadline_s, remote=remote)
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 from ringrl.config.sections import Prompting, Server
 from ringrl.data.source import messages_of
+from ringrl.domains import Domains
 from ringrl.errors import PromptTooLong, UserError
 from ringrl.evals.client import Client
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask
@@ -22,13 +23,14 @@ class ServedModel:
         server: Server,
         key: str,  # secret, or ""
         prompting: Prompting,
+        domains: Domains,
         temperature: float,
         top_p: float,
         max_tokens: int,  # of a response
         seed: int,
     ) -> None:
         self.name = f"{model} at {server.base_url}"
-        self.server, self.prompting, self.seed = server, prompting, seed
+        self.server, self.prompting, self.domains, self.seed = server, prompting, domains, seed
         self.settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self.client = Client(server, key)
 
@@ -49,7 +51,8 @@ class ServedModel:
         self.client.close()
 
     def _answer(self, ask: Ask) -> Answer:
-        body = {**self.settings, "messages": messages_of(ask.problem, self.prompting), "seed": ask.seed(self.seed)}
+        messages = messages_of(ask.problem, self.prompting, self.domains)
+        body = {**self.settings, "messages": messages, "seed": ask.seed(self.seed)}
         try:
             got = self.client.post("chat/completions", body)
         except PromptTooLong as e:

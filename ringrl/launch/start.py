@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ringrl.data.source import (
     read_graded,
     read_problems,
 )
+from ringrl.domains import check_files
 from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
 from ringrl.launch.crew import WorkerSpec, launch
@@ -79,15 +81,17 @@ def checked(cfg: AnyConfig) -> tuple[Needs, str]:
         UserError: something the user can fix.
     """
     need = needs(cfg)
+    check_files(cfg.known_domains.own.values())
     if isinstance(cfg, EvalConfig):
         for bench in cfg.benchmarks:
             if given_file(bench, cfg):
                 read_benchmark(bench, cfg)
     else:
-        check_local(need.sources, read_conversations if isinstance(cfg, SFTConfig) else read_problems)
+        problems = functools.partial(read_problems, domains=cfg.known_domains)
+        check_local(need.sources, read_conversations if isinstance(cfg, SFTConfig) else problems)
         for stage in cfg.stages if isinstance(cfg, RLConfig) else ():
             if stage.curriculum != "none":
-                check_local(stage.data, read_graded)
+                check_local(stage.data, functools.partial(read_graded, domains=cfg.known_domains))
     if need.model:
         check_model_folder(need.model)
         if need.rollout:
@@ -127,6 +131,7 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
     Raises:
         UserError: as `start`.
     """
+    check_files(cfg.known_domains.own.values())
     check_readable(cfg.sources)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)

@@ -24,6 +24,7 @@ from ringrl.config.load import load
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_graded, read_problems
 from ringrl.data.stream import Stream
+from ringrl.domains import Domains
 from ringrl.errors import Diverged, RingError
 from ringrl.launch.rank import Context
 from ringrl.policy.engine import Policy, load_part, unfinished
@@ -42,13 +43,14 @@ from ringrl.rollout.engine import Sampling
 def main(ctx: Context) -> int:
     cfg = load(RLConfig, ctx.run.path / "config.yaml")
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    rows = [rows_of(stage) for stage in cfg.stages]
+    domains = cfg.known_domains
+    rows = [rows_of(stage, domains) for stage in cfg.stages]
     prompts = [
-        make_prompts(some, tokenizer, cfg.prompting, st.max_total_tokens)
+        make_prompts(some, tokenizer, cfg.prompting, st.max_total_tokens, domains)
         for some, st in zip(rows, cfg.stages, strict=True)
     ]
     held_out = {
-        h.name: make_prompts(read_problems(h.data), tokenizer, cfg.prompting, max_total_tokens(cfg))
+        h.name: make_prompts(read_problems(h.data, domains), tokenizer, cfg.prompting, max_total_tokens(cfg), domains)
         for h in cfg.held_out
     }
     ranks = Ranks(cfg.rollout.start_deadline_s + cfg.rollout.deadline_s)  # rank 0 may have to start workers again
@@ -77,10 +79,10 @@ def main(ctx: Context) -> int:
                 engine.close()
 
 
-def rows_of(stage: Stage) -> list[dict[str, Any]]:
+def rows_of(stage: Stage, domains: Domains) -> list[dict[str, Any]]:
     """Raises DataError, also when a curriculum has no pass rates to go by."""
     read = read_problems if stage.curriculum == "none" else read_graded
-    return [row for source in stage.data for row in read(source)]
+    return [row for source in stage.data for row in read(source, domains)]
 
 
 @dataclass
