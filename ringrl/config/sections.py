@@ -88,7 +88,8 @@ class RunConfig(Knobs):
     def _knows_domains(self) -> Self:
         for key, name in _named(self, ""):
             if name not in self.known_domains:
-                raise ValueError(f"{key}: {self.known_domains.unknown(name)}")
+                others = ("row",) if key.endswith("domain") else ()
+                raise ValueError(f"{key}: {self.known_domains.unknown(name, *others)}")
         return self
 
     @cached_property
