@@ -186,13 +186,18 @@ class Domains(Mapping[str, Domain]):
         return found
 
 
-def check_files(domains: Iterable[Domain]) -> None:
-    """Raises DataError for a verifier in a file that is not there, as seen from the current directory."""
-    for domain in domains:
-        for reward in domain.rewards:
-            if reward.file and not Path(reward.file).is_file():
-                raise DataError(f"domains.{domain.name}: verifier: got {reward.verifier}, expected a file that is "
-                                f"there")  # fmt: skip
+def verifier_files(domains: Domains) -> list[str]:
+    """The Python files with verifiers of a configuration's own domains, as seen from the current directory.
+
+    Raises:
+        DataError: one is not there.
+    """
+    rewards = [(d.name, r) for d in domains.own.values() for r in d.rewards if r.file]
+    for name, reward in rewards:
+        if not Path(reward.file).is_file():
+            where = f"domains.{name}" + (f".rewards.{reward.name}" if reward.name != name else "")
+            raise DataError(f"{where}.verifier: got {reward.verifier}, expected a file that is there")
+    return list(dict.fromkeys(r.file for _, r in rewards))
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:

@@ -12,7 +12,7 @@ from ringrl.config.load import load
 from ringrl.curate.known import index_of
 from ringrl.curate.overlap import Match
 from ringrl.data.source import messages_of, read_texts
-from ringrl.domains import check_files
+from ringrl.domains import verifier_files
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
@@ -61,7 +61,7 @@ def rejudge(folder: str) -> int:
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
     before = json.loads((run.path / "results.json").read_text())
     cfg = load(EvalConfig, run.path / "config.yaml")
-    check_files(cfg.known_domains.own.values())
+    verifier_files(cfg.known_domains)
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(run, task.name) for task in tasks}
     changed = 0

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.config.data import DataConfig
-from ringrl.domains import check_files
+from ringrl.domains import verifier_files
 from ringrl.launch.start import AnyConfig, is_finished, start, start_data
 from ringrl.run import Run, open_run
 
@@ -28,7 +28,7 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
-        check_files(cfg.stage(name, cfg.model).known_domains.own.values())
+        verifier_files(cfg.stage(name, cfg.model).known_domains)
     run = open_run(cfg, cfg.model, {}, resume)
     if cfg.data and (code := advance("data", cfg.stage("data", cfg.model))):
         return code

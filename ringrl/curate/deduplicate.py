@@ -99,9 +99,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 def _sketch(threshold: float, domains: Domains, before: Shards, work: Path, shard: int) -> None:
     if not sketch_file(work, shard).is_file():
-        answer = functools.partial(_answer, domains=domains)
-        how_good = functools.partial(quality, domains=domains)
-        save(sketch_file(work, shard), sketch(threshold, domains, answer, how_good, before, shard))
+        save(sketch_file(work, shard), sketch(threshold, domains, _answer, quality, before, shard))
 
 
 @functools.lru_cache(1)
@@ -273,9 +271,10 @@ def quality(row: Row, domains: Domains) -> int:
     domain, programs, responses = domains[row["domain"]], row.get("solutions", ()), row.get("responses", ())
     solved = any(rate > 0 for rate in row.get("pass_rates", {}).values())
     verified = solved or bool(domain.comparison == "program" and programs)
-    whole = (
-        not domain.missing(row) if domain.comparison == "equal" else bool(_answer(row, domains)[1] or row.get("tests"))
-    )
+    if domain.comparison == "equal":
+        whole = not domain.missing(row)
+    else:
+        whole = bool(_answer(row, domains)[1] or row.get("tests"))
     return (verified << 17) + (whole << 16) + min(len(programs) + len(responses), (1 << 16) - 1)
 
 

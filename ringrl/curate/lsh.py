@@ -79,8 +79,8 @@ def hash_of(text: str) -> int:
 def sketch(
     threshold: float,
     domains: Domains,
-    answer: Callable[[Row], tuple[str, str]],
-    quality: Callable[[Row], int],
+    answer: Callable[[Row, Domains], tuple[str, str]],
+    quality: Callable[[Row, Domains], int],
     shards: Shards,
     shard: int,
 ) -> NDArray[np.uint64]:
@@ -91,8 +91,8 @@ def sketch(
     texts = [text_of(row, domains) for row in rows]
     head = [
         [hash_of(t.key) for t in texts],
-        [hash_of(a) if (a := answer(r)[1]) else 0 for r in rows],
-        [quality(r) for r in rows],
+        [hash_of(a) if (a := answer(r, domains)[1]) else 0 for r in rows],
+        [quality(r, domains) for r in rows],
     ]
     bands = _bands([t.chars for t in texts], [t.words for t in texts], [t.numbers for t in texts], threshold)
     return np.concatenate([np.array(head, dtype=np.uint64).reshape(3, len(rows)), offsets[None], bands])

@@ -23,7 +23,7 @@ from ringrl.data.source import (
     read_graded,
     read_problems,
 )
-from ringrl.domains import check_files
+from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
 from ringrl.launch.crew import WorkerSpec, launch
@@ -81,7 +81,7 @@ def checked(cfg: AnyConfig) -> tuple[Needs, str]:
         UserError: something the user can fix.
     """
     need = needs(cfg)
-    check_files(cfg.known_domains.own.values())
+    verifier_files(cfg.known_domains)
     if isinstance(cfg, EvalConfig):
         for bench in cfg.benchmarks:
             if given_file(bench, cfg):
@@ -131,7 +131,7 @@ def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
     Raises:
         UserError: as `start`.
     """
-    check_files(cfg.known_domains.own.values())
+    verifier_files(cfg.known_domains)
     check_readable(cfg.sources)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)

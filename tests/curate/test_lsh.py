@@ -35,7 +35,7 @@ def row(n: int, problem: str, **more: str) -> Row:
 def indexed(folder: Path, rows: list[Row], size: int, threshold: float = 0.7) -> LSHIndex:
     shards = Shards(folder / "before")
     (folder / "sketches").mkdir()
-    answer, quality = (lambda r: ("", r["answer"])), (lambda r: int(r["answer"]))
+    answer, quality = (lambda r, d: ("", r["answer"])), (lambda r, d: int(r["answer"]))
     make = functools.partial(sketch, threshold, Domains(), answer, quality, shards)
     for n, start in enumerate(range(0, len(rows), size)):
         shards.write(n, "s", rows[start : start + size])
@@ -79,9 +79,8 @@ def test_rows_are_read_back_by_number(tmp_path: Path):
 def test_a_sketch_of_no_rows(tmp_path: Path):
     index = indexed(tmp_path, [row(0, "one")], 1)
     index.shards.write(1, "s", [])
-    save(
-        sketch_file(tmp_path / "sketches", 1), sketch(0.7, Domains(), lambda r: ("", ""), lambda r: 0, index.shards, 1)
-    )
+    empty = sketch(0.7, Domains(), lambda r, d: ("", ""), lambda r, d: 0, index.shards, 1)
+    save(sketch_file(tmp_path / "sketches", 1), empty)
     again = LSHIndex(index.shards, tmp_path / "sketches")
     assert (len(again), again.bands) == (1, index.bands)
     assert again._sketch(1).shape == (BANDS + index.bands, 0)
