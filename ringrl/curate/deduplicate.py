@@ -58,7 +58,7 @@ TEXTS = 512  # whose n-grams it holds, at 30 kB
 SHOWN = 200  # characters of the twin's problem, in the detail
 MAX_ANSWER_CHARS = 1000  # longer ones are not read
 Compare = Callable[[int, int], float]
-Answer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer as a text: "" for none, and for code
+FinalAnswer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer as a text: "" for none, and for code
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _calling(row: Row) -> tuple[str, str]:
     return row.get("language") or "python", row.get("entry_point") or ""
 
 
-def _read(row: Row, domains: Domains) -> tuple[Text, Answer]:
+def _read(row: Row, domains: Domains) -> tuple[Text, FinalAnswer]:
     return text_of(row, domains), _answer(row, domains)
 
 
@@ -296,7 +296,7 @@ def agreed(rows: Sequence[Row], domains: Domains) -> list[bool]:
     return [n in winner for n in range(len(rows))]
 
 
-def contradict(one: Answer, two: Answer) -> bool:
+def contradict(one: FinalAnswer, two: FinalAnswer) -> bool:
     """Whether problems in the same words are different ones all the same."""
     (kind, a), (other, b) = one, two
     if kind != other:
@@ -306,7 +306,7 @@ def contradict(one: Answer, two: Answer) -> bool:
     return bool(a and b) and a != b
 
 
-def _answer(row: Row, domains: Domains) -> Answer:
+def _answer(row: Row, domains: Domains) -> FinalAnswer:
     """Without what it is set in."""
     domain = domains[row["domain"]]
     answer = row.get(domain.answer, "") if domain.answer else ""

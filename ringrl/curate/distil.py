@@ -25,7 +25,7 @@ from ringrl.config.data import DataConfig, Distil
 from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Judgement, RowVerdicts, Said, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
 from ringrl.data.source import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
@@ -84,7 +84,7 @@ class Filter:
             ]
             yield from self.filtered(row, responses)
 
-    def filtered(self, row: Row, responses: Sequence[tuple[Row, Judgement]]) -> Iterator[Row | Dropped]:
+    def filtered(self, row: Row, responses: Sequence[tuple[Row, StoredVerdict]]) -> Iterator[Row | Dropped]:
         """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
         right: list[Row] = []
         seen: set[str] = set()

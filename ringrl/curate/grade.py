@@ -23,7 +23,7 @@ from typing import Any
 from ringrl.config.data import DataConfig
 from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import Judgement, RowVerdicts, Said, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
 from ringrl.evals.results import answer_key
 from ringrl.rollout.respond import NO_ROOM
 
@@ -88,7 +88,7 @@ class Grader:
         return {**graded, "pass_rate": mine.rate, "bin": min(int(mine.right * self.bins // mine.total), self.bins - 1)}
 
 
-def tally(reference: str | None, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[Judgement]) -> Judged:
+def tally(reference: str | None, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[StoredVerdict]) -> Judged:
     """Of one teacher; a response without a final answer votes for none, nor does any without a reference answer."""
     found: Counter[str] = Counter()
     right, total = 0.0, 0

@@ -29,8 +29,8 @@ from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
 Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-Judgement = tuple[str, str, float]  # kind, reason, reward: 0 of an error
-RowVerdicts = dict[str, list[Judgement]]  # by teacher, of each answer
+StoredVerdict = tuple[str, str, float]  # kind, reason, reward: 0 of an error
+RowVerdicts = dict[str, list[StoredVerdict]]  # by teacher, of each answer
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Judge:
         first = judge(asked, *how)
         again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], *how))
         final = [next(again) if v.kind == "error" else v for v in first]
-        known: dict[str, Judgement] = {
+        known: dict[str, StoredVerdict] = {
             text: (v.kind, v.reason, 0.0 if v.kind == "error" else v.reward)
             for text, v in zip(texts, final, strict=True)
         }

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ringrl.config.sections import Source
-from ringrl.data.source import check_local, fingerprint, read_conversations, read_problems
-from ringrl.domains import Domains
+from ringrl.config.sections import Prompting, Source
+from ringrl.data.source import check_local, fingerprint, messages_of, read_conversations, read_problems
+from ringrl.domains import BOXED, Domain, Domains, Reward
 from ringrl.errors import DataError
 
 GOOD = {"id": "a", "domain": "math", "problem": "1+1?", "answer": "2"}
@@ -195,3 +195,37 @@ def test_two_thoughts_in_one_turn_are_refused(tmp_path: Path, more: dict[str, An
     file = write(tmp_path / "rows.jsonl", {"messages": [TALK["messages"][0], turn]})
     with pytest.raises(DataError, match=r"rows\.jsonl:1: messages: reasoning_content and thinking: expected one text"):
         read_conversations(source(file))
+
+
+# ---- a user's domain
+
+
+CHESS = Domain("chess", (Reward("chess", "my.py:chess"),), "chess", "Say a move.", required=("fen",))
+BOARD = {"id": "b", "domain": "chess", "problem": "Mate?", "fen": "8/8", "answer": 5, "best": [1]}
+
+
+def test_a_row_of_a_users_domain_is_read_as_it_stands(tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", BOARD, {k: v for k, v in BOARD.items() if k != "fen"})
+    assert read_problems(source(file, limit=1), Domains([CHESS])) == [BOARD]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: fen: missing, expected what a chess verifier needs$"):
+        read_problems(source(file), Domains([CHESS]))
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: domain: got 'chess', expected one of math, code, science$"):
+        read_problems(source(file), Domains())
+    with pytest.raises(DataError, match=r"odd\.jsonl:1: domain: .*, chess; did you mean 'chess'\?$"):
+        read_problems(source(write(tmp_path / "odd.jsonl", {**BOARD, "domain": "ches"})), Domains([CHESS]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "chess", "math"),
+    [
+        (Prompting().suffix, "Mate?\nSay a move.", f"1+1?\n{BOXED}"),
+        ({}, "Mate?\nSay a move.", "1+1?"),
+        ({"chess": "Move!"}, "Mate?\nMove!", "1+1?"),
+        ({"chess": "", "math": "Add."}, "Mate?", "1+1?\nAdd."),
+    ],
+)
+def test_what_follows_a_problem(suffix: dict[str, str], chess: str, math: str):
+    how, domains = Prompting(suffix=suffix, system="s"), Domains([CHESS])
+    said = [messages_of(row, how, domains) for row in (BOARD, GOOD)]
+    assert [m[-1]["content"] for m in said] == [chess, math]
+    assert all(m[0] == {"role": "system", "content": "s"} for m in said)
