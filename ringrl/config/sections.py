@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -26,23 +26,26 @@ def _names_a_verifier(text: str) -> str:
 VerifierName = Annotated[str, AfterValidator(_names_a_verifier)]
 
 
-class RewardSection(Knobs):
-    """One of several verifiers of a domain."""
+class VerifierSection(Knobs):
+    """Who judges a response."""
 
-    verifier: VerifierName = Field(min_length=1)
-    weight: float = Field(1.0, ge=0, le=1)  # share of the domain's reward; 0: it is measured only
+    verifier: VerifierName = ""
     options: dict[str, Any] = {}  # further keyword arguments of the verifier
     on_error: Literal["error", "fail"] = "error"  # what its own failure is: no verdict, or a reward of 0
     key_variable: str = ""  # the one environment variable with a secret that its process is given
 
 
-class DomainSection(Knobs):
-    """A domain of the user's: how a problem is asked, what it must hold, and who judges a response."""
+class RewardSection(VerifierSection):
+    """One of several verifiers of a domain."""
 
-    verifier: VerifierName = ""  # instead of `rewards`, when there is one alone, which metrics call as the domain
-    options: dict[str, Any] = {}  # this and the next two: of that one, as in RewardSection
-    on_error: Literal["error", "fail"] = "error"
-    key_variable: str = ""
+    verifier: VerifierName = Field(min_length=1)
+    weight: float = Field(1.0, ge=0, le=1)  # share of the domain's reward; 0: it is measured only
+
+
+class DomainSection(VerifierSection):
+    """A domain of the user's: how a problem is asked, what it must hold, and who judges a response: one verifier, whose
+    reward is called as the domain, or several `rewards`."""
+
     rewards: dict[str, RewardSection] = {}  # by the names that metrics have for them; weights sum to 1
     headline: str = ""  # the reward that scores, pass rates and selection go by; empty: the only one
     suffix: str = ""  # what follows every problem in a prompt, unless `prompting.suffix` says otherwise
@@ -57,7 +60,7 @@ class DomainSection(Knobs):
         if bool(self.verifier) == bool(self.rewards):
             got = "both" if self.verifier else "neither"
             raise ValueError(f"verifier: got {got} verifier and rewards, expected one of them")
-        for key in ("headline",) if self.verifier else ("options", "on_error", "key_variable"):
+        for key in ("headline",) if self.verifier else VerifierSection.model_fields:
             if (value := getattr(self, key)) != type(self).model_fields[key].default:
                 where = "with a single verifier" if self.verifier else "beside rewards, each of which has its own"
                 raise ValueError(f"{key}: got {value!r}, expected none {where}")
@@ -65,9 +68,8 @@ class DomainSection(Knobs):
 
     def domain(self, name: str) -> Domain:
         """Raises ValueError when it contradicts itself."""
-        single = {name: RewardSection(verifier=self.verifier, options=self.options, on_error=self.on_error,
-                                      key_variable=self.key_variable)} if self.verifier else {}  # fmt: skip
-        rewards = tuple(Reward(n, **r.model_dump()) for n, r in (single or self.rewards).items())
+        sections: Mapping[str, VerifierSection] = self.rewards or {name: self}
+        rewards = tuple(Reward(n, **r.model_dump(include={*RewardSection.model_fields})) for n, r in sections.items())
         headline = self.headline or (rewards[0].name if len(rewards) == 1 else "")
         return Domain(name, rewards, headline, self.suffix, self.keys, self.required, self.answer, self.comparison)
 
@@ -102,8 +104,9 @@ def _own_domains(sections: dict[str, DomainSection]) -> Domains:
     """Raises ValueError that begins with a domain's name."""
     found = []
     for name, section in sections.items():
-        if not re.match(NAME, name) or name == "row":
-            raise ValueError(f"{name}: got a domain of this name, expected letters, digits, _, . or -, and not row")
+        for what, called in (("a domain", name), *(("a reward", n) for n in section.rewards)):
+            if not re.fullmatch(NAME, called) or called == "row":
+                raise ValueError(f"{name}: got {what} called {called!r}, expected letters, digits, _, . or -, not row")
         try:
             found.append(section.domain(name))
         except ValueError as e:
