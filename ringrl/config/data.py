@@ -15,10 +15,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.load import Knobs
 from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify
-from ringrl.domains import BUILT_IN
 
 SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
             "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # keys of rows  # fmt: skip
+USUAL = ("math", "code", "science")  # domains of an output that names none
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
 
 
@@ -155,7 +155,7 @@ class Output(NamesDomains):
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
     form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
     rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
-    domains: tuple[str, ...] = Field(("math", "code", "science"), min_length=1)
+    domains: tuple[str, ...] = Field(USUAL, min_length=1)
     weights: dict[str, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
     # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
     caps: dict[str, int] = {}  # source -> at most so many problems of it
@@ -232,6 +232,6 @@ class DataConfig(RunConfig):
                                      f"sets {', '.join(SET_HERE)} itself")  # fmt: skip
         taken = {name for output in self.mix.outputs for name in output.domains}
         for source in self.sources if "mix" in self.steps else ():
-            if source.domain not in ("row", *taken, *BUILT_IN):
+            if source.domain not in ("row", *taken, *USUAL):
                 raise ValueError(f"mix.outputs: got none that takes domain {source.domain} of source {source.name}, "
                                  f"expected it among the domains of one")  # fmt: skip

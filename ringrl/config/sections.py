@@ -14,6 +14,7 @@ from ringrl.domains import BOXED, FENCED, Domain, Domains, Reward
 
 DATE = r"^(\d{4}-\d\d-\d\d)?$"
 NAME = r"^\w[\w.-]*$"
+SUFFIXES = {"math": BOXED, "science": BOXED, "code": FENCED}
 VERIFIER = re.compile(r"[\w-]*|\w+(\.\w+)*:\w+|[^:]+\.py:\w+")
 
 
@@ -151,8 +152,8 @@ class Source(NamesDomains):
 class Prompting(NamesDomains):
     """How a problem becomes a prompt."""
 
-    suffix: dict[str, str] = {"math": BOXED, "science": BOXED, "code": FENCED}  # what follows a problem, by domain;
-    # a domain that is not built in and not named here has its own
+    suffix: dict[str, str] = SUFFIXES  # what follows a problem, by domain; those of the default have none when they are
+    # left out, all others their own
     system: str = ""  # system message, none when empty
     max_tokens: int = Field(2048, ge=1)  # longer prompts are refused, by name
     template: str = ""  # used instead of the tokenizer's: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0), or a

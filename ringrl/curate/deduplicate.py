@@ -182,7 +182,7 @@ class Comparison:
         program = fenced(solved["solutions"][0], solved.get("language") or "python")
         asked = (tested["domain"], program, self.domains.reference(tested))
         [verdict] = judge([asked], self.verify, self.domains)
-        return verdict.kind == "fail"
+        return verdict.kind not in ("pass", "error")
 
 
 def _calling(row: Row) -> tuple[str, str]:

@@ -32,7 +32,6 @@ from ringrl.domains import BUILT_IN, CURATION, Domain
 from ringrl.processes import write_atomic
 
 BUCKET = 32 << 20  # bytes of rows that are sorted at a time
-REFERENCE = frozenset(key for domain in BUILT_IN.values() for key in domain.keys)  # conversations go without
 Tick = Callable[[int, int], None]  # told the shards that are done, of how many
 
 
@@ -124,7 +123,8 @@ def problem(row: Row, domain: Domain) -> Row:
 def conversations(row: Row, cfg: DataConfig) -> Iterator[Row]:
     """In the format of SFT data."""
     asked = messages_of(row, cfg.mix.prompting, cfg.known_domains)
-    left_out = {"problem", *CURATION, *REFERENCE, *cfg.known_domains[row["domain"]].keys}
+    judged_by = (*BUILT_IN["code"].keys, *cfg.known_domains[row["domain"]].keys)
+    left_out = {"problem", *CURATION, *judged_by}
     known = {k: v for k, v in row.items() if k not in left_out}
     for response in row["responses"]:
         said = [*asked, {"role": "assistant", "content": response["text"]}]

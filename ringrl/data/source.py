@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.sections import Prompting, Source
-from ringrl.domains import BUILT_IN, Domains
+from ringrl.config.sections import SUFFIXES, Prompting, Source
+from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 THINK, THOUGHT = "<think>", "</think>"
@@ -61,7 +61,7 @@ def _graded(row: Row) -> Row:
 def messages_of(row: Row, how: Prompting, domains: Domains) -> list[dict[str, str]]:
     """What the chat template is given for a problem."""
     domain = row["domain"]
-    suffix = how.suffix.get(domain, "" if domain in BUILT_IN else domains[domain].suffix)
+    suffix = how.suffix.get(domain, "" if domain in SUFFIXES else domains[domain].suffix)
     system = [{"role": "system", "content": how.system}] if how.system else []
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
