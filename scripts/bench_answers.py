@@ -22,6 +22,7 @@ import math_verify
 
 from ringrl.config.sections import Source
 from ringrl.data.source import read_problems
+from ringrl.domains import Domains
 from ringrl.rewards.answers import Verdict, load_math_verify, verify_math
 from ringrl.rewards.plain import clean, read, split_unit
 from tests.rewards.answer_pairs import MATH, RESPONSES, Pair
@@ -75,7 +76,7 @@ def speed(seconds: float = 3.0) -> None:
 def share(file: str) -> None:
     """References that an answer of the same kind is compared with exactly, without Math-Verify."""
     columns = {"problem": "question"} if "question" in Path(file).read_text().partition("\n")[0] else {}
-    rows = read_problems(Source(files=(file,), domain="math", columns=columns))
+    rows = read_problems(Source(files=(file,), domain="math", columns=columns), Domains())
     plain = sum(read(split_unit(clean(row["answer"])).magnitude) is not None for row in rows)
     print(f"{file}: {plain} of {len(rows)} references are plain")
 

@@ -11,7 +11,8 @@ from ringrl.config.data import Decontaminate
 from ringrl.config.load import load
 from ringrl.curate.known import index_of
 from ringrl.curate.overlap import Match
-from ringrl.data.source import messages_of, read_texts, reference_of
+from ringrl.data.source import messages_of, read_texts
+from ringrl.domains import verifier_files
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
@@ -34,10 +35,12 @@ def show_benchmark(cfg: EvalConfig) -> int:
             print(f"  {name:<13}" + value.replace("\n", "\n" + " " * 15))
         problems = read_benchmark(bench, cfg)
         first = problems[0]
+        domain = cfg.known_domains[first["domain"]]
         print(f"  {'problems':<13}{len(problems):,}\n\nfirst problem: {first['id']}")
-        for message in messages_of(first, cfg.prompting):
+        for message in messages_of(first, cfg.prompting, cfg.known_domains):
             print(f"\n[{message['role']}]\n{message['content']}")
-        print(f"\n[expected]\n{first['answer'] if first['domain'] != 'code' else 'all tests pass'}")
+        judges = "all tests pass" if domain.comparison == "program" else ", ".join(r.verifier for r in domain.rewards)
+        print(f"\n[expected]\n{first.get(domain.answer, judges)}")
     return 0
 
 
@@ -58,6 +61,7 @@ def rejudge(folder: str) -> int:
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
     before = json.loads((run.path / "results.json").read_text())
     cfg = load(EvalConfig, run.path / "config.yaml")
+    verifier_files(cfg.known_domains)
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(run, task.name) for task in tasks}
     changed = 0
@@ -65,9 +69,8 @@ def rejudge(folder: str) -> int:
         for task in tasks:
             problems = {p["id"]: p for p in task.problems}
             rows = [found[task.name][key] for key in task.keys]
-            futures = [
-                verifier.submit(problems[r["id"]]["domain"], r["text"], reference_of(problems[r["id"]])) for r in rows
-            ]
+            asked = [(problems[r["id"]], r["text"]) for r in rows]
+            futures = [verifier.submit(p["domain"], text, cfg.known_domains.reference(p)) for p, text in asked]
             for row, future in zip(rows, futures, strict=True):
                 fields = verdict_fields(future.result())
                 changed += fields["verdict"] != row["verdict"]

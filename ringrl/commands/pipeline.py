@@ -28,6 +28,8 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 
 def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
+    for name in cfg.sections:
+        verifier_files(cfg.stage(name, cfg.model).known_domains)
     run = open_run(cfg, cfg.model, {}, resume)
     if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
         return code

@@ -40,7 +40,9 @@ def main(ctx: Context) -> int:
     cfg = load(SelectConfig, ctx.run.path / "config.yaml")
     folders = find_checkpoints(cfg.model)
     tokenizer = load_tokenizer(str(folders[0]), cfg.prompting)
-    prompts = make_prompts(read_problems(cfg.probe), tokenizer, cfg.prompting, cfg.max_total_tokens)
+    prompts = make_prompts(
+        read_problems(cfg.probe, cfg.known_domains), tokenizer, cfg.prompting, cfg.max_total_tokens, cfg.known_domains
+    )
     engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,10 @@ def rl_needs(cfg: RLConfig) -> Needs:
 
 
 def check_rl(cfg: RLConfig) -> None:
-    check_local(rl_needs(cfg).sources, read_problems)
+    check_local(rl_needs(cfg).sources, partial(read_problems, domains=cfg.known_domains))
     for stage in cfg.stages:
         if stage.curriculum != "none":
-            check_local(stage.data, read_graded)
+            check_local(stage.data, partial(read_graded, domains=cfg.known_domains))
 
 
 def eval_needs(cfg: EvalConfig) -> Needs:
@@ -128,7 +129,7 @@ ENTRIES = (
             "benchmarks", dry_run.evaluation, report.evaluation, "ringrl.commands.eval", eval_needs, check_eval),
     Command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.", SelectConfig, "probe",
             dry_run.select_ckpt, report.select_ckpt, "ringrl.commands.select_ckpt", select_needs,
-            lambda cfg: check_local((cfg.probe,), read_problems)),
+            lambda cfg: check_local((cfg.probe,), partial(read_problems, domains=cfg.known_domains))),
     Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
             "validation", dry_run.sft, report.sft, "ringrl.commands.sft",
             lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, cfg.trainer),

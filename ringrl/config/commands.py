@@ -16,16 +16,15 @@ from pydantic import Field, model_validator
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
-from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, Server, Source, Trainer, Verify
+from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, RunConfig, Server, Source, Trainer, Verify
 from ringrl.errors import ConfigError
 
 # ---------------------------------------------------------------- sft
 
 
-class SFTConfig(Knobs):
+class SFTConfig(RunConfig):
     """`ringrl sft`: long-CoT distillation [P §2.1, §4.1.1]."""
 
-    run: str
     model: str
     seed: int = 0
     data: Source
@@ -50,10 +49,9 @@ class SFTConfig(Knobs):
 # ---------------------------------------------------------------- select-ckpt
 
 
-class SelectConfig(Knobs):
+class SelectConfig(RunConfig):
     """`ringrl select-ckpt`: the checkpoint to start RL from [P §4.3]."""
 
-    run: str
     model: str  # an SFT run directory, or a folder whose sub-folders are checkpoints
     seed: int = 0
     probe: Source
@@ -97,10 +95,9 @@ class Stage(Knobs):
     budget: Budget = Budget()
 
 
-class RLConfig(Knobs):
+class RLConfig(RunConfig):
     """`ringrl rl`: C3PO in stages [P §3]."""
 
-    run: str
     model: str
     seed: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -259,10 +256,9 @@ class Bench(Knobs):
     contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
 
 
-class EvalConfig(Knobs):
+class EvalConfig(RunConfig):
     """`ringrl eval`; defaults are the paper's protocol [P §4.1.2]."""
 
-    run: str
     model: str  # a folder, or the name that the server knows it by
     seed: int = 0
     benchmarks: tuple[Bench, ...] = Field(min_length=1)
@@ -296,11 +292,10 @@ class SectionOf:
     config: type[Knobs]
 
 
-class PipelineConfig(Knobs):
+class PipelineConfig(RunConfig):
     """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
     configurations without `run`, `model` and `seed`, which the pipeline fills in from stage to stage."""
 
-    run: str
     model: str
     seed: int = 0
     data: Annotated[
@@ -324,12 +319,15 @@ class PipelineConfig(Knobs):
     def stage(self, name: str, model: str, directory: str = "") -> Any:
         """The checked configuration of one stage, started from `model` if it starts from any."""
         [mark] = type(self).model_fields[name].metadata
-        own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
+        raw = getattr(self, name)
+        own: dict[str, Any] = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
         own = {key: value for key, value in own.items() if key in mark.config.model_fields}
         for key in own:
-            if key in getattr(self, name):
+            if key in raw:
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        return check(mark.config, {**getattr(self, name), **own}, name)
+        if isinstance(theirs := raw.get("domains", {}), dict):
+            own["domains"] = {**self.model_dump()["domains"], **theirs}
+        return check(mark.config, {**raw, **own}, name)
 
     def part(self, name: str) -> Any:
         return self.stage(name, self.model) if name in self.sections else getattr(self, name)

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.load import FREE, Knobs
-from ringrl.config.sections import Domain, Prompting, Rollout, Server, Source, Verify
+from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify
 
+SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
+            "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # keys of rows  # fmt: skip
+USUAL = ("math", "code", "science")  # domains of an output that names none
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
-NAME = r"^\w[\w.-]*$"
 
 
 def _compiles(pattern: str) -> str:
@@ -147,16 +149,20 @@ class Annotate(Knobs):
     max_total_tokens: int = Field(4096, ge=2)  # prompt + answer; of the answer alone with a server
 
 
-class Output(Knobs):
+class Output(NamesDomains):
     """One file of the result."""
 
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
     form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
     rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
-    domains: tuple[Domain, ...] = Field(("math", "code", "science"), min_length=1)
-    weights: dict[Domain, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
+    domains: tuple[str, ...] = Field(USUAL, min_length=1)
+    weights: dict[str, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
     # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
     caps: dict[str, int] = {}  # source -> at most so many problems of it
+
+    @property
+    def domain_names(self) -> dict[str, str]:
+        return {f"domains.{i}": name for i, name in enumerate(self.domains)}
 
     @model_validator(mode="after")
     def _check(self) -> Output:
@@ -177,10 +183,9 @@ class Mix(Knobs):
     prompting: Prompting = Prompting()  # how `rl` will ask: so do conversations
 
 
-class DataConfig(Knobs):
+class DataConfig(RunConfig):
     """`ringrl data`: from raw problems to trainable data [P §2]."""
 
-    run: str
     seed: int = 0
     sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
     steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
@@ -211,4 +216,18 @@ class DataConfig(Knobs):
                 raise ValueError(f"mix.outputs.{i}.caps.{unknown[0]}: expected one of sources {', '.join(names)}")
         if "grade" in self.steps and not self.grade.teachers:
             raise ValueError("grade.teachers: got none, expected at least the model that RL starts from")
+        self._check_domains()
         return self
+
+    def _check_domains(self) -> None:
+        """That nothing of the user's domains is lost on the way."""
+        for name, section in self.domains.items():
+            for key in (*section.keys, *section.required, section.answer):
+                if key in SET_HERE:
+                    raise ValueError(f"domains.{name}: got the key {key!r} of a row, expected another: ringrl data "
+                                     f"sets {', '.join(SET_HERE)} itself")  # fmt: skip
+        taken = {name for output in self.mix.outputs for name in output.domains}
+        for source in self.sources if "mix" in self.steps else ():
+            if source.domain not in ("row", *taken, *USUAL):
+                raise ValueError(f"mix.outputs: got none that takes domain {source.domain} of source {source.name}, "
+                                 f"expected it among the domains of one")  # fmt: skip

@@ -160,8 +160,8 @@ def _fields_at(cls: type[Knobs], loc: Sequence[str]) -> list[str]:
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Knobs):
             kind = typing.get_type_hints(kind)[part]
-        elif typing.get_args(kind):  # tuple[X, ...]
-            kind = typing.get_args(kind)[0]
+        elif args := typing.get_args(kind):  # tuple[X, ...] or dict[str, X]
+            kind = args[1] if typing.get_origin(kind) is dict else args[0]
     if typing.get_args(kind) and not isinstance(kind, type):
         kind = typing.get_args(kind)[0]
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Knobs) else []

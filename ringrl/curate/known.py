@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.data import Decontaminate
-from ringrl.config.sections import Source
+from ringrl.config.sections import DomainSection, Source
 from ringrl.curate.embed import embedder
 from ringrl.curate.lsh import save
 from ringrl.curate.overlap import Match, OverlapIndex
@@ -91,11 +91,14 @@ def local_file(name: str, folder: str) -> str:
     return next((str(f) for f in files if f.is_file()), "")
 
 
-def write(knobs: Decontaminate, folder: Path) -> None:
-    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises."""
+def write(knobs: Decontaminate, folder: Path, domains: Mapping[str, DomainSection]) -> None:
+    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises.
+
+    domains: the user's own, which rows of a benchmark may have.
+    """
     if (folder / "known.json").is_file():
         return
-    sources, problems = read(knobs)
+    sources, problems = read(knobs, domains)
     if problems:
         known = index_of(problems, knobs)
         known.index.save(folder / "known.npz")
@@ -120,12 +123,12 @@ def load(folder: Path) -> Known | None:
     )
 
 
-def read(knobs: Decontaminate) -> tuple[list[Row], Problems]:
+def read(knobs: Decontaminate, domains: Mapping[str, DomainSection]) -> tuple[list[Row], Problems]:
     """(a row for every source, all problems). Raises DataError; ConfigError."""
     rows: list[Row] = []
     problems: Problems = {}
     for name in names(knobs):
-        texts, source = _benchmark(name, knobs.data)
+        texts, source = _benchmark(name, knobs.data, domains)
         rows.append({"name": name, "problems": len(texts), "sha256": fingerprint([source], fetch=True)})
         problems |= texts
     for file in knobs.files:
@@ -135,9 +138,9 @@ def read(knobs: Decontaminate) -> tuple[list[Row], Problems]:
     return rows, problems
 
 
-def _benchmark(name: str, folder: str) -> tuple[Problems, Source]:
+def _benchmark(name: str, folder: str, domains: Mapping[str, DomainSection]) -> tuple[Problems, Source]:
     bench = Bench(name=name, data=local_file(name, folder))
-    cfg = EvalConfig(run="", model="", benchmarks=(bench,))
+    cfg = EvalConfig(run="", model="", benchmarks=(bench,), domains=dict(domains))
     try:
         rows = read_benchmark(bench, cfg)
     except DataError as e:

@@ -64,3 +64,5 @@ MATH: dict[str, dict[str, str]] = {
         "primary school": r"\A[^\\^=$]*\Z",
     },
 }
+
+BY_DOMAIN = {"math": MATH}

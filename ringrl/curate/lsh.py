@@ -24,6 +24,7 @@ from rensa import RMinHash
 
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.text import canonical, char_grams, jaccard, numbers, word_grams, words
+from ringrl.domains import Domain, Domains
 from ringrl.lines import replacing
 
 PERMUTATIONS = 120  # numbers in a signature
@@ -57,9 +58,13 @@ class Text:
         return max(jaccard(self.chars, other.chars), jaccard(self.words, other.words))
 
 
-def text_of(row: Row) -> Text:
-    """A problem that asks for a program is no duplicate of one with an answer."""
-    kind = "code" if row["domain"] == "code" else "answer"
+def kind_of(domain: Domain) -> str:
+    """Only problems of one kind can be the same: a program's is not one with an answer."""
+    return {"answer": "answer", "program": "code"}.get(domain.comparison, f"equal {domain.name}")
+
+
+def text_of(row: Row, domains: Domains) -> Text:
+    kind = kind_of(domains[row["domain"]])
     tokens = words(row["problem"])
     same = canonical(tokens)
     counted = " ".join(f"{n}x{k}" for n, k in sorted(numbers(tokens).items()))
@@ -72,17 +77,22 @@ def hash_of(text: str) -> int:
 
 
 def sketch(
-    threshold: float, answer: Callable[[Row], str], quality: Callable[[Row], int], shards: Shards, shard: int
+    threshold: float,
+    domains: Domains,
+    answer: Callable[[Row, Domains], tuple[str, str]],
+    quality: Callable[[Row, Domains], int],
+    shards: Shards,
+    shard: int,
 ) -> NDArray[np.uint64]:
     """[BANDS + bands, rows] of one shard: hashes of text and answer (0: none), quality, byte offset, bands."""
     lines = _lines(shards.file(shard))
     offsets = np.cumsum([0, *map(len, lines)], dtype=np.uint64)[:-1]
     rows = [json.loads(line) for line in lines]
-    texts = [text_of(row) for row in rows]
+    texts = [text_of(row, domains) for row in rows]
     head = [
         [hash_of(t.key) for t in texts],
-        [hash_of(a) if (a := answer(r)) else 0 for r in rows],
-        [quality(r) for r in rows],
+        [hash_of(a) if (a := answer(r, domains)[1]) else 0 for r in rows],
+        [quality(r, domains) for r in rows],
     ]
     bands = _bands([t.chars for t in texts], [t.words for t in texts], [t.numbers for t in texts], threshold)
     return np.concatenate([np.array(head, dtype=np.uint64).reshape(3, len(rows)), offsets[None], bands])

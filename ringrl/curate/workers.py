@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ringrl.config.sections import Verify
+from ringrl.domains import BUILT_IN, Domains
 from ringrl.errors import ChildDied
 from ringrl.processes import die_with_parent, kill_tree
 from ringrl.rewards import Verdict, VerifierPool
@@ -83,7 +84,7 @@ class Workers:
             process.join(STOP_S)
 
 
-def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify) -> list[Verdict]:
+def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify, domains: Domains) -> list[Verdict]:
     """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
 
     What takes too long, or breaks the verifier, is a verdict of kind `error`, so there is a deadline on every one.
@@ -91,8 +92,10 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
     Raises:
         ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
     """
-    pool = verifier(verify.deadline_s, verify.remote)
-    futures = [pool.submit(*request) for request in requests]
+    futures = []
+    for name, text, reference in requests:
+        pool = verifier(verify.deadline_s, domains, "" if name in BUILT_IN else name, verify.remote)
+        futures.append(pool.submit(name, text, reference))
     verdicts = [f.result() for f in futures]
     if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
         raise ChildDied(f"the verifier does not start: {absent}")
@@ -100,8 +103,9 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
 
 
 @functools.cache
-def verifier(deadline_s: float, remote: str = "") -> VerifierPool:
-    """The verifier pool of this process, with one child; it ends with the process."""
+def verifier(deadline_s: float, domains: Domains, name: str, remote: str = "") -> VerifierPool:
+    """This process's own, with one child, for the domain of this name, or "" for all that are built in; it ends with
+    the process."""
     return VerifierPool(1, deadline_s, remote=remote)
 
 

@@ -143,12 +143,12 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
 
 def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]:
     outcomes: dict[str, list[Outcome]] = {p["id"]: [] for p in task.problems}
-    domains = {p["id"]: p["domain"] for p in task.problems}
+    boxed = {p["id"]: cfg.known_domains[p["domain"]].comparison == "answer" for p in task.problems}
     for r in rows:
-        key = answer_key(r["text"]) if domains[r["id"]] != "code" else ""
+        key = answer_key(r["text"]) if boxed[r["id"]] else ""
         failed, cut = r["verdict"] == "error", r["finish"] == "length"
         outcomes[r["id"]].append(Outcome(r["reward"], failed, r["length"], cut, key, r["reason"]))
-    numbers = report(outcomes, cfg.pass_k, "code" not in domains.values(), cfg.precision)
+    numbers = report(outcomes, cfg.pass_k, all(boxed.values()), cfg.precision)
     if task.bench.contests:
         solved = {i: [o.reward == 1 for o in each] for i, each in outcomes.items()}
         numbers["codeforces"] = rate(read_contests(task.bench.contests), solved)
@@ -163,11 +163,9 @@ def answer_key(text: str) -> str:
 
 
 def _prompt(problem: Row, cfg: EvalConfig) -> Row:
-    return {
-        "id": problem["id"],
-        "messages": messages_of(problem, cfg.prompting),
-        "answer": problem["answer"] if problem["domain"] != "code" else "",
-    }
+    messages = messages_of(problem, cfg.prompting, cfg.known_domains)
+    answer = problem.get(cfg.known_domains[problem["domain"]].answer, "")
+    return {"id": problem["id"], "messages": messages, "answer": answer}
 
 
 def _provenance(task: Task, cfg: EvalConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from itertools import islice
 
 from ringrl.config.sections import Prompting, Server
 from ringrl.data.source import messages_of
+from ringrl.domains import Domains
 from ringrl.errors import RingError, UserError
 from ringrl.http import Client, Refused, ServerFailed
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask
@@ -31,13 +32,14 @@ class ServedModel:
         server: Server,
         key: str,
         prompting: Prompting,
+        domains: Domains,
         temperature: float,
         top_p: float,
         max_tokens: int,
         seed: int,
     ) -> None:
         self.name = f"{model} at {server.base_url}"
-        self.server, self.prompting, self.seed = server, prompting, seed
+        self.server, self.prompting, self.domains, self.seed = server, prompting, domains, seed
         self.settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
@@ -58,7 +60,8 @@ class ServedModel:
         self.client.close()
 
     def _answer(self, ask: Ask) -> Answer:
-        body = {**self.settings, "messages": messages_of(ask.problem, self.prompting), "seed": ask.seed(self.seed)}
+        messages = messages_of(ask.problem, self.prompting, self.domains)
+        body = {**self.settings, "messages": messages, "seed": ask.seed(self.seed)}
         try:
             got = self.client.post("chat/completions", body)
         except Refused as e:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.data.source import fingerprint
+from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
@@ -22,6 +23,7 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
         UserError: something the user can fix.
     """
     assert command.needs
+    verifier_files(cfg.known_domains)
     need = command.needs(cfg)
     if command.check:
         command.check(cfg)

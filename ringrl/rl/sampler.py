@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.config.commands import RLConfig, Stage
-from ringrl.config.sections import Source
 from ringrl.data.chat import make_prompts
 from ringrl.data.source import Row, read_graded, read_problems
 from ringrl.data.stream import Stream
@@ -49,15 +48,18 @@ class Sampler:
         """Reads all data. Raises DataError, also when a curriculum has no pass rates to go by."""
 
         def prompts(rows: list[Row], room: int) -> list[Prompt]:
-            return make_prompts(rows, tokenizer, cfg.prompting, room)
+            return make_prompts(rows, tokenizer, cfg.prompting, room, cfg.known_domains)
 
         self.ctx, self.cfg, self.tokenizer = ctx, cfg, tokenizer
         self.streams = []
         for stage in cfg.stages:
-            rows = [row for source in stage.data for row in _read(source, stage)]
+            read = read_problems if stage.curriculum == "none" else read_graded
+            rows = [row for source in stage.data for row in read(source, cfg.known_domains)]
             rates = [row.get("pass_rate", 0.0) for row in rows]
             self.streams.append(Stream(prompts(rows, stage.max_total_tokens), cfg.seed, 0, stage.curriculum, rates))
-        self.held_out = {h.name: prompts(read_problems(h.data), cfg.max_total_tokens) for h in cfg.held_out}
+        self.held_out = {
+            h.name: prompts(read_problems(h.data, cfg.known_domains), cfg.max_total_tokens) for h in cfg.held_out
+        }
         self.paused: list[Group] = []
 
     def start(self) -> None:
@@ -140,10 +142,6 @@ class Sampler:
     def close(self) -> None:
         self.engine.close()
         self.verifier.close()
-
-
-def _read(source: Source, stage: Stage) -> list[Row]:
-    return read_problems(source) if stage.curriculum == "none" else read_graded(source)
 
 
 def retain(paused: Sequence[Group], retention: int) -> tuple[list[Group], int]:

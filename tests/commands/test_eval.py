@@ -19,6 +19,7 @@ import pytest
 from ringrl.commands.eval import Collector, main
 from ringrl.commands.eval_tools import check_contamination, rejudge
 from ringrl.config.commands import EvalConfig
+from ringrl.domains import Domains
 from ringrl.errors import RingError, UserError
 from ringrl.evals.codeforces import rating_of
 from ringrl.evals.results import tasks_of
@@ -238,7 +239,7 @@ def test_a_verdict_that_arrives_while_they_are_looked_through_is_not_lost(script
     run = open_run(config(script, tmp_path, "a"), "", {}, False)
     (run.path / "responses").mkdir()
     found: dict[str, Any] = {"sums": {}}
-    collector = Collector(Context.of_rank(run, {}, talks=False), None, [], found)  # type: ignore[arg-type]
+    collector = Collector(Context.of_rank(run, {}, talks=False), None, Domains(), [], found)  # type: ignore[arg-type]
     collector.pending = [(Ask("sums", {"id": "one"}, 0), Late())]
     collector.pending[0][1].set_result(Verdict("pass", "exact"))
     for wait in (False, True):

@@ -202,3 +202,18 @@ def test_rows_that_lack_a_column_or_repeat_an_id_are_named(tmp_path: Path):
 )  # fmt: skip
 def test_published_files(name: str, file: str, n: int):
     assert len(rows({"name": name, "data": str(SHARED / file)})) == n
+
+
+def test_problems_of_a_users_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    board = {"problem": "Mate?", "domain": "chess", "fen": "8/8", "best": "Qh5"}
+    bench = {"name": "mine", "data": write(tmp_path / "mine.jsonl", board, {**board, "problem": "And now?"})}
+    chess = {"verifier": "my_rewards.py:chess", "suffix": "Say a move."}
+    assert rows(bench, domains={"chess": chess})[0] == {**board, "id": "mine-0"}
+    show_benchmark(config(bench, domains={"chess": chess}))
+    shown = capsys.readouterr().out
+    assert "Mate?\nSay a move." in shown
+    assert shown.endswith("[expected]\nmy_rewards.py:chess\n")
+    show_benchmark(config(bench, domains={"chess": {**chess, "answer": "best"}}))
+    assert capsys.readouterr().out.endswith("[expected]\nQh5\n")
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected one of math, code, science$"):
+        rows(bench)

@@ -28,6 +28,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     from ringrl.commands.sft import layout, train_step
     from ringrl.data.chat import load_tokenizer, make_prompts
     from ringrl.data.source import read_problems
+    from ringrl.domains import Domains
     from ringrl.policy.engine import Policy
     from ringrl.policy.ranks import Ranks
     from ringrl.policy.sync import WeightSync
@@ -37,7 +38,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     cfg = config(inputs, colocated=False)
     ranks = Ranks(120)
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    prompts = make_prompts(read_problems(cfg.stages[0].data[0]), tokenizer, cfg.prompting, 64)[:3]
+    prompts = make_prompts(read_problems(cfg.stages[0].data[0], Domains()), tokenizer, cfg.prompting, 64, Domains())[:3]
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, ranks)
     engine = None
     if ranks.main:
