@@ -26,6 +26,7 @@ LAYERS = [
 ]
 LEAVES = {
     "config",
+    "domains",
     "run",
     "processes",
 }  # usable from everywhere but the last three layers; they import leaves and errors

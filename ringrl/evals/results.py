@@ -79,10 +79,11 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     failed = verdict.kind == "error"
     return {
         "verdict": verdict.kind,
-        "reward": 0.0 if failed else verdict.reward,
+        "reward": 0.0 if failed else verdict.headline,
         "error": verdict.reason if failed else "",
         "reason": verdict.reason,
         "tests": list(verdict.tests),
+        **({"rewards": {part.name: part.value for part in verdict.parts}} if len(verdict.parts) > 1 else {}),
     }
 
 

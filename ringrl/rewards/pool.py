@@ -2,51 +2,67 @@
 
 Invariants: every submitted item gets exactly one verdict; an item that outlives its deadline costs its child
 process and nothing else; what goes wrong on our side is a verdict of kind `error`; closing leaves no process
-and no file.
+and no file; the verifiers of a user's file share their processes with nobody.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ringrl import processes
-from ringrl.rewards.answers import Verdict
-from ringrl.rewards.worker import VERIFIERS
+from ringrl.domains import BUILT_IN, Domain, Reward
+from ringrl.errors import ConfigError
+from ringrl.rewards.child import STOP_S, VerifierChild
+from ringrl.rewards.load import VERIFIERS, Unusable, label, load, source_of
+from ringrl.rewards.verdict import Verdict, combined
 
-START_S = 120.0  # until a child must be ready: importing Math-Verify takes seconds, more on a busy machine
-STOP_S = 10.0  # until a killed child must be gone
-MAX_FAILED_STARTS = 3  # in a row, after which a worker answers every item with the error
-_BOOT = (
-    "import sys; sys.path.insert(0, {root!r}); from ringrl.rewards.worker import main; "
-    "main({parent}, {temporary!r}, {deadline_s}, **{code!r})"
-)
+SERVED = ("url", "judge")  # verifiers that ask a server: in threads of ours, many at once
+CHECK_S = 60.0  # for loading a user's verifiers
+Crew = dict[str, tuple[Domain, Reward]]  # by "domain/reward"
 
 
 class VerifierPool:
-    """`workers` child processes that judge responses, each item within `deadline_s` seconds.
+    """`workers` child processes that judge responses, each reward of one within `deadline_s` seconds.
 
     The clock of an item starts when a ready child takes it. Programs get 85 % of the deadline, so
     that an endless one fails by itself; what reaches the deadline is an `error`. The children come up in the
     background. Leaving the `with` block kills them and cancels what is still queued: collect the results before.
-    `code` are further arguments of `verify_code`: `remote`, `every`.
+    A user's file, and every `key_variable`, has `workers` children of its own.
+
+    Args:
+        domains: those in use; children are started for all of them.
+        code: further arguments of `verify_code`: `remote`, `every`.
+
+    Raises:
+        ConfigError: the variable of a key is not set, or the options of a verifier that asks a server are wrong.
     """
 
-    def __init__(self, workers: int, deadline_s: float, **code: str | bool) -> None:
+    def __init__(
+        self, workers: int, deadline_s: float, domains: Mapping[str, Domain] = BUILT_IN, **code: str | bool
+    ) -> None:
         assert min(workers, deadline_s) > 0, (workers, deadline_s)
-        self._queue: queue.SimpleQueue[tuple[Future[Verdict], dict[str, Any]] | None] = queue.SimpleQueue()
+        self._domains = dict(domains)
         self._closed = False
-        self._children = [_Child(deadline_s, code) for _ in range(workers)]
-        self._threads = [threading.Thread(target=self._serve, args=(c,), daemon=True) for c in self._children]
+        self._queues: dict[str, queue.SimpleQueue[_Item | None]] = {}  # by "domain/reward"; one for each crew
+        self._children: list[VerifierChild] = []
+        self._threads: list[threading.Thread] = []
+        for crew in crews(domains.values()):
+            items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+            self._queues |= dict.fromkeys(crew, items)
+            _check_keys(crew)
+            domain, reward = next(iter(crew.values()))
+            if reward.verifier in SERVED:
+                served = _load(domain, reward, deadline_s)
+                self._threads += [_thread(self._ask, items, served) for _ in range(served.concurrent)]
+            else:
+                children = [VerifierChild(_rewards(crew), deadline_s, code) for _ in range(workers)]
+                self._threads += [_thread(self._serve, items, child) for child in children]
+                self._children += children
         for thread in self._threads:
             thread.start()
 
@@ -57,21 +73,23 @@ class VerifierPool:
             ValueError: the domain is unknown.
             RuntimeError: the pool is closed.
         """
-        if domain not in VERIFIERS:
-            raise ValueError(f"unknown domain {domain!r}; known: {', '.join(VERIFIERS)}")
+        if domain not in self._domains:
+            raise ValueError(f"unknown domain {domain!r}; known: {', '.join(self._domains)}")
         if self._closed:
             raise RuntimeError("the verifier pool is closed")
-        future: Future[Verdict] = Future()
-        self._queue.put((future, {"domain": domain, "text": text, "reference": dict(reference)}))
-        return future
+        case = _Case(self._domains[domain])
+        for reward in case.domain.rewards:
+            self._queues[f"{domain}/{reward.name}"].put(_Item(case, reward.name, text, dict(reference)))
+        return case.future
 
     def close(self) -> None:
         """Kills the children and waits for them; a second call does nothing."""
         self._closed = True
         for child in self._children:
             child.close()  # its thread sees the end of it and cleans up
-        for _ in self._threads:
-            self._queue.put(None)
+        for items in self._queues.values():
+            for _ in self._threads:
+                items.put(None)
         for thread in self._threads:
             thread.join(timeout=2 * STOP_S)
 
@@ -81,107 +99,137 @@ class VerifierPool:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _serve(self, child: _Child) -> None:
+    def _serve(self, items: queue.SimpleQueue[_Item | None], child: VerifierChild) -> None:
         """The life of one worker thread: hands its child one item after the other."""
         child.start()
-        while (job := self._queue.get()) is not None:
-            future, item = job
-            if self._closed:
-                future.cancel()
-            if future.set_running_or_notify_cancel():
-                future.set_result(child.judge(item))
+        while (item := items.get()) is not None:
+            if self._wanted(item):
+                item.case.settle(item.reward, child.judge(item.name, item.text, item.reference))
             child.revive()  # a lost process costs the next item no time: a worker that is up takes that one
         child.stop()
 
-
-class _Child:
-    """One verifier process, started again after it was lost. Used by one thread, with which it dies; `close` by any."""
-
-    def __init__(self, deadline_s: float, code: Mapping[str, str | bool]) -> None:
-        self._deadline_s, self._code = deadline_s, dict(code)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
-        self._lock = threading.Lock()  # of `_process` and `_closed`
-        self._failed_starts = 0  # in a row
-        self._problem = ""  # of the last start
-
-    def start(self) -> None:
-        """Brings the process up, or keeps the reason why it did not come up."""
-        self.stop()
-        try:
-            self._spawn()
-            self._problem = self._exchange(None, START_S, "starting")[1]
-        except OSError as error:  # out of processes, memory or disk
-            self._problem = f"no verifier process: {error}"
-        self._failed_starts = self._failed_starts + 1 if self._problem else 0
-
-    def judge(self, item: dict[str, Any]) -> Verdict:
-        """One verdict, whatever happens to the process."""
-        self.revive()
-        if self._problem:
-            return Verdict("error", self._problem)
-        answer, problem = self._exchange(item, self._deadline_s, "verifying")
-        return Verdict("error", problem) if problem else Verdict(answer[0], answer[1], tuple(answer[2]))
-
-    def revive(self) -> None:
-        """Brings a process that is gone up again, unless that failed too often."""
-        if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
-            self.start()
-
-    def stop(self) -> None:
-        """Ends the process, everything it started, and its temporary directory."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        self._conn.close()
-        processes.kill_tree(process.pid)
-        try:
-            process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:  # killed, but stuck in the kernel: nothing left to do
-            pass
-        self._temporary.cleanup()
-
-    def close(self) -> None:
-        """Kills the process for good; its own thread finds out."""
-        with self._lock:
-            self._closed = True
-            if self._process is not None:
-                processes.kill_tree(self._process.pid)
-
-    def _spawn(self) -> None:
-        with self._lock:
+    def _ask(self, items: queue.SimpleQueue[_Item | None], served: Any) -> None:
+        """The life of one thread that asks a server: a fair share of what is queued in each request."""
+        while (item := items.get()) is not None:
+            some = [item]
+            while len(some) < min(served.batch, 1 + items.qsize() // served.concurrent):
+                if (item := items.get()) is None:
+                    items.put(None)
+                    break
+                some.append(item)
+            some = [i for i in some if self._wanted(i)]
             if self._closed:
-                raise OSError("the verifier pool is closed")
-            self._temporary = tempfile.TemporaryDirectory(prefix="ringrl-verifier-", ignore_cleanup_errors=True)
-            self._conn, theirs = socket.socketpair()
-            boot = _BOOT.format(
-                root=str(Path(__file__).parents[2]),
-                parent=os.getpid(),
-                temporary=self._temporary.name,
-                deadline_s=self._deadline_s,
-                code=self._code,
-            )
-            with theirs:
-                command = [sys.executable, "-P", "-c", boot]
-                self._process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+                verdicts = [Verdict("error", "the verifier pool is closed")] * len(some)
+            else:
+                verdicts = _all_judged(served, some)
+            for i, verdict in zip(some, verdicts, strict=True):
+                i.case.settle(i.reward, verdict)
 
-    def _exchange(self, item: dict[str, Any] | None, timeout_s: float, doing: str) -> tuple[Any, str]:
-        """The answer to `item`, or to being started, and what went wrong; a process that failed is stopped."""
-        assert self._process is not None
-        try:
-            if item is not None:
-                processes.send(self._conn, item, timeout_s)
-            return processes.receive(self._conn, timeout_s), ""
-        except TimeoutError:
-            problem = f"deadline of {timeout_s:g} s passed while {doing}"
-        except (EOFError, OSError):
-            try:
-                status = f", exit status {self._process.wait(timeout=1.0)}"
-            except subprocess.TimeoutExpired:
-                status = ""
-            problem = f"verifier process died while {doing}{status}"
-        except Exception as error:  # a bug of ours, or a reference JSON cannot carry: the thread lives on
-            problem = f"{type(error).__name__}: {error}"
-        self.stop()
-        return None, problem
+    def _wanted(self, item: _Item) -> bool:
+        if self._closed:
+            item.case.future.cancel()
+        return item.case.begin()
+
+
+class _Case:
+    """A response on its way to its verdict; its rewards come in from several threads."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.future: Future[Verdict] = Future()
+        self._verdicts: dict[str, Verdict] = {}  # by reward
+        self._begun = self._wanted = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> bool:
+        """False if it was cancelled; afterwards it cannot be."""
+        with self._lock:
+            if not self._begun:
+                self._begun, self._wanted = True, self.future.set_running_or_notify_cancel()
+            return self._wanted
+
+    def settle(self, reward: str, verdict: Verdict) -> None:
+        with self._lock:
+            self._verdicts[reward] = verdict
+            last = len(self._verdicts) == len(self.domain.rewards)
+        if last:
+            self.future.set_result(combined(self.domain, self._verdicts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A response to be judged by one reward."""
+
+    case: _Case
+    reward: str
+    text: str
+    reference: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.domain.name}/{self.reward}"
+
+
+def crews(domains: Iterable[Domain]) -> list[Crew]:
+    """The rewards that may share processes: those of one file with one key; who asks a server is alone."""
+    found: dict[tuple[str, ...], Crew] = {}
+    for domain in domains:
+        for reward in domain.rewards:
+            name = f"{domain.name}/{reward.name}"
+            alone = name if reward.verifier in SERVED else ""
+            key = (alone, source_of(reward.verifier), reward.key_variable)
+            found.setdefault(key, {})[name] = (domain, reward)
+    return list(found.values())
+
+
+def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) -> None:
+    """Loads the verifiers of these domains as they will be loaded: a user's in short-lived processes.
+
+    Raises:
+        ConfigError: one cannot be loaded, does not take its options, or needs a key that is not there.
+    """
+    for crew in crews(domains.values()):
+        _check_keys(crew)
+        if all(reward.verifier in VERIFIERS for _, reward in crew.values()):
+            for domain, reward in crew.values():
+                _load(domain, reward, deadline_s)
+            continue
+        child = VerifierChild(_rewards(crew), deadline_s, {}, warm_up=False)
+        child.start()
+        child.stop()
+        for name, (domain, reward) in crew.items():
+            if problem := child.problem or child.unusable.get(name, ""):
+                raise ConfigError(f"{label(domain, reward)}: {problem}")
+
+
+def _check_keys(crew: Crew) -> None:
+    """Raises ConfigError."""
+    for domain, reward in crew.values():
+        if reward.key_variable and not os.environ.get(reward.key_variable):
+            raise ConfigError(f"{label(domain, reward)}: the environment variable {reward.key_variable} is not set, "
+                              f"which `key_variable` names")  # fmt: skip
+
+
+def _rewards(crew: Crew) -> dict[str, Reward]:
+    return {name: reward for name, (_, reward) in crew.items()}
+
+
+def _load(domain: Domain, reward: Reward, deadline_s: float) -> Any:
+    """A built-in verifier, in this process. Raises ConfigError."""
+    given = {"domain": domain.name, "key": os.environ.get(reward.key_variable, ""), "total_s": deadline_s}
+    try:
+        return load(reward, given)
+    except Unusable as error:
+        raise ConfigError(f"{label(domain, reward)}: {error}") from None
+
+
+def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
+    """Whatever goes wrong: the thread lives on."""
+    try:
+        return served.judge_all([(i.text, i.reference) for i in items])
+    except Exception as error:
+        return [Verdict("error", f"{type(error).__name__}: {error}"[:500])] * len(items)
+
+
+def _thread(target: Any, *args: Any) -> threading.Thread:
+    return threading.Thread(target=target, args=args, daemon=True)
