@@ -27,6 +27,7 @@ LAYERS = [
 LEAVES = {
     "config",
     "domains",
+    "http",
     "run",
     "processes",
 }  # usable from everywhere but the last three layers; they import leaves and errors

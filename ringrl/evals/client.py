@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import random
 import re
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from time import sleep
+from typing import Any
 
 import httpx
 
+from ringrl.config.sections import Server
 from ringrl.errors import PromptTooLong, RingError, UserError
-
-if TYPE_CHECKING:
-    from ringrl.config.sections import Server
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0
@@ -47,62 +43,31 @@ class Client:
         self._client.close()
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to POST BASE_URL/path. Raises as `post`."""
-        try:
-            return post(self._client, f"{self.server.base_url.rstrip('/')}/{path}", body, self.server.retries)
-        except UserError:
-            raise
-        except RingError as e:
-            raise RingError(f"{e}; what is finished is kept for --resume") from None
+        """The answer to POST BASE_URL/path.
 
-
-def post(client: httpx.Client, url: str, body: Any, retries: int, until: float = math.inf) -> Any:
-    """The JSON that answers a POST, tried again with growing pauses when it fails for now.
-
-    Args:
-        until: by time.monotonic(); nothing is waited for after it. Without it, each attempt has the client's time-out.
-
-    Raises:
-        UserError: the server refuses; PromptTooLong where it says that this is why.
-        RingError: it fails too often, or for too long.
-    """
-    problem, attempt = "", 0
-    while True:
-        attempt += 1
-        pause = min(0.25 * 2**attempt, LONGEST_PAUSE_S)
-        try:
-            status, headers, answer = _exchange(client, url, body, until)
-        except httpx.TimeoutException as e:
-            problem = f"no answer in time ({type(e).__name__})"
-        except httpx.TransportError as e:
-            problem = f"{type(e).__name__}: {e}"
-        else:
-            text = answer.decode(errors="replace")
-            if status == 200:
-                try:
-                    return json.loads(answer)
-                except ValueError:
-                    raise RingError(f"{url}: the answer is no JSON: {text[:200]!r}") from None
-            problem = f"status {status}: {' '.join(text.split())[:200]}"
-            if status not in PASSING and status < 500:
-                long = status in (400, 413, 422) and LONG.search(text)
-                raise (PromptTooLong if long else UserError)(f"{url}: {problem}")
-            wanted = headers.get("retry-after", "")
-            pause = min(float(wanted), LONGEST_PAUSE_S) if wanted.isdigit() else pause
-        pause *= random.uniform(0.5, 1.0)
-        if attempt > retries or monotonic() + pause >= until:
-            raise RingError(f"{url}: {attempt} attempts failed, the last with {problem}")
-        sleep(pause)
-
-
-def _exchange(client: httpx.Client, url: str, body: Any, until: float) -> tuple[int, httpx.Headers, bytes]:
-    """Status, headers and body; raises httpx.TransportError, which includes being late."""
-    left = until - monotonic()
-    timeout = client.timeout if left == math.inf else httpx.Timeout(max(left, 0.001))
-    answer = bytearray()
-    with client.stream("POST", url, json=body, timeout=timeout) as got:
-        for part in got.iter_bytes():  # each of which may be almost late
-            answer += part
-            if monotonic() > until:
-                raise httpx.ReadTimeout("the answer takes too long")
-        return got.status_code, got.headers, bytes(answer)
+        Raises:
+            UserError: it refuses; PromptTooLong where it says that this is why.
+            RingError: it fails too often.
+        """
+        url = f"{self.server.base_url.rstrip('/')}/{path}"
+        for attempt in range(self.server.retries + 1):
+            pause = min(0.5 * 2**attempt, LONGEST_PAUSE_S)
+            try:
+                got = self._client.post(url, json=body)
+            except httpx.TimeoutException:
+                problem = f"no answer within {self.server.deadline_s:g} s"
+            except httpx.TransportError as e:
+                problem = f"{type(e).__name__}: {e}"
+            else:
+                if got.status_code == 200:
+                    return got.json()
+                problem = f"status {got.status_code}: {' '.join(got.text.split())[:200]}"
+                if got.status_code not in PASSING and got.status_code < 500:
+                    long = got.status_code in (400, 413, 422) and LONG.search(got.text)
+                    raise (PromptTooLong if long else UserError)(f"{url}: {problem}")
+                wanted = got.headers.get("retry-after", "")
+                pause = min(float(wanted), LONGEST_PAUSE_S) if wanted.isdigit() else pause
+            if attempt < self.server.retries:
+                sleep(pause * random.uniform(0.5, 1.0))
+        raise RingError(f"{url}: {self.server.retries + 1} attempts failed, the last with {problem}; what is finished "
+                        f"is kept for --resume")  # fmt: skip

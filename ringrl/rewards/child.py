@@ -39,56 +39,65 @@ def environment(key_variable: str = "") -> dict[str, str]:
 
 
 class VerifierChild:
-    """A process that judges by some rewards, started again after it was lost. Used by one thread, with which it dies;
-    `close` by any.
+    """A process that judges, started again after it was lost; it loads a verifier when it first needs it. Used by one
+    thread, with which it dies; `close` by any.
 
     Args:
-        rewards: by what items call them; all with the same `key_variable`.
+        key_variable: what it is given of the environment besides what everybody gets; "" for nothing.
         code: further arguments of `verify_code`.
-        warm_up: whether it gets ready for the first item, or is only to tell what it cannot use, within the deadline.
+        start_s: for starting, and for loading a verifier.
     """
 
     def __init__(
-        self,
-        rewards: Mapping[str, Reward],
-        deadline_s: float,
-        code: Mapping[str, str | bool],
-        warm_up: bool = True,
+        self, key_variable: str, deadline_s: float, code: Mapping[str, str | bool], start_s: float = START_S
     ) -> None:
-        self.unusable: dict[str, str] = {}  # rewards that cannot be judged by, and why
-        self.problem = ""  # of the last start
-        self._setup = {
-            "rewards": {name: dataclasses.asdict(reward) for name, reward in rewards.items()},
-            "deadline_s": deadline_s,
-            "code": dict(code),
-            "warm_up": warm_up,
-        }
-        self._key_variable = next((r.key_variable for r in rewards.values()), "")
-        self._deadline_s, self._start_s = deadline_s, START_S if warm_up else deadline_s
+        self._key_variable, self._deadline_s, self._start_s = key_variable, deadline_s, start_s
+        self._code = dict(code)
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()  # of `_process` and `_closed`
         self._failed_starts = 0  # in a row
+        self._problem = ""  # of the last start
+        self._known: dict[str, Reward] = {}  # rewards that it was asked to judge by, by name
+        self._loaded: dict[str, str] = {}  # by this process: why it cannot be used, or ""
+        self._lost: dict[str, list[str]] = {}  # how loading it ended a process, each time
 
     def start(self) -> None:
         """Brings the process up, or keeps the reason why it did not come up."""
         self.stop()
         try:
             self._spawn()
-            setup = {**self._setup, "temporary": self._temporary.name}
-            unusable, self.problem = self._exchange(setup, self._start_s, "starting")
-            self.unusable = unusable or {}
+            setup = {"temporary": self._temporary.name, "deadline_s": self._deadline_s, "code": self._code}
+            self._problem = self._exchange(setup, self._start_s, "starting")[1]
         except OSError as error:  # out of processes, memory or disk
-            self.problem = f"no verifier process: {error}"
-        self._failed_starts = self._failed_starts + 1 if self.problem else 0
+            self._problem = f"no verifier process: {error}"
+        self._failed_starts = self._failed_starts + 1 if self._problem else 0
 
-    def judge(self, reward: str, text: str, reference: Mapping[str, Any]) -> Verdict:
+    def load(self, name: str, reward: Reward) -> str:
+        """Why there is no judging by this reward, or ""."""
+        self._known[name] = reward
+        if name in self._loaded:
+            return self._loaded[name]
+        lost = self._lost.setdefault(name, [])
+        if len(lost) == MAX_FAILED_STARTS:
+            return lost[-1]
+        if self._process is None:
+            return self._problem or "no verifier process: it was lost with another verifier"
+        question = {"load": name, "reward": dataclasses.asdict(reward)}
+        said, problem = self._exchange(question, self._start_s, f"starting {reward.verifier}")
+        if problem:
+            lost.append(problem)
+            return problem
+        self._loaded[name] = said
+        return str(said)
+
+    def judge(self, name: str, reward: Reward, text: str, reference: Mapping[str, Any]) -> Verdict:
         """One verdict, whatever happens to the process."""
         self.revive()
-        if self.problem:
-            return Verdict("error", self.problem)
-        item = {"reward": reward, "text": text, "reference": reference}
-        answer, problem = self._exchange(item, self._deadline_s, "verifying")
+        if problem := self._problem or self.load(name, reward):
+            return Verdict("error", problem)
+        question = {"judge": name, "text": text, "reference": reference}
+        answer, problem = self._exchange(question, self._deadline_s, "verifying")
         if problem:
             return Verdict("error", problem)
         kind, reason, tests, score, worn = answer
@@ -97,14 +106,18 @@ class VerifierChild:
         return Verdict(kind, reason, tuple(tests), score)
 
     def revive(self) -> None:
-        """Brings a process that is gone up again, unless that failed too often."""
+        """Brings a process that is gone up again, with what it had loaded, unless that failed too often."""
         if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
             self.start()
+            for name, reward in self._known.items():
+                if not self._lost[name]:
+                    self.load(name, reward)
 
     def stop(self) -> None:
         """Ends the process, everything it started, and its temporary directory."""
         with self._lock:
             process, self._process = self._process, None
+        self._loaded.clear()
         if process is None:
             return
         self._conn.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ringrl.domains import Domain, Reward
+from ringrl.domains import Reward
 
 VERIFIERS: dict[str, str] = {  # the built-in ones
     "math": "ringrl.rewards.answers:verify_math",
@@ -73,12 +73,6 @@ def load(reward: Reward, given: Mapping[str, Any] | None = None) -> Verifier:
     if not callable(made):
         raise Unusable(f"an object of {found.__name__} cannot be called, expected __call__(response, row)")
     return made
-
-
-def label(domain: Domain, reward: Reward) -> str:
-    """Where a configuration names this verifier."""
-    where = f"domains.{domain.name}" + (f".rewards.{reward.name}" if len(domain.rewards) > 1 else "")
-    return f"{where}.verifier: {reward.verifier}"
 
 
 def explain(error: BaseException, source: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -18,53 +18,36 @@ from typing import Any
 from ringrl.domains import BUILT_IN, Domain, Reward
 from ringrl.errors import ConfigError
 from ringrl.rewards.child import STOP_S, VerifierChild
-from ringrl.rewards.load import VERIFIERS, Unusable, label, load, source_of
+from ringrl.rewards.load import VERIFIERS, Unusable, load, source_of
 from ringrl.rewards.verdict import Verdict, combined
 
 SERVED = ("url", "judge")  # verifiers that ask a server: in threads of ours, many at once
 CHECK_S = 60.0  # for loading a user's verifiers
-Crew = dict[str, tuple[Domain, Reward]]  # by "domain/reward"
+_Crew = tuple[str, str, str]  # who judge together
 
 
 class VerifierPool:
     """`workers` child processes that judge responses, each reward of one within `deadline_s` seconds.
 
-    The clock of an item starts when a ready child takes it. Programs get 85 % of the deadline, so
-    that an endless one fails by itself; what reaches the deadline is an `error`. The children come up in the
-    background. Leaving the `with` block kills them and cancels what is still queued: collect the results before.
-    A user's file, and every `key_variable`, has `workers` children of its own.
+    The clock of an item starts when a child that has loaded its verifier takes it. Programs get 85 % of the deadline,
+    so that an endless one fails by itself; what reaches the deadline is an `error`. Children are started for what is
+    submitted: a user's file, and every `key_variable`, has `workers` of its own. Leaving the `with` block kills them
+    and cancels what is still queued: collect the results before.
 
     Args:
-        domains: those in use; children are started for all of them.
         code: further arguments of `verify_code`: `remote`, `every`.
-
-    Raises:
-        ConfigError: the variable of a key is not set, or the options of a verifier that asks a server are wrong.
     """
 
     def __init__(
         self, workers: int, deadline_s: float, domains: Mapping[str, Domain] = BUILT_IN, **code: str | bool
     ) -> None:
         assert min(workers, deadline_s) > 0, (workers, deadline_s)
-        self._domains = dict(domains)
+        self._workers, self._deadline_s, self._domains, self._code = workers, deadline_s, domains, code
         self._closed = False
-        self._queues: dict[str, queue.SimpleQueue[_Item | None]] = {}  # by "domain/reward"; one for each crew
+        self._lock = threading.Lock()  # of what follows
+        self._queues: dict[_Crew, queue.SimpleQueue[_Item | None]] = {}
         self._children: list[VerifierChild] = []
         self._threads: list[threading.Thread] = []
-        for crew in crews(domains.values()):
-            items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-            self._queues |= dict.fromkeys(crew, items)
-            _check_keys(crew)
-            domain, reward = next(iter(crew.values()))
-            if reward.verifier in SERVED:
-                served = _load(domain, reward, deadline_s)
-                self._threads += [_thread(self._ask, items, served) for _ in range(served.concurrent)]
-            else:
-                children = [VerifierChild(_rewards(crew), deadline_s, code) for _ in range(workers)]
-                self._threads += [_thread(self._serve, items, child) for child in children]
-                self._children += children
-        for thread in self._threads:
-            thread.start()
 
     def submit(self, domain: str, text: str, reference: Mapping[str, object]) -> Future[Verdict]:
         """Queues one response; `reference` must be plain data (what JSON can carry).
@@ -72,19 +55,20 @@ class VerifierPool:
         Raises:
             ValueError: the domain is unknown.
             RuntimeError: the pool is closed.
+            ConfigError: the variable of a key is not set, or a verifier that asks a server has wrong options.
         """
         if domain not in self._domains:
             raise ValueError(f"unknown domain {domain!r}; known: {', '.join(self._domains)}")
-        if self._closed:
-            raise RuntimeError("the verifier pool is closed")
         case = _Case(self._domains[domain])
-        for reward in case.domain.rewards:
-            self._queues[f"{domain}/{reward.name}"].put(_Item(case, reward.name, text, dict(reference)))
+        queues = [self._queue(case.domain, reward) for reward in case.domain.rewards]
+        for items, reward in zip(queues, case.domain.rewards, strict=True):
+            items.put(_Item(case, reward, text, dict(reference)))
         return case.future
 
     def close(self) -> None:
         """Kills the children and waits for them; a second call does nothing."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         for child in self._children:
             child.close()  # its thread sees the end of it and cleans up
         for items in self._queues.values():
@@ -92,6 +76,30 @@ class VerifierPool:
                 items.put(None)
         for thread in self._threads:
             thread.join(timeout=2 * STOP_S)
+
+    def _queue(self, domain: Domain, reward: Reward) -> queue.SimpleQueue[_Item | None]:
+        """Of those who judge by this reward; they are there from now on."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the verifier pool is closed")
+            crew = _crew_of(domain, reward)
+            if crew not in self._queues:
+                _check_key(domain, reward)
+                items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+                if reward.verifier in SERVED:
+                    served = _load(domain, reward, self._deadline_s)
+                    threads = [_thread(self._ask, items, served) for _ in range(served.concurrent)]
+                else:
+                    children = [
+                        VerifierChild(reward.key_variable, self._deadline_s, self._code) for _ in range(self._workers)
+                    ]
+                    threads = [_thread(self._serve, items, child) for child in children]
+                    self._children += children
+                self._threads += threads
+                self._queues[crew] = items
+                for thread in threads:
+                    thread.start()
+            return self._queues[crew]
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -104,7 +112,7 @@ class VerifierPool:
         child.start()
         while (item := items.get()) is not None:
             if self._wanted(item):
-                item.case.settle(item.reward, child.judge(item.name, item.text, item.reference))
+                item.case.settle(item.reward.name, child.judge(item.name, item.reward, item.text, item.reference))
             child.revive()  # a lost process costs the next item no time: a worker that is up takes that one
         child.stop()
 
@@ -123,7 +131,7 @@ class VerifierPool:
             else:
                 verdicts = _all_judged(served, some)
             for i, verdict in zip(some, verdicts, strict=True):
-                i.case.settle(i.reward, verdict)
+                i.case.settle(i.reward.name, verdict)
 
     def _wanted(self, item: _Item) -> bool:
         if self._closed:
@@ -161,25 +169,13 @@ class _Item:
     """A response to be judged by one reward."""
 
     case: _Case
-    reward: str
+    reward: Reward
     text: str
     reference: dict[str, Any]
 
     @property
     def name(self) -> str:
-        return f"{self.case.domain.name}/{self.reward}"
-
-
-def crews(domains: Iterable[Domain]) -> list[Crew]:
-    """The rewards that may share processes: those of one file with one key; who asks a server is alone."""
-    found: dict[tuple[str, ...], Crew] = {}
-    for domain in domains:
-        for reward in domain.rewards:
-            name = f"{domain.name}/{reward.name}"
-            alone = name if reward.verifier in SERVED else ""
-            key = (alone, source_of(reward.verifier), reward.key_variable)
-            found.setdefault(key, {})[name] = (domain, reward)
-    return list(found.values())
+        return f"{self.case.domain.name}/{self.reward.name}"
 
 
 def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) -> None:
@@ -188,30 +184,42 @@ def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) 
     Raises:
         ConfigError: one cannot be loaded, does not take its options, or needs a key that is not there.
     """
-    for crew in crews(domains.values()):
-        _check_keys(crew)
-        if all(reward.verifier in VERIFIERS for _, reward in crew.values()):
-            for domain, reward in crew.values():
-                _load(domain, reward, deadline_s)
-            continue
-        child = VerifierChild(_rewards(crew), deadline_s, {}, warm_up=False)
-        child.start()
-        child.stop()
-        for name, (domain, reward) in crew.items():
-            if problem := child.problem or child.unusable.get(name, ""):
-                raise ConfigError(f"{label(domain, reward)}: {problem}")
+    children: dict[_Crew, VerifierChild] = {}
+    try:
+        for domain in domains.values():
+            for reward in domain.rewards:
+                _check_key(domain, reward)
+                if reward.verifier in VERIFIERS:
+                    _load(domain, reward, deadline_s)
+                    continue
+                crew = _crew_of(domain, reward)
+                if crew not in children:
+                    children[crew] = VerifierChild(reward.key_variable, deadline_s, {}, deadline_s)
+                    children[crew].start()
+                if problem := children[crew].load(f"{domain.name}/{reward.name}", reward):
+                    raise ConfigError(f"{where(domain, reward)}: {problem}")
+    finally:
+        for child in children.values():
+            child.stop()
 
 
-def _check_keys(crew: Crew) -> None:
+def where(domain: Domain, reward: Reward) -> str:
+    """The key of a configuration that names this verifier."""
+    of = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
+    return f"domains.{domain.name}.{of}verifier"
+
+
+def _crew_of(domain: Domain, reward: Reward) -> _Crew:
+    """Rewards of the same crew may share processes; who asks a server is alone."""
+    alone = f"{domain.name}/{reward.name}" if reward.verifier in SERVED else ""
+    return alone, source_of(reward.verifier), reward.key_variable
+
+
+def _check_key(domain: Domain, reward: Reward) -> None:
     """Raises ConfigError."""
-    for domain, reward in crew.values():
-        if reward.key_variable and not os.environ.get(reward.key_variable):
-            raise ConfigError(f"{label(domain, reward)}: the environment variable {reward.key_variable} is not set, "
-                              f"which `key_variable` names")  # fmt: skip
-
-
-def _rewards(crew: Crew) -> dict[str, Reward]:
-    return {name: reward for name, (_, reward) in crew.items()}
+    if reward.key_variable and not os.environ.get(reward.key_variable):
+        raise ConfigError(f"{where(domain, reward)}: {reward.verifier}: the environment variable "
+                          f"{reward.key_variable} is not set, which key_variable names")  # fmt: skip
 
 
 def _load(domain: Domain, reward: Reward, deadline_s: float) -> Any:
@@ -220,7 +228,7 @@ def _load(domain: Domain, reward: Reward, deadline_s: float) -> Any:
     try:
         return load(reward, given)
     except Unusable as error:
-        raise ConfigError(f"{label(domain, reward)}: {error}") from None
+        raise ConfigError(f"{where(domain, reward)}: {reward.verifier}: {error}") from None
 
 
 def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import threading
 from collections import OrderedDict
@@ -16,13 +15,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-import httpx
-
 from ringrl.errors import RingError
-from ringrl.evals.client import post
+from ringrl.http import Client
 from ringrl.processes import write_atomic
 from ringrl.rewards.verdict import Verdict, after_thinking, graded, verdict_of
 
@@ -66,17 +62,16 @@ class UrlVerifier(_Served):
 
     def __post_init__(self) -> None:
         _require_url("url", self.url)
-        self._client = _client(self.key, self.concurrent)
-        self._address = f"{self.url.rstrip('/')}/judge"
+        self._client = Client(self.url, self.key, self.total_s, _RETRIES, self.concurrent)
 
     def judge_all(self, items: Sequence[Item]) -> list[Verdict]:
         asked = [{"domain": self.domain, "response": response, "row": dict(row)} for response, row in items]
         try:
-            told = post(self._client, self._address, asked, _RETRIES, monotonic() + self.total_s)
+            told = self._client.post("judge", asked, self.total_s)
         except RingError as error:
             return [Verdict("error", str(error))] * len(items)
         if not isinstance(told, list) or len(told) != len(items):
-            said = f"{self._address}: got {json.dumps(told)[:200]}, expected a list of {len(items)} verdicts"
+            said = f"{self.url}: got {json.dumps(told)[:200]}, expected a list of {len(items)} verdicts"
             return [Verdict("error", said)] * len(items)
         return [self._read(each) for each in told]
 
@@ -90,7 +85,7 @@ class UrlVerifier(_Served):
             score = verdict_of(told["score"])
             return Verdict(score.kind, reason or score.reason, score=score.score)
         except (ValueError, KeyError, TypeError) as error:
-            return Verdict("error", f"{self._address}: {json.dumps(told)[:200]}: {type(error).__name__}: {error}")
+            return Verdict("error", f"{self.url}: {json.dumps(told)[:200]}: {type(error).__name__}: {error}")
 
 
 @dataclass
@@ -129,8 +124,7 @@ class ModelJudge(_Served):
             raise ValueError(f"score: got {self.score!r}, expected a regular expression with a group")
         if self.highest <= 0:
             raise ValueError(f"highest: got {self.highest!r}, expected a number above 0")
-        self._client = _client(self.key, self.concurrent)
-        self._address = f"{self.base_url.rstrip('/')}/chat/completions"
+        self._client = Client(self.base_url, self.key, self.total_s, _RETRIES, self.concurrent)
 
     def judge_all(self, items: Sequence[Item]) -> list[Verdict]:
         return [self._judge(response, row) for response, row in items]
@@ -151,7 +145,7 @@ class ModelJudge(_Served):
         }
         try:
             return self._read(self._answer(body))
-        except (RingError, ValueError) as error:
+        except (RingError, OSError, ValueError) as error:
             return Verdict("error", str(error))
 
     def _read(self, answer: str) -> Verdict:
@@ -163,8 +157,8 @@ class ModelJudge(_Served):
         return graded(_WORDS[word] if word in _WORDS else float(word) / self.highest)
 
     def _answer(self, body: dict[str, Any]) -> str:
-        """What the model answers; who asks the same meanwhile waits for it. Raises as `post`."""
-        name = hashlib.sha256(json.dumps([self._address, body], sort_keys=True).encode()).hexdigest()
+        """What the model answers; who asks the same meanwhile waits for it. Raises RingError."""
+        name = hashlib.sha256(json.dumps([self.base_url, body], sort_keys=True).encode()).hexdigest()
         with self._lock:
             mine = name not in self._answers
             future = self._answers.setdefault(name, Future())
@@ -185,13 +179,13 @@ class ModelJudge(_Served):
         file = Path(self.cache) / name[:2] / f"{name}.json"
         if self.cache and file.is_file():
             return str(json.loads(file.read_text(encoding="utf-8"))["answer"])
-        told = post(self._client, self._address, body, _RETRIES, monotonic() + self.total_s)
+        told = self._client.post("chat/completions", body, self.total_s)
         try:
             answer = told["choices"][0]["message"]["content"]
         except (LookupError, TypeError):
             answer = None
         if not isinstance(answer, str):
-            raise RingError(f"{self._address}: got {json.dumps(told)[:200]}, expected a chat completion with a content")
+            raise RingError(f"{self.base_url}: got {json.dumps(told)[:200]}, expected a chat completion with a content")
         if self.cache:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, json.dumps({"answer": answer, "model": self.model}))
@@ -204,8 +198,3 @@ _RETRIES = 1_000_000  # the deadline ends them
 def _require_url(option: str, url: str) -> None:
     if not re.match("https?://.", url):
         raise ValueError(f"{option}: got {url!r}, expected http://... or https://...")
-
-
-def _client(key: str, concurrent: int) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(headers=headers, timeout=math.inf, limits=httpx.Limits(max_connections=concurrent))

@@ -31,7 +31,7 @@ _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith(
 
 
 def main(parent: int) -> None:
-    """Serves items from the socket on file descriptor 0; says what it cannot serve once its imports are done."""
+    """Loads verifiers and judges responses, as the socket on file descriptor 0 says."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stand_guard(parent)
     conn = socket.socket(fileno=os.dup(0))
@@ -40,42 +40,44 @@ def main(parent: int) -> None:
     os.dup2(2, 1)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # what a verifier prints is in the log at once
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    setup = processes.receive(conn, None)
-    tempfile.tempdir = setup["temporary"]
-    deadline_s: float = setup["deadline_s"]
-    verifiers: dict[str, Verifier] = {}
-    problems: dict[str, str] = {}
-    for name, fields in setup["rewards"].items():
-        reward = Reward(**fields)
-        try:
-            verifiers[name] = load(reward, {"total_s": CODE_SHARE * deadline_s, **setup["code"]})
-        except Unusable as error:
-            problems[name] = str(error)
-    if setup["warm_up"]:
-        _warm_up({fields["verifier"] for fields in setup["rewards"].values()}, bool(setup["code"].get("remote")))
-    usual = _Surroundings()
     try:
-        processes.send(conn, problems, deadline_s)
-        with asyncio.Runner() as runner:
-            while True:
-                item = processes.receive(conn, None)
-                name = item["reward"]
-                verifier = setup["rewards"][name]["verifier"]
-                source = source_of(verifier)
-                if name in problems:
-                    verdict = Verdict("error", f"{verifier}: {problems[name]}")
-                else:
-                    verdict = _judge(verifiers[name], item["text"], item["reference"], source, runner)
-                worn = bool(source) and not usual.restore()
-                told = [verdict.kind, str(verdict.reason)[:500], list(map(str, verdict.tests)), verdict.score, worn]
-                processes.send(conn, told, deadline_s)
+        _serve(conn)
     except (EOFError, OSError):  # the pool is gone
         os._exit(0)
 
 
+def _serve(conn: socket.socket) -> None:
+    setup = processes.receive(conn, None)
+    tempfile.tempdir = setup["temporary"]
+    deadline_s: float = setup["deadline_s"]
+    given = {"total_s": CODE_SHARE * deadline_s, **setup["code"]}
+    verifiers: dict[str, tuple[Verifier, str]] = {}  # with the user's file or module
+    me, usual = os.getpid(), _Surroundings()
+    answer: Any = "ready"
+    with asyncio.Runner() as runner:
+        while True:
+            if os.getpid() != me:  # a verifier has forked, and its child came back: there is one answer to a question
+                os._exit(0)
+            processes.send(conn, answer, deadline_s)
+            question = processes.receive(conn, None)
+            if "load" in question:
+                reward = Reward(**question["reward"])
+                try:
+                    verifiers[question["load"]] = load(reward, given), source_of(reward.verifier)
+                    _warm_up(reward.verifier, bool(setup["code"].get("remote")))
+                    answer = ""
+                except Unusable as error:
+                    answer = f"{reward.verifier}: {error}"
+                usual.note()
+            else:
+                verify, source = verifiers[question["judge"]]
+                verdict = _judge(verify, question["text"], question["reference"], source, runner)
+                worn = bool(source) and os.getpid() == me and not usual.restore()
+                answer = [verdict.kind, str(verdict.reason)[:500], list(map(str, verdict.tests)), verdict.score, worn]
+
+
 def _judge(verify: Verifier, text: str, row: Mapping[str, Any], source: str, runner: asyncio.Runner) -> Verdict:
     """A verifier's bug is an error that is counted, never a lost process or a zero."""
-    me = os.getpid()
     try:
         found = verify(text, row)
         if inspect.isawaitable(found):
@@ -83,22 +85,19 @@ def _judge(verify: Verifier, text: str, row: Mapping[str, Any], source: str, run
         return verdict_of(found)
     except BaseException as error:  # SystemExit among them
         return Verdict("error", explain(error, source)[:500])
-    finally:
-        if os.getpid() != me:  # it forked, and its child came back: there is one answer to one question
-            os._exit(0)
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
-def _warm_up(verifiers: set[str], remote: bool) -> None:
+def _warm_up(verifier: str, remote: bool) -> None:
     """What takes long the first time, before the clock of a response runs."""
-    if verifiers & {"math", "science"}:
+    if verifier in ("math", "science"):
         from ringrl.rewards.answers import load_math_verify
 
         load_math_verify()
-    if "code" in verifiers and not remote:
+    if verifier == "code" and not remote:
         from ringrl.rewards.code import warm_up
 
         warm_up()
@@ -108,10 +107,14 @@ class _Surroundings:
     """What a verifier may change of its process, and the next one must find as it was."""
 
     def __init__(self) -> None:
+        self._nothing, self._error = os.open(os.devnull, os.O_RDONLY), os.dup(2)
+        self.note()
+
+    def note(self) -> None:
+        """How it is now is how it is to be."""
         self._folder = os.getcwd()
         self._handlers = {s: h for s in signal.valid_signals() if (h := signal.getsignal(s)) is not None}
         self._limits = {which: resource.getrlimit(which) for which in _LIMITS}
-        self._nothing, self._error = os.open(os.devnull, os.O_RDONLY), os.dup(2)
 
     def restore(self) -> bool:
         """False when not everything can be."""

@@ -126,7 +126,6 @@ def test_what_a_url_may_answer(told: Any, kind: str, score: float, reason: str):
     [
         (200, [True, True], "expected a list of 1 verdicts"),
         (200, {"kind": "pass"}, "expected a list of 1 verdicts"),
-        (200, b"pass", "the answer is no JSON"),
         (400, "no", "status 400"),
         (404, "no", "status 404"),
     ],
@@ -167,10 +166,13 @@ def test_the_deadline_ends_the_patience():
         (late,) = judge(one("url", url=url), ("1", {}), deadline_s=1.0)
     with service("/judge", lambda *_: (503, "busy")) as url:
         (busy,) = judge(one("url", url=url), ("1", {}), deadline_s=2.0)
+    with service("/judge", lambda *_: (200, b"pass")) as url:
+        (garbled,) = judge(one("url", url=url), ("1", {}), deadline_s=2.0)
     (absent,) = judge(one("url", url="http://127.0.0.1:1"), ("1", {}), deadline_s=2.0)
-    assert {late.kind, busy.kind, absent.kind} == {"error"}
-    assert "no answer in time" in late.reason
+    assert {late.kind, busy.kind, garbled.kind, absent.kind} == {"error"}
+    assert "no answer within" in late.reason
     assert "status 503" in busy.reason
+    assert "no JSON" in garbled.reason
     assert "ConnectError" in absent.reason
 
 

@@ -325,11 +325,10 @@ def test_one_domain_with_keys_for_one_of_its_rewards_only(mine, monkeypatch):
 def test_a_key_that_is_not_there_is_said_at_the_start(mine, monkeypatch):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     found = domains(mine, "right", key_variable="JUDGE_KEY")
-    for start in (check_verifiers, lambda d: VerifierPool(1, 20.0, d)):
-        with pytest.raises(
-            ConfigError, match=r"^domains\.right\.verifier: .*:right: the environment variable JUDGE_KEY"
-        ):
-            start(found)
+    with VerifierPool(1, 20.0, found) as pool:
+        for start in (lambda: check_verifiers(found), lambda: judge(pool, "right")):
+            with pytest.raises(ConfigError, match=r"^domains\.right\.verifier: .*: the environment variable JUDGE_KEY"):
+                start()
     monkeypatch.setenv("JUDGE_KEY", "x")
     check_verifiers(found)
 
@@ -428,8 +427,8 @@ def test_good_verifiers_pass_the_check(mine):
         ("def chess(:", "chess", {}, "it cannot be imported: SyntaxError: invalid syntax (f.py, line 1)"),
         ("x = 1\n1 / 0", "chess", {}, "it cannot be imported: ZeroDivisionError: division by zero (f.py, line 2)"),
         ("import sys; sys.exit('no licence')", "chess", {}, "it cannot be imported: SystemExit: no licence (f.py"),
-        ("import os; os._exit(5)", "chess", {}, "verifier process died while starting, exit status 5"),
-        ("import time; time.sleep(1000)", "chess", {}, "deadline of 5 s passed while starting"),
+        ("import os; os._exit(5)", "chess", {}, "verifier process died while starting NAME, exit status 5"),
+        ("import time; time.sleep(1000)", "chess", {}, "deadline of 5 s passed while starting NAME"),
         ("def chess(r, row, depth=3): ...", "chess", {"dpth": 2},
          "got an unexpected keyword argument 'dpth'; expected chess(r, row, depth=3)"),
         ("def chess(r, row, *, depth): ...", "chess", {},
@@ -449,7 +448,8 @@ def test_a_verifier_that_cannot_be_used_is_one_line(tmp_path, text, name, option
         check_verifiers({**BUILT_IN, "chess": chess}, deadline_s=5.0)
     line = str(caught.value)
     assert line.count("\n") == 0
-    assert line.startswith(f"domains.chess.verifier: {file}:{name}: {reason}")
+    start = "domains.chess.verifier: " if "NAME" in reason else f"domains.chess.verifier: {file}:{name}: "
+    assert line.startswith(start + reason.replace("NAME", f"{file}:{name}"))
 
 
 @pytest.mark.parametrize(

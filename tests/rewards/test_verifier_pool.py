@@ -143,5 +143,5 @@ def test_a_child_that_cannot_start_is_an_error_and_not_tried_forever(tmp_path):
     with VerifierPool(workers=1, deadline_s=20.0, domains={"chess": broken}) as pool:
         verdicts = judge(pool, [("chess", "", {})] * 100)
     assert {verdict.kind for verdict in verdicts} == {"error"}
-    assert "died while starting, exit status 3" in verdicts[-1].reason
+    assert f"died while starting {file}:chess, exit status 3" in verdicts[-1].reason
     assert (tmp_path / "starts").read_text().count("started") == MAX_FAILED_STARTS
