@@ -366,6 +366,19 @@ def test_a_users_file_shares_no_process_with_the_built_in_and_loads_nothing_of_t
         assert pid not in [p.pid for p in psutil.Process(pool._children[0]._process.pid).children()]
 
 
+def test_the_example_of_the_docs(tmp_path):
+    docs = Path(__file__).parents[2] / "docs" / "rewards.md"
+    file = tmp_path / "my_rewards.py"
+    file.write_text(docs.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0])
+    assert file.read_text().count("\n") <= 10
+    found = {"chess": Domain("chess", (Reward("chess", f"{file}:chess"),), "chess")}
+    check_verifiers(found)
+    row = {"best": "e4", "legal": "e4 d4"}
+    with VerifierPool(1, 20.0, found) as pool:
+        texts = ("<think>d4?</think>e4", "d4", "e9", "<think>e4")
+        assert [judge(pool, "chess", text, row).score for text in texts] == [1.0, 0.2, 0.0, 0.0]
+
+
 # ---- several rewards ---------------------------------------------------------------------------------------
 
 
