@@ -161,7 +161,7 @@ def _basic(groups: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
 def _verdicts(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     counts = {kind: Counter[str]() for kind in ("pass", "fail", "error")}
     for o in outcomes:
-        kind = "error" if o.failed else {1: "pass", 0: "fail"}.get(o.reward, "partial")
+        kind = "error" if o.failed else {1.0: "pass", 0.0: "fail"}.get(o.reward, "partial")
         counts.setdefault(kind, Counter())[o.reason.partition(":")[0]] += 1
     return {kind: dict(count.most_common()) for kind, count in counts.items()}
 

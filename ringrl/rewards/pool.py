@@ -119,13 +119,8 @@ class VerifierPool:
     def _ask(self, items: queue.SimpleQueue[_Item | None], served: Any) -> None:
         """The life of one thread that asks a server: a fair share of what is queued in each request."""
         while (item := items.get()) is not None:
-            some = [item]
-            while len(some) < min(served.batch, 1 + items.qsize() // served.concurrent):
-                if (item := items.get()) is None:
-                    items.put(None)
-                    break
-                some.append(item)
-            some = [i for i in some if self._wanted(i)]
+            fair = min(served.batch, 1 + items.qsize() // served.concurrent)
+            some = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
             if self._closed:
                 verdicts = [Verdict("error", "the verifier pool is closed")] * len(some)
             else:
@@ -237,6 +232,21 @@ def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
         return served.judge_all([(i.text, i.reference) for i in items])
     except Exception as error:
         return [Verdict("error", f"{type(error).__name__}: {error}"[:500])] * len(items)
+
+
+def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
+    """What is queued at this moment, before the sign that there is no more."""
+    found: list[_Item] = []
+    while len(found) < most:
+        try:
+            item = items.get_nowait()
+        except queue.Empty:  # another thread was faster
+            break
+        if item is None:
+            items.put(None)
+            break
+        found.append(item)
+    return found
 
 
 def _thread(target: Any, *args: Any) -> threading.Thread:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +420,39 @@ def test_an_error_of_one_reward_is_an_error_unless_it_counts_as_a_fail(mine):
     assert (kept.kind, kept.headline, kept.reward) == ("pass", 1.0, 0.5)
     assert kept.reason.startswith("right: style: KeyError: 'no such key'")
     assert {p.name: p.value for p in kept.parts} == {"won": 1.0, "style": 0.0}
+
+
+def test_closing_settles_a_response_that_is_half_judged(mine):
+    rewards = (Reward("won", f"{mine}:right", 0.5), Reward("late", "math", 0.5))
+    hangs = r"\boxed{x+2}"
+    with VerifierPool(1, 60.0, {"chess": Domain("chess", rewards, "won")}) as pool:
+        future = pool.submit("chess", hangs, {"answer": "(x+1)^{1000}"})
+        more = pool.submit("chess", hangs, {"answer": "(x+1)^{1000}"})
+        until(lambda: future.running() and more.running())
+    assert {future.result(timeout=5).kind, more.result(timeout=5).kind} == {"error"}
+
+
+class ByName(Mapping[str, Domain]):
+    """Domains that are made when they are asked for, and cannot all be."""
+
+    def __init__(self, *found: Domain) -> None:
+        self.found = {d.name: d for d in found}
+
+    def __getitem__(self, name: str) -> Domain:
+        return self.found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.found, "of a broken package"])
+
+    def __len__(self) -> int:
+        return len(self.found) + 1
+
+
+def test_a_pool_asks_for_domains_by_name_and_starts_what_is_used(mine):
+    with VerifierPool(2, 20.0, ByName(domain(mine, "right"), BUILT_IN["math"])) as pool:
+        assert pool._children == []
+        assert judge(pool, *RIGHT).kind == "pass"
+        assert len(pool._children) == 2
 
 
 # ---- found before anything is started ----------------------------------------------------------------------
