@@ -55,7 +55,7 @@ class UrlVerifier(_Served):
 
     url: str
     domain: str = ""
-    key: str = ""  # secret
+    key: str = field(default="", repr=False)  # secret
     total_s: float = 20.0
     concurrent: int = 16
     batch: int = 32  # responses in one request, at most
@@ -105,7 +105,7 @@ class ModelJudge(_Served):
     highest: float = 1.0
     max_tokens: int = 2048
     cache: str = ""
-    key: str = ""  # secret
+    key: str = field(default="", repr=False)  # secret
     total_s: float = 20.0
     concurrent: int = 16
     batch: int = 1

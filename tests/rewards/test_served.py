@@ -15,6 +15,7 @@ import pytest
 
 from ringrl.domains import Domain, Reward
 from ringrl.rewards import Verdict, VerifierPool
+from ringrl.rewards.load import load
 
 Answer = Callable[[Any, dict[str, str]], tuple[int, Any]]  # request, headers -> status, JSON or bytes
 
@@ -185,6 +186,7 @@ def test_the_key_goes_to_its_server(monkeypatch: pytest.MonkeyPatch):
     with service("/judge", answer) as url:
         assert judge(one("url", "CHESS_KEY", url=url), ("1", {}))[0].kind == "pass"
         assert judge(one("url", url=url), ("1", {}))[0].kind == "fail"
+        assert "s3cret" not in repr(load(Reward("r", "url", options={"url": url}), {"key": "s3cret"}))
 
 
 def test_responses_that_nobody_wants_any_more_are_cancelled():
