@@ -12,17 +12,17 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent, of that process id, dies, however it dies (Linux).
+def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when its parent, of that process id, dies, however it dies (Linux).
 
     Strictly: when the thread that started it ends. To be called before anything slow is imported, and again after
     this process has changed its user.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)
         if os.getppid() != parent:  # it died before we asked
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
 
 def descendants(pid: int) -> list[int]:

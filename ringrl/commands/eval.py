@@ -21,6 +21,7 @@ from ringrl.evals.results import (
     table,
     tasks_of,
     verdict_fields,
+    verifier_pool,
     write_results,
 )
 from ringrl.evals.server import ServedModel
@@ -37,7 +38,7 @@ def main(ctx: Context) -> int:
     sampling = (cfg.temperature, cfg.top_p, cfg.max_total_tokens, cfg.seed)
     model, facts = open_model(ctx, cfg.model, cfg.rollout, cfg.server, cfg.prompting, cfg.known_domains, sampling)
     ctx.progress.note(model.name)
-    with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
+    with verifier_pool(cfg, tasks) as verifier:
         Collector(ctx, verifier, cfg.known_domains, tasks, found).collect(model)
     if ctx.interrupted:
         return 130

@@ -12,14 +12,13 @@ from ringrl.config.load import load
 from ringrl.curate.known import index_of
 from ringrl.curate.overlap import Match
 from ringrl.data.source import messages_of, read_texts
-from ringrl.domains import verifier_files
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
-from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, write_results
+from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, verifier_pool, write_results
+from ringrl.launch.start import verifiers_of
 from ringrl.report.runs import write_report
 from ringrl.report.terminal import Display
-from ringrl.rewards import VerifierPool
 from ringrl.run import Run
 
 FACTS = ("engine", "dtype", "template_sha256")  # of results.json, that only sampling knows
@@ -61,11 +60,11 @@ def rejudge(folder: str) -> int:
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
     before = json.loads((run.path / "results.json").read_text())
     cfg = load(EvalConfig, run.path / "config.yaml")
-    verifier_files(cfg.known_domains)
+    verifiers_of(cfg)
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(run, task.name) for task in tasks}
     changed = 0
-    with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
+    with verifier_pool(cfg, tasks) as verifier:
         for task in tasks:
             problems = {p["id"]: p for p in task.problems}
             rows = [found[task.name][key] for key in task.keys]

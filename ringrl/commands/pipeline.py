@@ -19,7 +19,7 @@ from rich.table import Table
 from ringrl.commands.table import command_of
 from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.launch.command import Command
-from ringrl.launch.start import is_finished
+from ringrl.launch.start import is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
 from ringrl.run import Run, open_run
 
@@ -29,7 +29,7 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
-        verifier_files(cfg.stage(name, cfg.model).known_domains)
+        verifiers_of(cfg.stage(name, cfg.model))
     run = open_run(cfg, cfg.model, {}, resume)
     if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
         return code

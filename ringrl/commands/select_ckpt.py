@@ -46,7 +46,8 @@ def main(ctx: Context) -> int:
     engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
-    with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s, remote=cfg.verify.remote) as verifier:
+    domains = cfg.known_domains.among(p.domain for p in prompts)
+    with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s, domains, remote=cfg.verify.remote) as verifier:
         for i, folder in enumerate(folders):
             if ctx.interrupted:
                 return 130

@@ -106,7 +106,7 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
 def verifier(deadline_s: float, domains: Domains, name: str, remote: str = "") -> VerifierPool:
     """This process's own, with one child, for the domain of this name, or "" for all that are built in; it ends with
     the process."""
-    return VerifierPool(1, deadline_s, remote=remote)
+    return VerifierPool(1, deadline_s, {name: domains[name]} if name else BUILT_IN, remote=remote)
 
 
 def _begin(parent: int) -> None:

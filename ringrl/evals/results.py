@@ -19,7 +19,7 @@ from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import Benchmark, definition, read_benchmark, samples_of, source_of
 from ringrl.evals.codeforces import rate, read_contests
 from ringrl.evals.metrics import Outcome, report
-from ringrl.rewards import Verdict
+from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rewards.answers import after_thinking, last_boxed, read_number
 from ringrl.run import Run
 
@@ -63,6 +63,13 @@ def tasks_of(cfg: EvalConfig) -> list[Task]:
     return tasks
 
 
+def verifier_pool(cfg: EvalConfig, tasks: Sequence[Task]) -> VerifierPool:
+    """Raises ConfigError when the variable of a verifier's key is not set."""
+    domains = cfg.known_domains.among(p["domain"] for task in tasks for p in task.problems)
+    deadline_s = max(t.deadline_s for t in tasks)
+    return VerifierPool(cfg.verify.workers, deadline_s, domains, remote=cfg.verify.remote)
+
+
 def load_responses(run: Run, name: str) -> Responses:
     """What is there, finished or not; the file is left with one line for each."""
     found: Responses = {}
@@ -79,10 +86,11 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     failed = verdict.kind == "error"
     return {
         "verdict": verdict.kind,
-        "reward": 0.0 if failed else verdict.reward,
+        "reward": 0.0 if failed else verdict.headline,
         "error": verdict.reason if failed else "",
         "reason": verdict.reason,
         "tests": list(verdict.tests),
+        **({"rewards": {part.name: part.value for part in verdict.parts}} if len(verdict.parts) > 1 else {}),
     }
 
 

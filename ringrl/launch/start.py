@@ -7,13 +7,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ringrl.data.source import fingerprint
+from ringrl.config.sections import RunConfig
+from ringrl.data.source import fingerprint, sha256
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
 from ringrl.launch.machine import engine_name
+from ringrl.rewards import check_verifiers
 from ringrl.run import Run, open_run
+
+
+def verifiers_of(cfg: RunConfig) -> dict[str, str]:
+    """sha256 of the files of a configuration's own verifiers, which are loaded once, in processes of their own.
+
+    Raises:
+        UserError: one cannot be loaded, or would not be called rightly.
+    """
+    files = verifier_files(cfg.known_domains)
+    check_verifiers(cfg.known_domains.own)
+    return {file: sha256(Path(file)) for file in files}
 
 
 def checked(command: Command[Any], cfg: Any) -> Needs:
@@ -23,7 +36,6 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
         UserError: something the user can fix.
     """
     assert command.needs
-    verifier_files(cfg.known_domains)
     need = command.needs(cfg)
     if command.check:
         command.check(cfg)
@@ -45,9 +57,10 @@ def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) ->
     Raises:
         UserError: something the user can fix; nothing was started or overwritten.
     """
+    files = verifiers_of(cfg)
     need = checked(command, cfg)
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, need.parent, fingerprint(need.sources), resume)
+    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume)
     if is_finished(run):
         return 0
     began, notes = time.time(), command.arithmetic(cfg)

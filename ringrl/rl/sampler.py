@@ -51,7 +51,8 @@ class Sampler:
             return make_prompts(rows, tokenizer, cfg.prompting, room, cfg.known_domains)
 
         self.ctx, self.cfg, self.tokenizer = ctx, cfg, tokenizer
-        self.streams = []
+        self.streams: list[Stream[Prompt]] = []
+        self.held_out: dict[str, list[Prompt]] = {}
         for stage in cfg.stages:
             read = read_problems if stage.curriculum == "none" else read_graded
             rows = [row for source in stage.data for row in read(source, cfg.known_domains)]
@@ -64,8 +65,10 @@ class Sampler:
 
     def start(self) -> None:
         """After the trainer, since an engine takes its time to come up."""
-        verify = self.cfg.verify
-        self.verifier = VerifierPool(verify.workers, verify.deadline_s, remote=verify.remote)
+        verify, held_out = self.cfg.verify, self.held_out.values()
+        prompts = [p for prompts in (*(s.items for s in self.streams), *held_out) for p in prompts]
+        domains = self.cfg.known_domains.among(p.domain for p in prompts)
+        self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, remote=verify.remote)
         self.engine = self.ctx.rollout_engine(self.cfg.model, self.cfg.rollout)
 
     @property

@@ -146,17 +146,14 @@ def test_a_run_goes_on_with_other_ranks(
 
 
 BROKEN_FROM_THE_THIRD_BATCH_ON = """
-    import ringrl.rewards.worker as worker
-    calls = []
-    class Broken(dict):
-        def __setitem__(self, domain, verify):
-            def broken(text, reference):
-                calls.append(1)
-                if len(calls) > 2 * 16:
-                    raise OSError("a library is gone")
-                return verify(text, reference)
-            super().__setitem__(domain, broken)
-    worker.VERIFIERS = Broken(worker.VERIFIERS)
+    import ringrl.rewards.answers as answers
+    calls, verify = [], answers.verify_math
+    def broken(text, reference):
+        calls.append(1)
+        if len(calls) > 2 * 16:
+            raise OSError("a library is gone")
+        return verify(text, reference)
+    answers.verify_math = broken
 """
 
 

@@ -14,9 +14,10 @@ from ringrl.data import pile
 from ringrl.data.pile import FAULTS, GOOD, HELD_OUT
 from ringrl.data.tasks import DOMAINS, Row, problems, program, teach
 from ringrl.domains import BUILT_IN
-from ringrl.rewards import VERIFIERS
+from ringrl.rewards.load import load
 
 COPIES = ("copy", "copy in other letters", "copy with a word more", "held out")
+VERIFIERS = {name: load(domain.rewards[0]) for name, domain in BUILT_IN.items()}
 
 
 @pytest.fixture(scope="module")
