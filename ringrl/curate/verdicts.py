@@ -1,6 +1,6 @@
 """Verdicts on the responses to a shard's rows, made once and kept beside them.
 
-    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, reward], ...]} for every row: of each teacher's answers, and of
+    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} for every row: of each teacher's answers, and of
                                   those that the row came with under OWN
     WORK/verdicts/000000.json     {error: responses}, "" counting the others; written last
 
@@ -29,7 +29,7 @@ from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
 Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-StoredVerdict = tuple[str, str, float]  # kind, reason, reward: 0 of an error
+StoredVerdict = tuple[str, str, float]  # kind, reason, and the headline reward, which is 0 of an error
 RowVerdicts = dict[str, list[StoredVerdict]]  # by teacher, of each answer
 
 
@@ -102,7 +102,7 @@ class Judge:
         again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], *how))
         final = [next(again) if v.kind == "error" else v for v in first]
         known: dict[str, StoredVerdict] = {
-            text: (v.kind, v.reason, 0.0 if v.kind == "error" else v.reward)
+            text: (v.kind, v.reason, 0.0 if v.kind == "error" else v.headline)
             for text, v in zip(texts, final, strict=True)
         }
         return {name: [known.get(a["text"], ("fail", NO_ROOM, 0.0)) for a in answers] for name, answers in said.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringrl.config.commands import RLConfig, Stage
-from ringrl.evals.metrics import repetition, verdicts
+from ringrl.evals.metrics import part_means, repetition, verdicts
 from ringrl.launch.rank import Context
 from ringrl.rl.sampler import ScoredRollout
 from ringrl.types import Completion, MicroBatch, Sample
@@ -60,13 +60,15 @@ def metrics(step: int, stage: Stage, batch: Batch, results: list[Row], numbers: 
     """
     rollout, scored = batch.rollout, batch.rollout.scored
     completions = [c for g in scored for c in g.group.completions]
-    judged = [(r, c) for g in scored for r, c, error in zip(g.rewards, g.group.completions, g.errors, strict=True)
-              if not error]  # fmt: skip
+    judged = [(score, reward, c) for g in scored for score, reward, c, error
+              in zip(g.scores, g.rewards, g.group.completions, g.errors, strict=True) if not error]  # fmt: skip
     finished = sum(len(c.token_ids) for c in completions)
     trained = [s.completion for part in batch.chosen for s in part]
     common: Row = {
         "stage": stage.name,
-        "reward_mean": statistics.fmean(r for r, _ in judged) if judged else 0.0,
+        "reward_mean": statistics.fmean(reward for _, reward, _ in judged) if judged else 0.0,
+        "score_mean": statistics.fmean(score for score, _, _ in judged) if judged else 0.0,
+        "rewards": part_means(scored),
         "groups_solved": sum(g.solved for g in scored),
         "groups_unsolved": sum(g.unsolved for g in scored),
         "groups_mixed": sum(not g.flat for g in scored),
@@ -77,8 +79,8 @@ def metrics(step: int, stage: Stage, batch: Batch, results: list[Row], numbers: 
         "staleness": max((numbers["version"] - c.version for c in trained), default=0),
         "phi": batch.phi,
         "response_length_mean": finished / max(len(completions), 1),
-        "length_right": mean_length(c for r, c in judged if r == 1),
-        "length_wrong": mean_length(c for r, c in judged if r == 0),
+        "length_right": mean_length(c for score, _, c in judged if score == 1),
+        "length_wrong": mean_length(c for score, _, c in judged if score == 0),
         "truncated_frac": sum(c.finish == "length" for c in completions) / max(len(completions), 1),
         "repetition": statistics.fmean([repetition(c.token_ids) for c in completions[:REPETITION_SAMPLE]] or [0.0]),
         "reward_errors": sum(bool(e) for g in scored for e in g.errors),
@@ -122,6 +124,7 @@ def rollout_rows(batch: Batch, count: int) -> list[Row]:
             "domain": g.group.prompt.domain,
             "text": g.texts[i],
             "reward": g.rewards[i],
+            **({"rewards": dict(g.parts[i])} if g.parts and len(g.parts[i]) > 1 else {}),
             "error": g.errors[i],
             "reason": g.reasons[i],
             "advantage": advantage.get(id(c), 0.0),
