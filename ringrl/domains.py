@@ -143,10 +143,6 @@ class Domains(Mapping[str, Domain]):
         """What of a row, which names its domain, reaches the verifier."""
         return self[row["domain"]].reference(row)
 
-    def among(self, names: Iterable[str]) -> dict[str, Domain]:
-        """Those in use, to start verifiers for."""
-        return {name: self[name] for name in sorted(set(names))}
-
     def unknown(self, name: object, *others: str) -> str:
         """What to say of a name that is none of these, and none of the `others` that are allowed besides."""
         names = (*self, *others)

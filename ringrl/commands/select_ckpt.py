@@ -46,8 +46,8 @@ def main(ctx: Context) -> int:
     engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
-    domains = cfg.known_domains.among(p.domain for p in prompts)
-    with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s, domains, remote=cfg.verify.remote) as verifier:
+    verify = cfg.verify
+    with VerifierPool(verify.workers, verify.deadline_s, cfg.known_domains, remote=verify.remote) as verifier:
         for i, folder in enumerate(folders):
             if ctx.interrupted:
                 return 130

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.load import FREE, Knobs
 from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify
+from ringrl.domains import BUILT_IN
 
 SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
             "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # keys of rows  # fmt: skip
-USUAL = ("math", "code", "science")  # domains of an output that names none
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
 
 
@@ -155,19 +155,20 @@ class Output(NamesDomains):
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
     form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
     rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
-    domains: tuple[str, ...] = Field(USUAL, min_length=1)
+    domains: tuple[str, ...] = ()  # empty = all
     weights: dict[str, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
     # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
     caps: dict[str, int] = {}  # source -> at most so many problems of it
 
     @property
     def domain_names(self) -> dict[str, str]:
-        return {f"domains.{i}": name for i, name in enumerate(self.domains)}
+        listed = {f"domains.{i}": name for i, name in enumerate(self.domains)}
+        return listed | {f"weights.{name}": name for name in self.weights}
 
     @model_validator(mode="after")
     def _check(self) -> Output:
         for domain, weight in self.weights.items():
-            if domain not in self.domains:
+            if self.domains and domain not in self.domains:
                 raise ValueError(f"weights.{domain}: got {weight}, expected one of domains {', '.join(self.domains)}")
         if self.weights and (min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < math.inf):
             raise ValueError(f"weights: got {self.weights}, expected none below 0 and one above")
@@ -226,8 +227,9 @@ class DataConfig(RunConfig):
                 if key in SET_HERE:
                     raise ValueError(f"domains.{name}: got the key {key!r} of a row, expected another: ringrl data "
                                      f"sets {', '.join(SET_HERE)} itself")  # fmt: skip
-        taken = {name for output in self.mix.outputs for name in output.domains}
-        for source in self.sources if "mix" in self.steps else ():
-            if source.domain not in ("row", *taken, *USUAL):
+        outputs = self.mix.outputs if "mix" in self.steps else ()
+        taken = {name for output in outputs for name in output.domains}
+        for source in self.sources if outputs and all(output.domains for output in outputs) else ():
+            if source.domain not in ("row", *taken, *BUILT_IN):
                 raise ValueError(f"mix.outputs: got none that takes domain {source.domain} of source {source.name}, "
                                  f"expected it among the domains of one")  # fmt: skip

@@ -82,7 +82,8 @@ def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str], do
     verdict = np.full(len(rows), LEFT, np.int16)
     by = np.full(len(rows), -1, np.int16)
     for i, output in enumerate(outputs):
-        mine = (verdict != TAKEN) & np.isin(rows["domain"], [domains.index(d) for d in output.domains])
+        wanted = output.domains or domains
+        mine = (verdict != TAKEN) & np.isin(rows["domain"], [domains.index(d) for d in wanted])
         if output.form == "conversations":
             mine &= rows["answered"]
         free = np.flatnonzero(mine)
@@ -95,7 +96,7 @@ def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str], do
             quota = quotas(output.weights, there, output.rows)
             if sum(quota.values()) < (output.rows or len(free)):
                 verdict[free] = SHARE
-            free = free[_first(theirs, {domains.index(d): quota.get(d, 0) for d in output.domains})]
+            free = free[_first(theirs, {domains.index(d): quota.get(d, 0) for d in wanted})]
         verdict[free[: output.rows or None]] = TAKEN
     out = np.empty((2, len(rows)), np.int16)
     out[:, order] = verdict, by

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ringrl.config.sections import Verify
-from ringrl.domains import BUILT_IN, Domains
+from ringrl.domains import Domains
 from ringrl.errors import ChildDied
 from ringrl.processes import die_with_parent, kill_tree
 from ringrl.rewards import Verdict, VerifierPool
@@ -92,10 +92,8 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
     Raises:
         ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
     """
-    futures = []
-    for name, text, reference in requests:
-        pool = verifier(verify.deadline_s, domains, "" if name in BUILT_IN else name, verify.remote)
-        futures.append(pool.submit(name, text, reference))
+    pool = verifier(verify.deadline_s, domains, verify.remote)
+    futures = [pool.submit(*request) for request in requests]
     verdicts = [f.result() for f in futures]
     if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
         raise ChildDied(f"the verifier does not start: {absent}")
@@ -103,10 +101,9 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
 
 
 @functools.cache
-def verifier(deadline_s: float, domains: Domains, name: str, remote: str = "") -> VerifierPool:
-    """This process's own, with one child, for the domain of this name, or "" for all that are built in; it ends with
-    the process."""
-    return VerifierPool(1, deadline_s, {name: domains[name]} if name else BUILT_IN, remote=remote)
+def verifier(deadline_s: float, domains: Domains, remote: str = "") -> VerifierPool:
+    """The verifier pool of this process, with one child for each of those who judge; it ends with the process."""
+    return VerifierPool(1, deadline_s, domains, remote=remote)
 
 
 def _begin(parent: int) -> None:

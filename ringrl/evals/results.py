@@ -64,10 +64,9 @@ def tasks_of(cfg: EvalConfig) -> list[Task]:
 
 
 def verifier_pool(cfg: EvalConfig, tasks: Sequence[Task]) -> VerifierPool:
-    """Raises ConfigError when the variable of a verifier's key is not set."""
-    domains = cfg.known_domains.among(p["domain"] for task in tasks for p in task.problems)
+    """Of all domains; only those that are asked for are started."""
     deadline_s = max(t.deadline_s for t in tasks)
-    return VerifierPool(cfg.verify.workers, deadline_s, domains, remote=cfg.verify.remote)
+    return VerifierPool(cfg.verify.workers, deadline_s, cfg.known_domains, remote=cfg.verify.remote)
 
 
 def load_responses(run: Run, name: str) -> Responses:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ringrl.errors import RingError
 from ringrl.http import Client
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.rewards.verdict import Verdict, after_thinking, graded, verdict_of
 
 KEPT = 100_000  # answers of a model in memory

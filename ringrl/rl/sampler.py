@@ -65,9 +65,7 @@ class Sampler:
 
     def start(self) -> None:
         """After the trainer, since an engine takes its time to come up."""
-        verify, held_out = self.cfg.verify, self.held_out.values()
-        prompts = [p for prompts in (*(s.items for s in self.streams), *held_out) for p in prompts]
-        domains = self.cfg.known_domains.among(p.domain for p in prompts)
+        verify, domains = self.cfg.verify, self.cfg.known_domains
         self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, remote=verify.remote)
         self.engine = self.ctx.rollout_engine(self.cfg.model, self.cfg.rollout)
 

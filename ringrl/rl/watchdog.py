@@ -95,7 +95,8 @@ def _entropy(value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
 
 
 def _rewards(rows: Sequence[Row], limits: Watchdog) -> list[Alarm]:
-    rewards = list({r["version"]: r["reward_mean"] for r in rows}.values())  # one per rollout batch
+    scores = {r["version"]: r.get("score_mean", r["reward_mean"]) for r in rows}  # older runs have no score_mean
+    rewards = list(scores.values())  # one per rollout batch
     n = limits.patience
     last = rewards[-n:]
     if len(last) < n:

@@ -41,7 +41,7 @@ def one(problem: str, answer: str = "3", domain: str = "math", **how: Any) -> Ro
 @pytest.fixture(scope="module", autouse=True)
 def _verifier() -> Iterator[None]:
     yield
-    verifier(Verify().deadline_s, Domains(), "", "").close()
+    verifier(Verify().deadline_s, Domains()).close()
     verifier.cache_clear()
 
 
@@ -168,7 +168,7 @@ def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
         list(Cleanser(Cleanse(), Verify(deadline_s=7), Domains())(0, [row(0, "What is $x$?", "x^2")]))
-    verifier(7, Domains(), "", "").close()
+    verifier(7, Domains()).close()
 
 
 def known_problems() -> list[Row]:

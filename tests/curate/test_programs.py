@@ -26,7 +26,7 @@ VERIFY = Verify(deadline_s=20)
 @pytest.fixture(scope="module", autouse=True)
 def _verifier() -> Iterator[None]:
     yield
-    verifier(VERIFY.deadline_s, Domains(), "", "").close()
+    verifier(VERIFY.deadline_s, Domains()).close()
     verifier.cache_clear()
 
 
@@ -282,7 +282,7 @@ def test_each_row_once_and_in_order():
 def test_a_sandbox_that_does_not_answer_is_not_the_solutions_fault():
     step = Cleanser(Cleanse(), Verify(deadline_s=3, remote="http://127.0.0.1:9"), Domains())
     [said] = step(0, [row(PAIRS, SUM)])
-    verifier(3, Domains(), "", "http://127.0.0.1:9").close()
+    verifier(3, Domains(), "http://127.0.0.1:9").close()
     assert isinstance(said, Dropped)
     assert said.reason == programs.NOT_RUN
     assert "127.0.0.1:9" in said.more["detail"]
