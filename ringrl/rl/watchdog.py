@@ -95,8 +95,8 @@ def _entropy(value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
 
 
 def _rewards(rows: Sequence[Row], limits: Watchdog) -> list[Alarm]:
-    scores = {r["version"]: r.get("score_mean", r["reward_mean"]) for r in rows}  # older runs have no score_mean
-    rewards = list(scores.values())  # one per rollout batch
+    # one per rollout batch; a run that began before there were scores goes by its rewards
+    rewards = list({r["version"]: float(r.get("score_mean", r["reward_mean"])) for r in rows}.values())
     n = limits.patience
     last = rewards[-n:]
     if len(last) < n:
