@@ -15,7 +15,7 @@ VERIFIER = '''
 def nearness(response, row):
     """1 for an answer of the wanted number of characters, and less the further it is off."""
     answer = response.rpartition("</think>")[2].strip()
-    return max(0.0, 1.0 - abs(len(answer) - row["wanted"]) / (10 * row["wanted"]))
+    return 1 / (1 + abs(len(answer) - row["wanted"]))
 '''
 SUFFIX = "So many letters."
 DOMAIN = {"verifier": "my_rewards.py:nearness", "suffix": SUFFIX, "keys": ["wanted"], "required": ["wanted"]}
