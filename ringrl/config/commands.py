@@ -16,7 +16,18 @@ from pydantic import Field, model_validator
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
-from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, RunConfig, Server, Source, Trainer, Verify
+from ringrl.config.sections import (
+    DATE,
+    NamesDomains,
+    Optimizer,
+    Prompting,
+    Rollout,
+    RunConfig,
+    Server,
+    Source,
+    Trainer,
+    Verify,
+)
 from ringrl.errors import ConfigError
 
 # ---------------------------------------------------------------- sft
@@ -245,7 +256,7 @@ class RLConfig(RunConfig):
 # ---------------------------------------------------------------- eval
 
 
-class Bench(Knobs):
+class Bench(NamesDomains):
     name: str  # a named benchmark, or any name when `data` is given
     data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the named benchmark's own source
     columns: dict[str, str] = {}  # of `data`, as in Source
@@ -253,7 +264,12 @@ class Bench(Knobs):
     release: Literal["", "v1", "v2", "v3", "v4", "v5", "v6"] = ""  # of LiveCodeBench; empty = the benchmark's own
     since: str = Field("", pattern=DATE)  # YYYY-MM-DD, first day of problems that have a date; empty = likewise
     until: str = Field("", pattern=DATE)  # last day, included
+    domain: str = "row"  # problems' domain in a file of your own, as in Source
     contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
+
+    @property
+    def domain_names(self) -> dict[str, str]:
+        return {} if self.domain == "row" else {"domain": self.domain}
 
 
 class EvalConfig(RunConfig):
