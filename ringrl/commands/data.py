@@ -83,15 +83,15 @@ class Chain:
     def sample(self, phase: Phase, teacher: Teacher) -> None:
         from ringrl.commands.eval import open_model  # imports transformers, which the workers must not load
 
-        section = sampled(self.cfg, phase.step)
-        sampling = (section.temperature, section.top_p, section.max_total_tokens, self.cfg.seed)
+        knobs = sampled(self.cfg, phase.step)
+        sampling = (knobs.temperature, knobs.top_p, knobs.max_total_tokens, self.cfg.seed)
         domains = self.cfg.known_domains
         model, _ = open_model(
-            self.ctx, teacher.model, teacher.rollout, teacher.server, section.prompting, domains, sampling
+            self.ctx, teacher.model, teacher.rollout, teacher.server, knobs.prompting, domains, sampling
         )
         self.ctx.progress.note(f"{phase.step}: {teacher.name}, {model.name}")
         questions = (
-            annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, section)
+            annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, knobs)
         )
         with contextlib.closing(model):
             sample.sample(phase, questions, model, SamplingProgress(self))
