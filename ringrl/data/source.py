@@ -1,4 +1,5 @@
-"""Rows from JSONL, parquet and CSV files, here or on the hub, and from hub datasets, checked row by row.
+"""Rows from JSONL, parquet and CSV files, here or on the hub, from hub datasets, and from reasoning-gym's generators
+(`ringrl.data.gym`), checked row by row.
 
 A row of problems: {"id", "domain", "problem", "answer"}; code has "tests" (and perhaps "entry_point") instead
 of "answer". A row of SFT data: {"messages": [{"role", "content"}, ...]}; a thought stands before the answer, between
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import Prompting, Source
+from ringrl.data import gym
 from ringrl.errors import DataError
 
 DOMAINS = ("math", "code", "science")
@@ -84,9 +86,13 @@ def read_texts(name: str) -> Iterator[tuple[str, str]]:
 
 
 def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str]:
-    """sha256 of every local file, and with `fetch` of files of the hub; whole hub datasets are named as such."""
+    """sha256 of every local file, and with `fetch` of files of the hub; the version of reasoning-gym for what it makes;
+    whole hub datasets are named as such."""
     out = {}
     for name in dict.fromkeys(f for s in sources for f in s.files):
+        if name.startswith(gym.PREFIX):
+            out[name] = gym.version()
+            continue
         path = local_file(name) if fetch else Path(name)
         out[name] = sha256(path) if path.is_file() else "hub dataset"
     return out
@@ -135,8 +141,11 @@ def local_file(name: str) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    """A file here is absolute, starts with a dot, ends like a data file, or exists; all else, and any folder, is a
-    file on the hub, or what `datasets` loads: a name on the hub, or a folder of parquet or JSONL files."""
+    """A file here is absolute, starts with a dot, ends like a data file, or exists, and what a generator makes is as
+    good as one; all else, and any folder, is a file on the hub, or what `datasets` loads: a name on the hub, or a
+    folder of parquet or JSONL files."""
+    if name.startswith(gym.PREFIX):
+        return True
     looks = name.startswith(("/", ".")) or name.endswith(FORMATS) or Path(name).is_file()
     return looks and not name.startswith("hf://") and not Path(name).is_dir()
 
@@ -173,6 +182,8 @@ def read_rows(name: str) -> Iterator[tuple[str, Row]]:
 
 
 def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
+    if name.startswith(gym.PREFIX):
+        return gym.problems(name)
     path = local_file(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")

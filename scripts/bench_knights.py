@@ -1,0 +1,178 @@
+"""RL on reasoning-gym's Knights and Knaves with the tiny model: held-out mean before and after, over several seeds.
+
+    python scripts/bench_knights.py --seeds 0,1,2 --out runs/knights
+
+Each seed has its own tokenizer, start model, SFT data, RL problems and run; the held-out problems are the same for
+all. The teacher of the SFT data is right in both of its styles: at once ("Surely."), which a small model cannot
+learn, or case by case from the statements, which it can. So supervised training copies the mixture, and
+reinforcement learning has something to find. Continues where it was stopped; a line of OUT/results.jsonl for every
+finished seed. Prints a Markdown table. docs/reasoning_gym.md has the protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringrl.data.source import read_rows
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
+CAREFUL = 0.5  # share of careful responses
+EXAMPLES, VALIDATION = 3000, 100
+SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
+
+Row = dict[str, Any]
+Statement = Sequence[Any]  # as the generator's metadata have it: ["and", ["lying", 0], ["telling-truth", 1]]
+
+
+# ---- the teacher -------------------------------------------------------------------------------------------
+
+
+def teach(entry: Row, rng: random.Random) -> str:
+    """A right response, careful or quick."""
+    thought = careful(entry["metadata"]) if rng.random() < CAREFUL else "Surely."
+    return f"<think>{thought}</think><answer>{entry['answer']}</answer>"
+
+
+def careful(puzzle: Row) -> str:
+    """The statements in short, then cases until one in which everybody's statement is as true as they are."""
+    names, statements = puzzle["names"], puzzle["statements"]
+    lines = [f"{name}: {short(s, names)}." for name, s in zip(names, statements, strict=True)]
+    for case in itertools.product((True, False), repeat=len(names)):
+        found = tuple(holds(s, case) for s in statements)
+        lines.append(f"{words(case)}: {words(found)}" + (" good" if found == case else ";"))
+        if found == case:
+            break
+    return " ".join(lines)
+
+
+def words(values: Sequence[bool]) -> str:
+    return " ".join("yes" if v else "no" for v in values)
+
+
+def short(statement: Statement, names: Sequence[str]) -> str:
+    """`Emma yes and Liam no`: Emma tells the truth and Liam lies."""
+    kind, *parts = statement
+    if kind in ("telling-truth", "lying"):
+        return f"{names[parts[0]]} {'yes' if kind == 'telling-truth' else 'no'}"
+    inner = [short(p, names) for p in parts]
+    return f"not {inner[0]}" if kind == "not" else f" {_JOINS[kind]} ".join(inner)
+
+
+def holds(statement: Statement, case: Sequence[bool]) -> bool:
+    """Whether a statement is true when `case` says who tells the truth."""
+    kind, *parts = statement
+    if kind in ("telling-truth", "lying"):
+        return case[parts[0]] == (kind == "telling-truth")
+    inner = [holds(p, case) for p in parts]
+    if kind == "->":
+        return not inner[0] or inner[1]
+    return {"not": not inner[0], "and": all(inner), "or": any(inner), "<=>": len(set(inner)) == 1}[kind]
+
+
+_JOINS = {"and": "and", "or": "or", "->": "then", "<=>": "equals"}
+
+
+# ---- one seed ----------------------------------------------------------------------------------------------
+
+
+def run_seed(seed: int, out: Path) -> Row:
+    """SFT and RL of one seed, as the command line runs them; what was finished before is not run again."""
+    folder, begun = out / f"seed_{seed}", time.perf_counter()
+    if not (folder / "model").is_dir():
+        make_inputs(folder, seed)
+    same = [f"seed={seed}"]
+    sft = [f"run={folder / 'sft'}", f"model={folder / 'model'}", *same]
+    files = {name: f"{{files: [{folder / name}.jsonl]}}" for name in ("sft", "sft_val")}
+    ringrl("sft", *sft, f"data={files['sft']}", f"validation={files['sft_val']}")
+    start = sorted((folder / "sft" / "checkpoints").glob("step_*"))[-1]
+    problems = f"reasoning-gym:knights_knaves?size=1000&seed={RL_SEED + seed * 1_000_000}"
+    ringrl("rl", f"run={folder / 'rl'}", f"model={start}", *same, f"stages.0.data.0.files=['{problems}']")
+    evals = [json.loads(line) for line in (folder / "rl" / "evals.jsonl").read_text().splitlines()]
+    steps = [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "seed": seed,
+        "held_out": {row["step"]: row["avg"] for row in evals},
+        "length": [steps[0]["response_length_mean"], steps[-1]["response_length_mean"]],
+        "reward_errors": sum(row["reward_errors"] for row in steps),
+        "largest_parity": max(row["parity"] for row in steps),
+        "minutes": (time.perf_counter() - begun) / 60,
+    }
+
+
+def make_inputs(folder: Path, seed: int) -> None:
+    """SFT data by the teacher, and a start model whose tokenizer has read them."""
+    from ringrl.data.tiny import build_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(conversations(seed))
+    for name, part in (("sft", rows[VALIDATION:]), ("sft_val", rows[:VALIDATION])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    build_model(folder / "model", (m["content"] for row in rows for m in row["messages"]), seed, vocab_size=768)
+
+
+def conversations(seed: int) -> Iterator[Row]:
+    """SFT rows: a problem, and the teacher's response."""
+    rng = random.Random(seed)
+    name = f"reasoning-gym:knights_knaves?size={EXAMPLES + VALIDATION}&seed={SFT_SEED + seed * 1_000_000}"
+    for _, row in read_rows(name):
+        turns = (("user", row["problem"]), ("assistant", teach(row["entry"], rng)))
+        yield {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def ringrl(command: str, *more: str) -> None:
+    config = CONFIGS / f"{command}.yaml"
+    subprocess.run([sys.executable, "-m", "ringrl", command, str(config), *more, "--resume"], check=True)
+
+
+# ---- all of them -------------------------------------------------------------------------------------------
+
+
+def mean_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error over seeds."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.fmean(values), error
+
+
+def table(results: list[Row]) -> str:
+    """Held-out mean by step, in points, then the paired difference of last and first."""
+    steps = sorted(map(int, results[0]["held_out"]))
+    lines = ["| step | held-out mean | by seed |", "|---:|---:|---|"]
+    scores = {step: [100 * r["held_out"][str(step)] for r in results] for step in steps}
+    rows: list[tuple[str, list[float]]] = [(str(step), scores[step]) for step in steps]
+    gains = [b - a for a, b in zip(scores[steps[0]], scores[steps[-1]], strict=True)]
+    for name, values in [*rows, ("gain", gains)]:
+        mean, error = mean_error(values)
+        lines.append(f"| {name} | {mean:.1f} ± {error:.1f} | {', '.join(f'{v:.1f}' for v in values)} |")
+    mean, error = mean_error(gains)
+    return "\n".join([*lines, "", f"The gain is {mean / error:.1f} standard errors."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", type=Path, default=Path("runs/knights"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    path, wanted = args.out / "results.jsonl", [int(s) for s in args.seeds.split(",")]
+    done = {r["seed"]: r for r in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
+    for seed in wanted:
+        if seed not in done:
+            done[seed] = json.loads(json.dumps(run_seed(seed, args.out)))
+            with path.open("a") as file:
+                file.write(json.dumps(done[seed]) + "\n")
+    print(table([done[seed] for seed in wanted]))
+
+
+if __name__ == "__main__":
+    main()
