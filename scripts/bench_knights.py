@@ -27,9 +27,13 @@ from typing import Any
 from ringrl.data.source import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
-CAREFUL = 0.5  # share of careful responses
+CAREFUL = 0.6  # share of careful responses
 EXAMPLES, VALIDATION = 3000, 100
 SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
+PEOPLE = "ABCDEFGH"
+TRUTH = {"telling-truth": True, "lying": False}
+OPPOSITE = {"telling-truth": "lying", "lying": "telling-truth"}
+JOINS = {"and": "and", "or": "or", "->": "then", "<=>": "equals"}
 
 Row = dict[str, Any]
 Statement = Sequence[Any]  # as the generator's metadata have it: ["and", ["lying", 0], ["telling-truth", 1]]
@@ -46,9 +50,9 @@ def teach(entry: Row, rng: random.Random) -> str:
 
 def careful(puzzle: Row) -> str:
     """The statements in short, then cases until one in which everybody's statement is as true as they are."""
-    names, statements = puzzle["names"], puzzle["statements"]
-    lines = [f"{name}: {short(s, names)}." for name, s in zip(names, statements, strict=True)]
-    for case in itertools.product((True, False), repeat=len(names)):
+    statements = puzzle["statements"]
+    lines = [f"{PEOPLE[i]}: {short(s)}." for i, s in enumerate(statements)]
+    for case in itertools.product((True, False), repeat=len(statements)):
         found = tuple(holds(s, case) for s in statements)
         lines.append(f"{words(case)}: {words(found)}" + (" good" if found == case else ";"))
         if found == case:
@@ -60,27 +64,26 @@ def words(values: Sequence[bool]) -> str:
     return " ".join("yes" if v else "no" for v in values)
 
 
-def short(statement: Statement, names: Sequence[str]) -> str:
-    """`Emma yes and Liam no`: Emma tells the truth and Liam lies."""
+def short(statement: Statement) -> str:
+    """`A yes and B no`: the first inhabitant tells the truth, and the second lies."""
     kind, *parts = statement
-    if kind in ("telling-truth", "lying"):
-        return f"{names[parts[0]]} {'yes' if kind == 'telling-truth' else 'no'}"
-    inner = [short(p, names) for p in parts]
-    return f"not {inner[0]}" if kind == "not" else f" {_JOINS[kind]} ".join(inner)
+    if kind == "not" and parts[0][0] in TRUTH:  # as the problem's text has it
+        return short((OPPOSITE[parts[0][0]], parts[0][1]))
+    if kind in TRUTH:
+        return f"{PEOPLE[parts[0]]} {words([TRUTH[kind]])}"
+    inner = [short(p) for p in parts]
+    return f"not {inner[0]}" if kind == "not" else f" {JOINS[kind]} ".join(inner)
 
 
 def holds(statement: Statement, case: Sequence[bool]) -> bool:
     """Whether a statement is true when `case` says who tells the truth."""
     kind, *parts = statement
-    if kind in ("telling-truth", "lying"):
-        return case[parts[0]] == (kind == "telling-truth")
+    if kind in TRUTH:
+        return case[parts[0]] == TRUTH[kind]
     inner = [holds(p, case) for p in parts]
     if kind == "->":
         return not inner[0] or inner[1]
     return {"not": not inner[0], "and": all(inner), "or": any(inner), "<=>": len(set(inner)) == 1}[kind]
-
-
-_JOINS = {"and": "and", "or": "or", "->": "then", "<=>": "equals"}
 
 
 # ---- one seed ----------------------------------------------------------------------------------------------

@@ -14,7 +14,11 @@ import difflib
 import enum
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,8 +28,29 @@ from ringrl.errors import DataError
 PREFIX = "reasoning-gym:"
 DOMAIN = "reasoning_gym"
 DEFAULTS = {"size": 500, "seed": 0}  # theirs has no seed: other rows every time
-UNSUPPORTED: dict[str, str] = {  # by task of version 0.1.25: why
+_NO_ANSWER = "its entries have no answer, by which its scorer could be checked"
+_TUPLES = "its scorer knows tuples from lists, which JSON does not"
+_BOOT = (
+    f"import json, sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from ringrl.data.gym import write; "
+    "write(sys.argv[1], json.loads(sys.argv[2]))"
+)
+UNSUPPORTED = {  # tasks of version 0.1.25
+    "arc_agi": _TUPLES,
+    "boxnet": _NO_ANSWER,
+    "complex_arithmetic": "its scorer takes nan",
+    "composite": "it mixes other tasks; name each by itself",
+    "game_of_life_halting": "its scorer takes any text",
+    "graph_color": _NO_ANSWER,
+    "propositional_logic": _NO_ANSWER,
+    "puzzle24": "its scorer takes any four numbers that make 24",
+    "rearc": _TUPLES,
+    "rubiks_cube": _NO_ANSWER,
+    "rush_hour": _NO_ANSWER,
 }
+
+
+class Refused(ValueError):
+    """No such task, or no such options."""
 
 
 def problems(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,17 +61,37 @@ def problems(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     task, _, query = name.removeprefix(PREFIX).partition("?")
     options = _options(query, name)
-    try:
-        made = dataset(task, {**DEFAULTS, **options})
-    except ValueError as e:
-        raise DataError(f"{name}: {e}") from None
-    for n in range(made.size):
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _BOOT, task, json.dumps({**DEFAULTS, **options})]
+    environment = {"PYTHONHASHSEED": "0"}  # some generators go through sets, in an order that is the process's own
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
         try:
-            entry = _plain(made[n])
-        except Exception as e:  # an option's value that no check of theirs has found
-            raise DataError(f"{name}[{n}]: the generator fails: {type(e).__name__}: {e}") from None
-        row = {"domain": DOMAIN, "problem": entry["question"], "task": task, "options": options, "entry": entry}
-        yield f"{name}[{n}]", row
+            for n, line in enumerate(process.stdout):
+                kind, found = json.loads(line)
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise DataError(f"{name}[{n}]: {found}" if n else f"{name}: {found}")
+                row = {"domain": DOMAIN, "problem": found["question"], "task": task, "options": options, "entry": found}
+                yield f"{name}[{n}]", row
+        finally:
+            process.kill()
+    raise DataError(f"{name}: the generator's process ended with exit status {process.returncode}")
+
+
+def write(task: str, options: dict[str, Any]) -> None:
+    """In a process of its own: a line for each entry, and one for what is wrong."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what generators print is no entry
+    try:
+        made = dataset(task, options)
+        for n in range(made.size):
+            out.write(json.dumps(["entry", plain(made[n])]) + "\n")
+            out.flush()
+        out.write('["end", ""]\n')
+    except Exception as e:  # a wrong option, or one that no check of theirs has found
+        out.write(json.dumps(["error", str(e) if isinstance(e, Refused) else f"the generator fails: {e!r}"]) + "\n")
+    out.close()
 
 
 def version() -> str:
@@ -55,25 +100,25 @@ def version() -> str:
 
 
 def dataset(task: str, options: dict[str, Any]) -> Any:
-    """The generator of a task, which is its scorer as well. Raises ValueError as `problems` raises DataError."""
+    """The generator of a task, which is its scorer as well. Raises Refused as `problems` raises DataError."""
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError as e:
-        raise ValueError(f"no module {e.name!r}, expected reasoning-gym: pip install 'ringrl[reasoning-gym]'") from None
+        raise Refused(f"no module {e.name!r}, expected reasoning-gym: pip install 'ringrl[reasoning-gym]'") from None
     if task in UNSUPPORTED:
-        raise ValueError(f"task: got {task!r}, which is not supported: {UNSUPPORTED[task]}")
+        raise Refused(f"task: got {task!r}, which is not supported: {UNSUPPORTED[task]}")
     if task not in DATASETS:
         near = difflib.get_close_matches(task, DATASETS, 1)
-        raise ValueError(f"task: got {task!r}, expected one of {', '.join(sorted(DATASETS.keys() - UNSUPPORTED))}"
+        raise Refused(f"task: got {task!r}, expected one of {', '.join(sorted(DATASETS.keys() - UNSUPPORTED))}"
                          + (f"; did you mean {near[0]!r}?" if near else ""))  # fmt: skip
     known = [f.name for f in dataclasses.fields(DATASETS[task][1])]
     for option in options:
         if option not in known:
-            raise ValueError(f"{option}: no option of {task}, expected one of {', '.join(known)}")
+            raise Refused(f"{option}: no option of {task}, expected one of {', '.join(known)}")
     try:
         return create_dataset(task, **options)
     except Exception as e:  # their checks are asserts, and what a wrong type leads to
-        raise ValueError(f"{task} refuses its options: {str(e) or type(e).__name__}") from None
+        raise Refused(f"{task} refuses its options: {str(e) or type(e).__name__}") from None
 
 
 def _options(query: str, name: str) -> dict[str, Any]:
@@ -90,8 +135,8 @@ def _options(query: str, name: str) -> dict[str, Any]:
     return options
 
 
-def _plain(entry: dict[str, Any]) -> dict[str, Any]:
-    """As JSON carries it."""
+def plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry as JSON carries it."""
     return json.loads(json.dumps(entry, default=_simple))
 
 

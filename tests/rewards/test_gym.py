@@ -22,8 +22,10 @@ def verify() -> GymVerifier:
     return GymVerifier(total_s=10.0)
 
 
-def row_of(task: str, options: str = "") -> dict[str, Any]:
-    return next(gym.problems(f"reasoning-gym:{task}?size=1&seed=7{options}"))[1]
+def row_of(task: str, **options: Any) -> dict[str, Any]:
+    """As `gym.problems` makes it, in this process."""
+    entry = gym.plain(gym.dataset(task, {"size": 1, "seed": 7, **options})[0])
+    return {"task": task, "options": options, "entry": entry}
 
 
 @pytest.mark.parametrize("task", sorted(DATASETS.keys() - gym.UNSUPPORTED))
@@ -31,8 +33,10 @@ def test_the_generators_answer_is_right_and_odd_ones_are_no_error(task: str, ver
     row = row_of(task)
     right = verify(f"<think>Easy.</think><answer>{row['entry']['answer']}</answer>", row)
     assert (right.kind, right.reason) == ("pass", "right")
-    odd = [verify(f"<answer>{answer}</answer>", row) for answer in ODD]
-    assert {v.kind for v in odd} <= {"fail", "partial"}, odd
+    odd = {answer: verify(f"<answer>{answer}</answer>", row) for answer in ODD}
+    passed = {answer for answer, verdict in odd.items() if verdict.kind == "pass"}
+    assert passed <= {"0", "-1", "True"}, passed  # which may be right, or near enough
+    assert not {v.kind for v in odd.values()} & {"error"}
 
 
 @pytest.mark.parametrize(
@@ -58,10 +62,12 @@ def test_a_response_without_an_answer_fails(verify: GymVerifier) -> None:
     assert (verdict.kind, verdict.reason) == ("fail", "no_answer")
 
 
-@pytest.mark.parametrize(("answer", "reason"), [("9**9**9**9", "timeout"), ("1/0", "partial")])
-def test_an_answer_that_hangs_its_scorer_fails(answer: str, reason: str) -> None:
-    verdict = GymVerifier(total_s=1.0)(f"<answer>{answer}</answer>", row_of("countdown"))
-    assert (verdict.kind in ("fail", "partial"), verdict.reason) == (True, reason)
+def test_an_answer_that_hangs_its_scorer_fails() -> None:
+    verify, row = GymVerifier(total_s=1.0), row_of("countdown")
+    for _ in range(2):
+        verdict = verify("<answer>9**9**9**9</answer>", row)
+        assert (verdict.kind, verdict.reason) == ("fail", "timeout")
+    assert verify(f"<answer>{row['entry']['answer']}</answer>", row).kind == "pass"
 
 
 @pytest.mark.parametrize("task", ["string_insertion", "countdown"])
@@ -117,5 +123,5 @@ def test_a_bad_row_is_an_error_whatever_the_response_says(change: dict[str, Any]
 
 
 def test_a_scorer_goes_by_the_options_that_made_its_entry(verify: GymVerifier) -> None:
-    row = row_of("knights_knaves", "&n_people=4")
+    row = row_of("knights_knaves", n_people=4)
     assert verify(f"<answer>{row['entry']['answer']}</answer>", row).kind == "pass"
