@@ -28,7 +28,8 @@ from ringrl.data.source import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
 CAREFUL = 0.6  # share of careful responses
-EXAMPLES, VALIDATION = 3000, 100
+EXAMPLES, VALIDATION = 4000, 100
+TELL = "Tell a puzzle."
 SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
 PEOPLE = "ABCDEFGH"
 TRUTH = {"telling-truth": True, "lying": False}
@@ -121,16 +122,20 @@ def make_inputs(folder: Path, seed: int) -> None:
     rows = list(conversations(seed))
     for name, part in (("sft", rows[VALIDATION:]), ("sft_val", rows[:VALIDATION])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    build_model(folder / "model", (m["content"] for row in rows for m in row["messages"]), seed, vocab_size=768)
+    build_model(
+        folder / "model", (m["content"] for row in rows for m in row["messages"]), seed, vocab_size=768, tied=True
+    )
 
 
 def conversations(seed: int) -> Iterator[Row]:
-    """SFT rows: a problem, and the teacher's response."""
+    """SFT rows: a problem and the teacher's response; in every other one the assistant tells the problem as well, since
+    all that it says is trained on, and names that come again are how a raw model learns to copy."""
     rng = random.Random(seed)
     name = f"reasoning-gym:knights_knaves?size={EXAMPLES + VALIDATION}&seed={SFT_SEED + seed * 1_000_000}"
-    for _, row in read_rows(name):
-        turns = (("user", row["problem"]), ("assistant", teach(row["entry"], rng)))
-        yield {"messages": [{"role": role, "content": content} for role, content in turns]}
+    for n, (_, row) in enumerate(read_rows(name)):
+        problem, response = row["problem"], teach(row["entry"], rng)
+        user, assistant = (problem, response) if n < VALIDATION or n % 2 else (TELL, f"{problem}\n{response}")
+        yield {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
 
 
 def ringrl(command: str, *more: str) -> None:
