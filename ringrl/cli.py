@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ringrl import __version__
+from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
+from ringrl.config.commands import EvalConfig, RLConfig
+from ringrl.config.load import load, resolve
 from ringrl.errors import RingError
+from ringrl.launch.command import Command
+from ringrl.plan import report
+from ringrl.plan.hardware import find_gpu
+from ringrl.plan.timing import Assumed
 
 SHARE = click.FloatRange(0, 1, min_open=True)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -27,57 +33,14 @@ def cli() -> None:
     """
 
 
-def _command(name: str, help_text: str) -> Callable[..., None]:
-    """A command that takes CONFIG, overrides, --dry-run and --resume."""
-
-    @cli.command(name, help=help_text)
-    @click.argument("config")
-    @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
-    @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
-    @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
-    def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-        from ringrl.config.commands import PipelineConfig
-        from ringrl.config.load import load
-        from ringrl.launch.start import CONFIGS
-        from ringrl.plan.dry_run import describe
-
-        cfg = load(PipelineConfig if name == "run" else CONFIGS[name], config, overrides)
-        if dry_run:
-            click.echo(describe(cfg))
-            return
-        sys.exit(_run(name, cfg, resume))
-
-    return command
+def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: bool) -> None:
+    if dry_run:
+        click.echo(command.describe(cfg))
+        return
+    sys.exit(command.start(cfg, resume))
 
 
-def _run(name: str, cfg: object, resume: bool) -> int:
-    if name == "run":
-        from ringrl.commands.pipeline import run_pipeline
-
-        return run_pipeline(cfg, resume)  # type: ignore[arg-type]
-    if name == "data":
-        from ringrl.launch.start import start_data
-
-        return start_data(cfg, resume)  # type: ignore[arg-type]
-    from ringrl.launch.machine import started_by_others
-
-    if rank := started_by_others():
-        from ringrl.launch.torchrun import start_rank
-
-        return start_rank(name, cfg, resume, *rank)  # type: ignore[arg-type]
-    from ringrl.launch.start import start
-
-    return start(name, cfg, resume)  # type: ignore[arg-type]
-
-
-_command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.")
-_command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.")
-_command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.")
-_command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.")
-_command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.")
-
-
-@cli.command("eval")
+@cli.command("eval", help=COMMANDS["eval"].help)
 @click.argument("config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 @click.option("--model", help="Model folder, or with --base-url the model's name there.")
@@ -96,12 +59,6 @@ def evaluate(
     config: str | None, overrides: tuple[str, ...], dry_run: bool, resume: bool, show: str | None,
     rescore: str | None, compare: tuple[str, str] | None, train: str | None, **flags: Any,
 ) -> None:  # fmt: skip
-    """avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.
-
-    Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.
-    """
-    from ringrl.plan.dry_run import describe
-
     if compare or rescore:
         from ringrl.commands.eval_tools import rejudge, tell_difference
 
@@ -115,17 +72,11 @@ def evaluate(
         from ringrl.commands.eval_tools import check_contamination, show_benchmark
 
         sys.exit(check_contamination(cfg, train) if train else show_benchmark(cfg))
-    if dry_run:
-        click.echo(describe(cfg))
-        return
-    sys.exit(_run("eval", cfg, resume))
+    _perform(COMMANDS["eval"], cfg, dry_run, resume)
 
 
 def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """From the file, or from the flags alone."""
-    from ringrl.config.commands import EvalConfig
-    from ringrl.config.load import load, resolve
-
     if config:
         return load(EvalConfig, config, overrides)
     name = Path(str(flags["model"])).resolve().name
@@ -137,6 +88,23 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
     raw |= {k: flags[k] for k in ("data", "samples") if flags[k] is not None}
     raw |= {"server": {"base_url": flags["base_url"]}} if flags["base_url"] else {}
     return resolve(EvalConfig, raw, overrides, "command line")
+
+
+def _register(definition: Command[Any]) -> None:
+    """As a command that takes CONFIG, overrides, --dry-run and --resume."""
+
+    @cli.command(definition.name, help=definition.help)
+    @click.argument("config")
+    @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+    @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
+    @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
+    def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
+        _perform(definition, load(definition.config, config, overrides), dry_run, resume)
+
+
+for _definition in COMMANDS.values():
+    if _definition.name not in cli.commands:  # those above have options of their own
+        _register(_definition)
 
 
 @cli.command()
@@ -151,17 +119,13 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, port: in
     this worker's host:port or, on a shared file system, its address file; `rollout.key_file` is the same on both sides.
     """
     from ringrl.commands.worker import serve_worker
-    from ringrl.config.commands import RLConfig
-    from ringrl.config.load import load
-    from ringrl.launch.crew import WorkerSpec
     from ringrl.launch.machine import read_key
-    from ringrl.launch.start import check_model_folder, needs
+    from ringrl.launch.start import check_model_folder
 
-    need = needs(load(RLConfig, config, overrides))
-    check_model_folder(need.model)
-    assert need.rollout
-    sampler = WorkerSpec(need.model, need.rollout, need.max_total_tokens, need.routes)
-    sys.exit(serve_worker(sampler, read_key(need.rollout.key_file), port, address_file.absolute()))
+    (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
+    assert sampler
+    check_model_folder(sampler.model)
+    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), port, address_file.absolute()))
 
 
 @cli.command()
@@ -189,13 +153,9 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 
     Of the model only its config.json is read. Every number says whether it is a formula, a datasheet's or assumed.
     """
-    from ringrl.config.commands import load_any
-    from ringrl.plan import report
-    from ringrl.plan.hardware import find_gpu
-    from ringrl.plan.timing import Assumed
-
     assumed = Assumed(gpu=find_gpu(gpu), **{name: value or 0 for name, value in numbers.items()})
-    sections = report.plan(load_any(config, overrides), assumed, gpus or 0)
+    cfg = load_any(config, overrides)
+    sections = report.whole(command_of(cfg).plan(cfg, assumed, gpus or 0), assumed)
     click.echo(json.dumps(report.as_json(sections), indent=1) if as_json else report.as_text(sections))
 
 

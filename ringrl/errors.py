@@ -43,3 +43,11 @@ class Diverged(RingError):
 
 class ChildDied(RingError):
     exit_code = 1
+
+
+def require(library: str, installed: str, at_least: str, below: str) -> None:
+    """Raises UserError when the installed version of a library is outside [at_least, below)."""
+    from packaging.version import Version
+
+    if not Version(at_least) <= Version(installed) < Version(below):
+        raise UserError(f"{library}: got version {installed}, expected at least {at_least} and below {below}")

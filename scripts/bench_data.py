@@ -38,7 +38,8 @@ Row = dict[str, Any]
 EXACT = ("copy: exact", "copy: white space", "copy: case, punctuation", "copy: LaTeX retyped",
          "leak: white space", "leak: LaTeX retyped", "leak: quoted")  # fmt: skip
 NEAR = tuple(f"copy: {k}" for k in COPIES) + tuple(f"leak: {k}" for k in LEAKS)
-PARAPHRASES = Path(__file__).parents[1] / "tests" / "curate" / "paraphrases.jsonl"  # of GSM8K's test problems, by hand
+# GSM8K's test problems, paraphrased by hand
+PARAPHRASES = Path(__file__).parents[1] / "tests" / "curate" / "paraphrases.jsonl"
 COSINES = (0.8, 0.85, 0.9, 0.95)
 SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
@@ -56,11 +57,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {"faults": faults, "meaning": meaning, "rate": rate}[args.what](args)
+    results = {"faults": faults, "meaning": meaning, "rate": rate}[args.what](args)
     facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
              "ringrl": version("ringrl"), "rensa": version("rensa")}  # fmt: skip
     file = args.out / f"{args.what}.json"
-    file.write_text(json.dumps({**found, "machine": facts}, indent=1) + "\n")
+    file.write_text(json.dumps({**results, "machine": facts}, indent=1) + "\n")
     print(f"\n{file}")
 
 
@@ -101,17 +102,17 @@ def faults(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def overlap(args: argparse.Namespace) -> dict[str, Any]:
-    """What of GSM8K's training set, and of paraphrases of its test set, is dropped because of the latter."""
+    """Rows of GSM8K's training set, and paraphrases of its test set, that are dropped because of the test set."""
     dropped = dropped_rows(against_test(args)[0])
-    found = [r for r in dropped if r["source"] == "train"]
+    training_rows = [r for r in dropped if r["source"] == "train"]
     paraphrases = share_of_paraphrases(dropped)
     print("\nparaphrases found:", ", ".join(f"{kind} {n}" for kind, n in paraphrases.items()))
-    print(f"\nGSM8K's training set against its test set: {len(found)} of 7,473 rows")
-    for row in found:
+    print(f"\nGSM8K's training set against its test set: {len(training_rows)} of 7,473 rows")
+    for row in training_rows:
         measure = row.get("share") or row.get("similarity")
         print(f"  {row['reason']} ({measure}), {row['where'].rpartition('/')[2]} and {row['twin']}")
         print(f"    {row['problem'][:160]!r}\n    {row.get('twin_text', '')[:160]!r}")
-    return {"rows": found, "paraphrases": paraphrases}
+    return {"rows": training_rows, "paraphrases": paraphrases}
 
 
 def against_test(args: argparse.Namespace, **more: Any) -> tuple[Path, float, float]:
@@ -131,15 +132,15 @@ def share_of_paraphrases(dropped: Sequence[Row]) -> dict[str, str]:
 
 
 def meaning(args: argparse.Namespace) -> dict[str, Any]:
-    """By words or by meaning, from several cosines on."""
+    """Rows dropped by words or by meaning, for several least cosines."""
     run, seconds, peak = against_test(args, embedding={"model": args.embedding, "similarity": COSINES[0]})
     dropped = dropped_rows(run)
     cosine = {r["id"]: r["similarity"] if "same meaning" in r["reason"] else 1.0 for r in dropped}
     table = []
     for least in COSINES:
-        some = [r for r in dropped if cosine[r["id"]] >= least]
-        train = sum(r["source"] == "train" for r in some)
-        table.append({"cosine": least, **share_of_paraphrases(some), "training rows": train})
+        above = [r for r in dropped if cosine[r["id"]] >= least]
+        train = sum(r["source"] == "train" for r in above)
+        table.append({"cosine": least, **share_of_paraphrases(above), "training rows": train})
     print(f"{seconds:.0f} s, {peak:.2f} GiB\n")
     print_table(table)
     for row in sorted(dropped, key=lambda r: -cosine[r["id"]]):
@@ -149,7 +150,7 @@ def meaning(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge_faults(planted: Sequence[Row | str], dropped: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Of every kind how many were planted and found. A copy is found when it or its original is dropped."""
+    """How many of every kind were planted and found. A copy is found when it or its original is dropped."""
     steps: dict[str, Counter[str]] = defaultdict(Counter)
     gone = {r.get("problem"): r for r in dropped}
     for row in planted:
@@ -180,8 +181,8 @@ def is_original(row: Row, planted: Sequence[Row | str]) -> bool:
 
 
 def share_found(kinds: dict[str, dict[str, Any]], of: Iterable[str]) -> float:
-    some = [kinds[k] for k in of]
-    return sum(k["found"] for k in some) / sum(k["planted"] for k in some)
+    chosen = [kinds[k] for k in of]
+    return sum(k["found"] for k in chosen) / sum(k["planted"] for k in chosen)
 
 
 # ---- rate ----
@@ -238,10 +239,9 @@ def generate(file: Path, rows: int) -> None:
 
 
 def sentence(rng: random.Random, words: Sequence[str]) -> str:
-    some = rng.choices(words, k=34)
-    return (
-        f"{' '.join(some[:15])} is {rng.randint(2, 999)} and {' '.join(some[15:])} is {rng.randint(2, 999)}. How many?"
-    )
+    drawn = rng.choices(words, k=34)
+    first, second = (f"{' '.join(part)} is {rng.randint(2, 999)}" for part in (drawn[:15], drawn[15:]))
+    return f"{first} and {second}. How many?"
 
 
 # ---- both ----

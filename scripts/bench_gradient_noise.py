@@ -37,6 +37,7 @@ from ringrl.config.loss import Loss
 from ringrl.config.sections import Prompting, Source
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
+from ringrl.domains import Domains
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling, fresh
@@ -54,8 +55,8 @@ def record_pool(args: argparse.Namespace) -> list[ScoredGroup]:
         return torch.load(file, weights_only=False)
     prompting = Prompting(suffix={})
     tokenizer = load_tokenizer(args.model, prompting)
-    rows = [row for data in args.data for row in read_problems(Source(files=(data,), limit=args.prompts))]
-    prompts = make_prompts(rows, tokenizer, prompting, args.max_total_tokens)
+    rows = [row for data in args.data for row in read_problems(Source(files=(data,), limit=args.prompts), Domains())]
+    prompts = make_prompts(rows, tokenizer, prompting, args.max_total_tokens, Domains())
     sampling = Sampling(args.samples, args.temperature, args.max_total_tokens)
     engine = LocalEngine(args.model, "float32", 128)
     if args.lengths == "own":

@@ -78,9 +78,9 @@ def show(name: str, ways: dict[str, list[Callable[[], str]]], count: int) -> Non
     seconds, latencies = dict.fromkeys(ways, 0.0), {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, runs in ways.items():
-            took, each = on_two_workers(runs, count)
+            took, times = on_two_workers(runs, count)
             seconds[way] += took
-            latencies[way] += each
+            latencies[way] += times
     rates = {way: len(latencies[way]) / seconds[way] for way in ways}
     for way, per_second in rates.items():
         p = statistics.quantiles(latencies[way], n=100)

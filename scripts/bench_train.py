@@ -30,7 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.commands import PipelineConfig, RLConfig, load_any
+from ringrl.commands.table import load_any
+from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.config.load import dump, resolve
 from ringrl.errors import ConfigError
 from ringrl.launch.machine import rank_env, shares
@@ -72,8 +73,8 @@ def settings(args: argparse.Namespace) -> RLConfig:
     else:
         model = args.model or str(args.out / "model")
         cfg = resolve(RLConfig, {"run": "bench", "model": model, "stages": [STAGE]}, overrides, "bench")
-    if cfg.loss.replay == "engine":
-        raise ConfigError("loss.replay: got engine, expected none or trainer: no engine runs here")
+    if cfg.loss.router_replay == "engine":
+        raise ConfigError("loss.router_replay: got engine, expected none or trainer: no engine runs here")
     return cfg
 
 
@@ -99,9 +100,9 @@ def run_variant(name: str, spec: dict[str, Any], trainer: Any, logs: Path) -> di
 def summary(rounds: list[dict[str, Any]], work: Cost, prompt: int, trainer: Any) -> dict[str, Any]:
     """Medians over all updates; each is compared with the ceiling just before it, so that a busy machine cancels."""
     samples, lengths = [s for r in rounds for s in r["samples"]], rounds[0]["lengths"]
-    seen = [prompt + n - 1 for n in lengths]  # the last token is a target only
-    once = sum(work.forward(seen, sum(lengths))) * trainer.ranks
-    own, computed = (f * trainer.ranks for f in work.update(seen, sum(lengths), trainer.recompute))
+    positions = [prompt + n - 1 for n in lengths]  # the last token is a target only
+    once = sum(work.forward(positions, sum(lengths))) * trainer.ranks
+    own, computed = (f * trainer.ranks for f in work.update(positions, sum(lengths), trainer.recompute))
     seconds, logprob_s = (statistics.median(s[k] for s in samples) for k in ("update_s", "logprob_s"))
 
     def share(flops: float, of: str) -> float:
@@ -109,8 +110,8 @@ def summary(rounds: list[dict[str, Any]], work: Cost, prompt: int, trainer: Any)
 
     return {
         "trained_per_s": sum(lengths) * trainer.ranks / seconds,
-        "all_per_s": sum(seen) * trainer.ranks / seconds,
-        "full": sum(seen) * trainer.ranks / rounds[0]["computed_tokens"],
+        "all_per_s": sum(positions) * trainer.ranks / seconds,
+        "full": sum(positions) * trainer.ranks / rounds[0]["computed_tokens"],
         "update_s": seconds,
         "update_tflop": own / 1e12,
         "mfu": share(own, "update_s"),
@@ -193,8 +194,8 @@ def main() -> None:
         for packing, expert in variants:
             name = f"{'packed' if packing else 'padded'}, expert {expert}"
             overrides = [f"trainer.packing={packing}", f"trainer.parallel.expert={expert}"]
-            mine = {**spec, "overrides": overrides, "profile": args.profile and i == 0}
-            rounds.setdefault(name, []).append(run_variant(name, mine, trainer, logs))
+            own_spec = {**spec, "overrides": overrides, "profile": args.profile and i == 0}
+            rounds.setdefault(name, []).append(run_variant(name, own_spec, trainer, logs))
             print(f"round {i + 1} of {args.rounds}: {name}", file=sys.stderr)
     rows = {name: summary(r, work, args.prompt, trainer) for name, r in rounds.items()}
     (args.out / "bench_train.json").write_text(json.dumps(report(cfg, work, rows), indent=1))

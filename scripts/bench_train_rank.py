@@ -109,7 +109,7 @@ def ceiling(device: Any, dtype: Any, timed: Callable[[Callable[[], Any]], float]
 
 
 def peak_gib() -> float:
-    """Of the GPU's memory, or where there is none of the process's."""
+    """Peak memory of the GPU, or of the process where there is none."""
     import torch
 
     on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
@@ -117,16 +117,16 @@ def peak_gib() -> float:
 
 
 def profile(work: Callable[[], Any]) -> list[dict[str, Any]]:
-    """The operators that take longest in it, by their own time: on the GPU that of their kernels."""
+    """The operators that take longest, by their own time; on a GPU, by that of their kernels."""
     import torch
 
     with torch.profiler.profile() as recorded:
         work()
     clock = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    found = [k for k in recorded.key_averages() if k.device_type == torch.autograd.DeviceType.CPU]
-    found.sort(key=lambda k: -getattr(k, clock))
-    total = sum(getattr(k, clock) for k in found)
-    return [{"name": k.key, "calls": k.count, "share": getattr(k, clock) / total} for k in found[:OPERATORS]]
+    operators = [k for k in recorded.key_averages() if k.device_type == torch.autograd.DeviceType.CPU]
+    operators.sort(key=lambda k: -getattr(k, clock))
+    total = sum(getattr(k, clock) for k in operators)
+    return [{"name": k.key, "calls": k.count, "share": getattr(k, clock) / total} for k in operators[:OPERATORS]]
 
 
 if __name__ == "__main__":

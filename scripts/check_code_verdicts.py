@@ -62,8 +62,8 @@ def humaneval(file: Path, folder: Path) -> int:
 
 def official(checker: Path, reference: dict[str, Any], code: str, timeout_s: int) -> str:
     given = unpacked(reference)
-    told = {key + "s": [test[key] for test in given["tests"]] for key in ("input", "output")}
-    sample = {"input_output": json.dumps(told | {"fn_name": given["entry_point"] or None})}
+    cases = {key + "s": [test[key] for test in given["tests"]] for key in ("input", "output")}
+    sample = {"input_output": json.dumps(cases | {"fn_name": given["entry_point"] or None})}
     done = subprocess.run(
         ["bash", "-c", 'exec "$0" -c "$1" "$2" 3>&1 >/dev/null 2>&1', sys.executable, ASK, str(checker)],
         input=json.dumps([sample, code, timeout_s]), capture_output=True, text=True, timeout=60,

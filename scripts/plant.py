@@ -131,8 +131,8 @@ LINES = ('{"problem": "half a line', "[1, 2, 3]", '{"question": "", "answer": "3
 def bad_problems(texts: Iterator[Row], n: int, rng: Rng) -> Iterator[Row]:
     """`n` of every kind for `cleanse`, made from real problems."""
     for i in range(n):
-        asked = PROOFS[i % len(PROOFS)].format(*(rng.randint(2, 99) for _ in range(3)))
-        yield {"question": asked, "answer": ("Proof.", "See above.", "")[i % 3], "planted": "proof"}
+        question = PROOFS[i % len(PROOFS)].format(*(rng.randint(2, 99) for _ in range(3)))
+        yield {"question": question, "answer": ("Proof.", "See above.", "")[i % 3], "planted": "proof"}
     for kind, forms in (("image", IMAGES), ("several parts", PARTS), ("invalid characters", INVALID)):
         for i in range(n):
             row = next(texts)
@@ -140,8 +140,8 @@ def bad_problems(texts: Iterator[Row], n: int, rng: Rng) -> Iterator[Row]:
     for i in range(n):
         row = next(texts)
         values = [str(rng.randint(1, 99)) for _ in range(4)]
-        asked = CHOICES[i % len(CHOICES)].format(row["question"], *values)
-        yield {**row, "question": asked, "answer": rng.choice("ABCD"), "planted": "multiple choice"}
+        question = CHOICES[i % len(CHOICES)].format(row["question"], *values)
+        yield {**row, "question": question, "answer": rng.choice("ABCD"), "planted": "multiple choice"}
     for i in range(n):
         row, (form, answer) = next(texts), YES_NO[i % len(YES_NO)]
         yield {**row, "question": form.format(row["question"]), "answer": answer, "planted": "yes or no"}
@@ -163,20 +163,20 @@ def programs(good: int, n: int, seed: int) -> Iterator[Row]:
     rng = Rng(f"programs/{seed}")
     rows = iter(problems("code", good + 6 * n, seed))
 
-    def whole(row: Row) -> Row:
+    def solved(row: Row) -> Row:
         code = teach(row, rng).partition("```python\n")[2].partition("```")[0]
         return {"domain": "code", "question": row["problem"], "tests": row["tests"], "solutions": [code]}
 
     for _ in range(good):
-        yield whole(next(rows))
+        yield solved(next(rows))
     for kind, code in (("wrong solution", "print(0)"), ("endless solution", ENDLESS), ("greedy solution", GREEDY),
                        ("foreign solution", FOREIGN)):  # fmt: skip
         for _ in range(n):
-            yield {**whole(next(rows)), "solutions": [code], "planted": kind}
+            yield {**solved(next(rows)), "solutions": [code], "planted": kind}
     for _ in range(n):
-        yield {**whole(next(rows)), "solutions": [], "planted": "no solution"}
+        yield {**solved(next(rows)), "solutions": [], "planted": "no solution"}
     for i in range(n):
-        row = whole(next(rows))
+        row = solved(next(rows))
         first = row["tests"][0]
         typed = {key: text.replace("\n", "\\n") for key, text in first.items()}
         cut = {"input": first["input"][:1] + "...", "output": "..."}

@@ -182,7 +182,7 @@ def meddle(folder: Path, where: str, code: str) -> Iterator[None]:
     script = f"import sys\nif {where!r} in ' '.join(sys.orig_argv):\n{textwrap.indent(textwrap.dedent(code), '    ')}"
     before = ENVIRONMENT.get("PYTHONPATH", "")
     outer = [Path(p) / "sitecustomize.py" for p in before.split(":") if p]  # only one is imported: it holds them all
-    (folder / "sitecustomize.py").write_text("\n".join([script, *(f.read_text() for f in outer if f.is_file())]))
+    (folder / "sitecustomize.py").write_text("\n".join([*(f.read_text() for f in outer if f.is_file()), script]))
     ENVIRONMENT["PYTHONPATH"] = f"{folder}:{before}" if before else str(folder)
     try:
         yield
@@ -194,11 +194,11 @@ VERIFIERS = "ringrl.rewards"  # the command of a verifier process names it
 RANKS = "ringrl.launch.rank"  # and that of a rank
 WORKERS = "ringrl.rollout.vllm_worker"  # and that of a vLLM worker
 UNEVEN = """
-    import ringrl.rewards.worker as worker
+    import ringrl.rewards.answers as answers
     from ringrl.rewards import Verdict
     def uneven(text, reference):  # what an untrained model could never earn: rewards
         return Verdict("pass" if len(text) % 2 else "fail", "")
-    worker.VERIFIERS["math"] = uneven
+    answers.verify_math = uneven
 """
 
 

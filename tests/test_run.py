@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config.commands import RLConfig, SFTConfig
+from ringrl.config.commands import PipelineConfig, RLConfig, SFTConfig
 from ringrl.config.data import DataConfig
 from ringrl.config.load import dump, resolve
 from ringrl.config.sections import Source
@@ -171,6 +171,27 @@ def test_what_only_has_the_name_of_such_a_section_may_not_change(
     open_run(DataConfig.model_validate(raw | before), "", {}, resume=False)
     with pytest.raises(DataError, match=said):
         open_run(DataConfig.model_validate(raw | after), "", {}, resume=True)
+
+
+def test_sections_of_a_pipeline_are_compared_as_the_configurations_that_they_are(tmp_path: Path):
+    source = {"files": ["a.jsonl"]}
+    sections = {"sft": {"data": source, "validation": source}, "select": {"probe": source},
+                "rl": {"stages": [{"name": "math", "data": [source], "steps": 1}]},
+                "eval": {"benchmarks": [{"name": "aime24"}]}}  # fmt: skip
+
+    def opened(*overrides: str, **more: Any) -> Run:
+        raw = json.loads(json.dumps({"run": str(tmp_path), "model": "m", **sections, **more}))
+        return open_run(resolve(PipelineConfig, raw, overrides, "x"), "", {}, resume=True)
+
+    opened()
+    run = opened("rl.rollout.workers=4", "select.verify.deadline_s=9", "sft.epochs=3")  # the default
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["rl"]["rollout"] == {"workers": 4}
+    with pytest.raises(DataError, match=r"rl\.rollout\.dtype was 'bfloat16', now 'float32'"):
+        opened("rl.rollout.dtype=float32")
+    with pytest.raises(DataError, match=r"sft\.epochs was 3, now 2"):
+        opened("sft.epochs=2")
+    with pytest.raises(DataError, match=r"general\.run was None, now "):
+        opened(general=sections["sft"])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     Ψ = the leading tokens of y_1, ..., y_N in filling order, with |Ψ| = Φ exactly.
 
 The last response is cut at the token where the budget is met, after advantages were computed on full groups
-and before the backward pass (Fig. 3). The loss divides by Φ, never by the number of tokens found.
+and before the backward pass (Fig. 3). The loss divides by Φ, never by the number of tokens taken.
 
 What we do otherwise, where the paper is silent:
 1. Groups with equal rewards (A = 0) may be left out before they eat budget.
@@ -120,8 +120,8 @@ def num_tokens(samples: Sequence[Sample]) -> int:
 
 def _split(samples: Sequence[Sample], shares: int) -> list[list[Sample]]:
     parts: list[list[Sample]] = [[] for _ in range(shares)]
-    total, seen = num_tokens(samples), 0
+    total, before = num_tokens(samples), 0
     for s in samples:
-        parts[min(shares * seen // max(total, 1), shares - 1)].append(s)
-        seen += s.num_trained
+        parts[min(shares * before // max(total, 1), shares - 1)].append(s)
+        before += s.num_trained
     return parts

@@ -35,14 +35,9 @@ def sequence_of(sample: Sample, weight: float) -> TokenSequence:
     """The prompt and the trained leading part of a response; what the budget cut is not even computed."""
     n = sample.num_trained
     prompt, response = sample.prompt.token_ids, sample.completion.token_ids[:n]
-    return TokenSequence(
-        prompt + response,
-        (False,) * len(prompt) + (True,) * n,
-        weight,
-        sample.advantage,
-        sample.completion.logprobs[:n],
-        sample.completion.routes,
-    )
+    trained = (False,) * len(prompt) + (True,) * n
+    logprobs, routes = sample.completion.logprobs[:n], sample.completion.routes
+    return TokenSequence(prompt + response, trained, weight, sample.advantage, logprobs, routes)
 
 
 def pack(
@@ -118,23 +113,15 @@ def _columns(s: TokenSequence, index: int) -> tuple[torch.Tensor, ...]:
     sampler = torch.zeros(len(trained))
     if s.sampler_logprobs:
         sampler[trained] = torch.tensor(s.sampler_logprobs)
-    return (
-        ids[:-1],
-        ids[1:],
-        torch.arange(len(ids) - 1),
-        trained * s.weight,
-        trained,
-        torch.full_like(ids[1:], index),
-        trained * s.advantage,
-        sampler,
-        _routes(s),
-    )
+    segments = torch.full_like(ids[1:], index)
+    return (ids[:-1], ids[1:], torch.arange(len(ids) - 1), trained * s.weight, trained, segments,
+            trained * s.advantage, sampler, _routes(s))  # fmt: skip
 
 
 def _routes(s: TokenSequence) -> torch.Tensor:
-    """[N - 1, layers, top_k] int16; -1 where the engine told nothing; [N - 1, 0, 0] when it was not asked."""
+    """[N - 1, layers, top_k] int16; -1 where the engine reported none; [N - 1, 0, 0] without routes."""
     n = len(s.token_ids) - 1
     if s.routes is None:
         return torch.empty(n, 0, 0, dtype=torch.int16)
-    known = torch.from_numpy(s.routes[:n].astype(np.int16))
-    return torch.nn.functional.pad(known, (0, 0, 0, 0, 0, n - len(known)), value=-1)
+    routes = torch.from_numpy(s.routes[:n].astype(np.int16))
+    return torch.nn.functional.pad(routes, (0, 0, 0, 0, 0, n - len(routes)), value=-1)

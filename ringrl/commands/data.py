@@ -15,7 +15,7 @@ from ringrl.curate import annotate, cleanse, decontaminate, deduplicate, distil,
 from ringrl.curate.chain import Interrupted, Phase, PrepareStep, ShardStep, sampled, unfinished
 from ringrl.curate.workers import Workers
 from ringrl.launch.rank import Context
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.report.step_counts import Account, accounts
 from ringrl.rollout.respond import Answer
 
@@ -74,7 +74,7 @@ class Chain:
 
     def read(self, phase: Phase) -> None:
         """In this process: parsing is no work, and only one can say which row is the n-th."""
-        for shard, results in read.shards(self.cfg.sources, self.cfg.shard_rows):
+        for shard, results in read.shards(self.cfg.sources, self.cfg.known_domains, self.cfg.shard_rows):
             if not phase.shards.done(shard):
                 phase.shards.write(shard, "read", results)
             self.ctx.progress.phase("read", shard + 1, shard + 2)
@@ -85,7 +85,10 @@ class Chain:
 
         how = sampled(self.cfg, phase.step)
         sampling = (how.temperature, how.top_p, how.max_total_tokens, self.cfg.seed)
-        model, _ = open_model(self.ctx, teacher.model, teacher.rollout, teacher.server, how.prompting, sampling)
+        domains = self.cfg.known_domains
+        model, _ = open_model(
+            self.ctx, teacher.model, teacher.rollout, teacher.server, how.prompting, domains, sampling
+        )
         self.ctx.progress.note(f"{phase.step}: {teacher.name}, {model.name}")
         asking = (
             annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, how)

@@ -10,9 +10,8 @@ from ringrl.config.commands import EvalConfig
 from ringrl.config.load import load
 from ringrl.config.sections import Prompting, Rollout, Server
 from ringrl.data.chat import load_tokenizer, template_hash
-from ringrl.data.source import reference_of
+from ringrl.domains import Domains
 from ringrl.errors import DataError, RingError
-from ringrl.evals.client import secret
 from ringrl.evals.metrics import error_trouble
 from ringrl.evals.results import (
     Responses,
@@ -22,9 +21,11 @@ from ringrl.evals.results import (
     table,
     tasks_of,
     verdict_fields,
+    verifier_pool,
     write_results,
 )
 from ringrl.evals.server import ServedModel
+from ringrl.http import secret
 from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rollout.respond import NO_ROOM, Ask, EngineModel, Model
@@ -35,10 +36,10 @@ def main(ctx: Context) -> int:
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(ctx.run, task.name) for task in tasks}
     sampling = (cfg.temperature, cfg.top_p, cfg.max_total_tokens, cfg.seed)
-    model, facts = open_model(ctx, cfg.model, cfg.rollout, cfg.server, cfg.prompting, sampling)
+    model, facts = open_model(ctx, cfg.model, cfg.rollout, cfg.server, cfg.prompting, cfg.known_domains, sampling)
     ctx.progress.note(model.name)
-    with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
-        Collector(ctx, verifier, tasks, found).collect(model)
+    with verifier_pool(cfg, tasks) as verifier:
+        Collector(ctx, verifier, cfg.known_domains, tasks, found).collect(model)
     if ctx.interrupted:
         return 130
     model.close()
@@ -53,19 +54,15 @@ def main(ctx: Context) -> int:
 
 
 def open_model(
-    ctx: Context,
-    model: str,
-    rollout: Rollout,
-    server: Server,
-    prompting: Prompting,
-    sampling: tuple[float, float, int, int],  # temperature, top-p, max_total_tokens, seed
-) -> tuple[Model, dict[str, str]]:
-    """What answers, and what results.json says of it."""
+    ctx: Context, model: str, rollout: Rollout, server: Server, prompting: Prompting, domains: Domains,
+    sampling: tuple[float, float, int, int],
+) -> tuple[Model, dict[str, str]]:  # fmt: skip
+    """What answers, and what results.json says of it; `sampling`: temperature, top-p, max_total_tokens, seed."""
     if server.base_url:
-        served = ServedModel(model, server, secret(server.key_variable), prompting, *sampling)
+        served = ServedModel(model, server, secret(server.key_variable), prompting, domains, *sampling)
         return served, {"engine": server.base_url, "template_sha256": ""}
     tokenizer = load_tokenizer(model, prompting)
-    engine = EngineModel(ctx.rollout_engine(model, rollout), tokenizer, prompting, *sampling)
+    engine = EngineModel(ctx.rollout_engine(model, rollout), tokenizer, prompting, domains, *sampling)
     return engine, {"engine": engine.name, "dtype": rollout.dtype, "template_sha256": template_hash(tokenizer)}
 
 
@@ -73,9 +70,14 @@ class Collector:
     """Gets the responses that are still missing and their verdicts, and writes each down as soon as it is there."""
 
     def __init__(
-        self, ctx: Context, verifier: VerifierPool, tasks: Sequence[Task], found: Mapping[str, Responses]
+        self,
+        ctx: Context,
+        verifier: VerifierPool,
+        domains: Domains,
+        tasks: Sequence[Task],
+        found: Mapping[str, Responses],
     ) -> None:
-        self.ctx, self.verifier, self.found = ctx, verifier, found
+        self.ctx, self.verifier, self.domains, self.found = ctx, verifier, domains, found
         self.pending: list[tuple[Ask, Future[Verdict]]] = []
         asks = [Ask(task.name, problem, i) for task in tasks for problem in task.problems for i in range(task.samples)]
         self.total = len(asks)
@@ -105,7 +107,8 @@ class Collector:
             self.settle(wait=True)
 
     def judge(self, ask: Ask, text: str) -> None:
-        self.pending.append((ask, self.verifier.submit(ask.problem["domain"], text, reference_of(ask.problem))))
+        reference = self.domains.reference(ask.problem)
+        self.pending.append((ask, self.verifier.submit(ask.problem["domain"], text, reference)))
 
     def settle(self, wait: bool) -> None:
         """Write the verdicts that are there; with `wait`, all: the pool keeps the deadlines."""

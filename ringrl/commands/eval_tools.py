@@ -11,14 +11,14 @@ from ringrl.config.data import Decontaminate
 from ringrl.config.load import load
 from ringrl.curate.known import index_of
 from ringrl.curate.overlap import Match
-from ringrl.data.source import messages_of, read_texts, reference_of
+from ringrl.data.source import messages_of, read_texts
 from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
-from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, write_results
+from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, verifier_pool, write_results
+from ringrl.launch.start import verifiers_of
 from ringrl.report.runs import write_report
 from ringrl.report.terminal import Display
-from ringrl.rewards import VerifierPool
 from ringrl.run import Run
 
 FACTS = ("engine", "dtype", "template_sha256")  # of results.json, that only sampling knows
@@ -34,10 +34,12 @@ def show_benchmark(cfg: EvalConfig) -> int:
             print(f"  {name:<13}" + value.replace("\n", "\n" + " " * 15))
         problems = read_benchmark(bench, cfg)
         first = problems[0]
+        domain = cfg.known_domains[first["domain"]]
         print(f"  {'problems':<13}{len(problems):,}\n\nfirst problem: {first['id']}")
-        for message in messages_of(first, cfg.prompting):
+        for message in messages_of(first, cfg.prompting, cfg.known_domains):
             print(f"\n[{message['role']}]\n{message['content']}")
-        print(f"\n[expected]\n{first['answer'] if first['domain'] != 'code' else 'all tests pass'}")
+        judges = "all tests pass" if domain.comparison == "program" else ", ".join(r.verifier for r in domain.rewards)
+        print(f"\n[expected]\n{first.get(domain.answer, judges)}")
     return 0
 
 
@@ -58,16 +60,16 @@ def rejudge(folder: str) -> int:
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
     before = json.loads((run.path / "results.json").read_text())
     cfg = load(EvalConfig, run.path / "config.yaml")
+    verifiers_of(cfg)
     tasks = tasks_of(cfg)
     found = {task.name: load_responses(run, task.name) for task in tasks}
     changed = 0
-    with VerifierPool(cfg.verify.workers, max(t.deadline_s for t in tasks), remote=cfg.verify.remote) as verifier:
+    with verifier_pool(cfg, tasks) as verifier:
         for task in tasks:
             problems = {p["id"]: p for p in task.problems}
             rows = [found[task.name][key] for key in task.keys]
-            futures = [
-                verifier.submit(problems[r["id"]]["domain"], r["text"], reference_of(problems[r["id"]])) for r in rows
-            ]
+            asked = [(problems[r["id"]], r["text"]) for r in rows]
+            futures = [verifier.submit(p["domain"], text, cfg.known_domains.reference(p)) for p, text in asked]
             for row, future in zip(rows, futures, strict=True):
                 fields = verdict_fields(future.result())
                 changed += fields["verdict"] != row["verdict"]
@@ -105,7 +107,7 @@ def check_contamination(cfg: EvalConfig, train: str) -> int:
         })  # fmt: skip
         for _, i in mine[:SHOWN]:
             match, where = best[i]
-            display.note(f"{i}: {known.told(match)}, in {where}")
+            display.note(f"{i}: {known.describe(match)}, in {where}")
         if len(mine) > SHOWN:
             display.note(f"... and {len(mine) - SHOWN} more")
     display.table(f"problems that stand in {train}", rows)

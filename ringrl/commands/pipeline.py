@@ -16,36 +16,40 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ringrl.commands.table import command_of
 from ringrl.config.commands import PipelineConfig, RLConfig
-from ringrl.config.data import DataConfig
-from ringrl.launch.start import AnyConfig, is_finished, start, start_data
+from ringrl.launch.command import Command
+from ringrl.launch.start import is_finished, verifiers_of
+from ringrl.launch.start import start as start_command
 from ringrl.run import Run, open_run
 
 Models = list[tuple[str, str]]  # (stage, model folder)
 
 
-def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
+def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -> int:
     """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
+    for name in cfg.sections:
+        verifiers_of(cfg.stage(name, cfg.model))
     run = open_run(cfg, cfg.model, {}, resume)
-    if cfg.data and (code := advance("data", cfg.stage("data", cfg.model))):
+    if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
         return code
     sft = cfg.stage("sft", cfg.model)
     select = cfg.stage("select", sft.run)
-    for command, stage in (("sft", sft), ("select-ckpt", select)):
-        if code := advance(command, stage):
+    for stage in (sft, select):
+        if code := advance(stage):
             return code
     selection = json.loads((Path(select.run) / "selection.json").read_text())
     rl = cfg.stage("rl", selection["chosen_path"])
-    if code := advance("rl", rl):
+    if code := advance(rl):
         return code
     models: Models = [("sft", rl.model), *stage_models(rl)]
     if cfg.general:
         general = cfg.stage("general", models[-1][1])
-        if code := advance("sft", general):
+        if code := advance(general):
             return code
         models.append(("general", str(Run(general.run).checkpoints[-1])))
     for name, model in models:
-        if code := advance("eval", cfg.stage("eval", model, f"eval_{name}")):
+        if code := advance(cfg.stage("eval", model, f"eval_{name}")):
             return code
     trained = sum(r["tokens_trained"] for r in Run(rl.run).rows("metrics"))
     add_token_ratio(Run(select.run), selection, trained)
@@ -56,14 +60,11 @@ def run_pipeline(cfg: PipelineConfig, resume: bool) -> int:
     return 0
 
 
-def advance(command: str, stage: AnyConfig | DataConfig) -> int:
-    """Start a stage, continue it, or skip it when it is finished."""
+def advance(stage: Any) -> int:
+    """Start the command of a stage's configuration, continue it, or skip it when it is finished."""
     if is_finished(Run(stage.run)):
         return 0
-    resume = (Path(stage.run) / "config.yaml").is_file()
-    if isinstance(stage, DataConfig):
-        return start_data(stage, resume, report=False)
-    return start(command, stage, resume, report=False)
+    return start_command(command_of(stage), stage, (Path(stage.run) / "config.yaml").is_file(), report=False)
 
 
 def stage_models(rl: RLConfig) -> Models:

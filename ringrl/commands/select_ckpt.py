@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ringrl.algo.pack import pack, sequence_of
 from ringrl.config.commands import SelectConfig
 from ringrl.config.load import load
 from ringrl.data.chat import load_tokenizer, make_prompts
@@ -26,14 +25,13 @@ from ringrl.errors import RingError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
 from ringrl.policy.engine import to_device
-from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
-from ringrl.policy.sync import check_complete, checkpoint_kinds, share, unshared
+from ringrl.policy.sync import checkpoint_kinds, logprob_gaps, response_rows, send_weights
 from ringrl.rewards import VerifierPool
-from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.rollout.engine import Sampling
 from ringrl.rollout.score import sample_all
 from ringrl.run import Run, find_checkpoints
-from ringrl.types import Sample, ScoredGroup
+from ringrl.types import ScoredGroup
 
 Row = dict[str, Any]
 
@@ -42,17 +40,23 @@ def main(ctx: Context) -> int:
     cfg = load(SelectConfig, ctx.run.path / "config.yaml")
     folders = find_checkpoints(cfg.model)
     tokenizer = load_tokenizer(str(folders[0]), cfg.prompting)
-    prompts = make_prompts(read_problems(cfg.probe), tokenizer, cfg.prompting, cfg.max_total_tokens)
+    prompts = make_prompts(
+        read_problems(cfg.probe, cfg.known_domains), tokenizer, cfg.prompting, cfg.max_total_tokens, cfg.known_domains
+    )
     engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
-    with VerifierPool(cfg.verify.workers, cfg.verify.deadline_s, remote=cfg.verify.remote) as verifier:
+    verify = cfg.verify
+    with VerifierPool(verify.workers, verify.deadline_s, cfg.known_domains, remote=verify.remote) as verifier:
         for i, folder in enumerate(folders):
             if ctx.interrupted:
                 return 130
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
             module.to(device)
-            engine.resend = functools.partial(send, ctx, engine, module, folder, cfg, i + 1)
+            kinds, file = checkpoint_kinds(str(folder)), Path(ctx.spec["meeting"]) / "bucket"
+            engine.resend = functools.partial(
+                send_weights, engine, module.lm, i + 1, kinds, cfg.rollout, module.lm.device, file
+            )
             engine.resend()
             sampling = Sampling(cfg.samples, 1.0, cfg.max_total_tokens)
             name = folder.name
@@ -76,18 +80,8 @@ def main(ctx: Context) -> int:
     show_table(ctx, rows, chosen, cfg)
     warning = "" if inside or cfg.rule == "best-score" else "warning: "
     ctx.progress.note(f"{warning}{chosen['name']}: {reason}")
-    ctx.run.write(
-        "selection.json",
-        {
-            "band": list(cfg.band),
-            "rule": cfg.rule,
-            "chosen": chosen["name"],
-            "chosen_path": chosen["path"],
-            "reason": reason,
-            "by_score": best["name"],
-            "rows": rows,
-        },
-    )
+    choice = {"chosen": chosen["name"], "chosen_path": chosen["path"], "reason": reason, "by_score": best["name"]}
+    ctx.run.write("selection.json", {"band": list(cfg.band), "rule": cfg.rule, **choice, "rows": rows})
     return 0
 
 
@@ -98,30 +92,14 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
     The mean, since among thousands of tokens a router's near-tie may go the other way in the other engine and move
     single tokens; weights that did not arrive move them all.
     """
-    samples = [Sample(g.group.prompt, c, 0.0, 0.0, len(c.token_ids)) for g in scored for c in g.group.completions]
-    device = module.lm.device
+    responses = [(g.group.prompt, c) for g in scored for c in g.group.completions]
     total, n, gap = 0.0, 0, 0.0
-    for row in pack([sequence_of(s, 0.0) for s in samples], 1, cfg.trainer.microbatch_tokens)[0]:
-        mb = to_device(row, device)
+    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens)[0]:
+        mb = to_device(row, module.lm.device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)
-        gap += float((stats.logprobs - mb.sampler_logprobs[mb.trained]).abs().double().sum())
+        gap += float(logprob_gaps(mb, stats).double().sum())
     return total / max(n, 1), gap / max(n, 1)
-
-
-def send(
-    ctx: Context, engine: RolloutEngine, module: PolicyModule, folder: Path, cfg: SelectConfig, version: int
-) -> None:
-    """The checkpoint's weights to every worker, again until all have them."""
-    complete = False
-    while not complete:
-        buckets = weight_buckets(module.lm, cfg.rollout.bucket_mib << 20)
-        checked = check_complete(buckets, checkpoint_kinds(str(folder)), module.lm.dtype)
-        if cfg.rollout.colocated:
-            each = share(checked, module.lm.device, Path(ctx.spec["meeting"]) / "bucket")
-        else:
-            each = unshared(checked)
-        complete = engine.update(each, version)
 
 
 def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[float, float]) -> Row:
@@ -149,23 +127,17 @@ def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[
 
 
 def show_table(ctx: Context, rows: list[Row], chosen: Row, cfg: SelectConfig) -> None:
-    title = f"checkpoints; entropy band {cfg.band[0]:g} to {cfg.band[1]:g} nats, * starts RL"
-    ctx.progress.table(
-        title,
-        [
-            {
-                "checkpoint": r["name"] + (" *" if r is chosen else ""),
-                "SFT tokens": f"{r['sft_tokens']:,}" if r["sft_tokens"] else "",
-                "entropy": f"{r['entropy']:.3f}",
-                "in band": "yes" if r["in_band"] else "no",
-                f"avg@{r['k']} %": f"{100 * r['score']:.1f} ± {100 * r['score_se']:.1f}",
-                f"pass@{r['k']} %": f"{100 * r['pass_k']:.1f}",
-                "length": f"{r['length_mean']:.1f}",
-                "truncated %": f"{100 * r['truncated_frac']:.1f}",
-            }
-            for r in rows
-        ],
-    )
+    shown = [{
+        "checkpoint": r["name"] + (" *" if r is chosen else ""),
+        "SFT tokens": f"{r['sft_tokens']:,}" if r["sft_tokens"] else "",
+        "entropy": f"{r['entropy']:.3f}",
+        "in band": "yes" if r["in_band"] else "no",
+        f"avg@{r['k']} %": f"{100 * r['score']:.1f} ± {100 * r['score_se']:.1f}",
+        f"pass@{r['k']} %": f"{100 * r['pass_k']:.1f}",
+        "length": f"{r['length_mean']:.1f}",
+        "truncated %": f"{100 * r['truncated_frac']:.1f}",
+    } for r in rows]  # fmt: skip
+    ctx.progress.table(f"checkpoints; entropy band {cfg.band[0]:g} to {cfg.band[1]:g} nats, * starts RL", shown)
 
 
 def choose(rows: list[Row], band: tuple[float, float], rule: str) -> tuple[Row, str, bool]:

@@ -7,6 +7,7 @@ n is counted before the batch is split, so the gradient depends neither on micro
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,66 +33,97 @@ from ringrl.policy.ranks import Ranks
 from ringrl.types import MicroBatch
 
 DEADLINE_S = 1800.0  # for a collective
+Numbers = dict[str, float]
 
 
 def main(ctx: Context) -> int:
-    cfg = load(SFTConfig, ctx.run.path / "config.yaml")
-    tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
-    held_out = read_sequences(ctx, cfg, cfg.validation, tokenizer)
-    ranks = Ranks(DEADLINE_S)
-    torch.manual_seed(cfg.seed)
-    last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
-    policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, ranks, resume=last)
-    stream = Stream(examples, cfg.seed)
-    total = round(cfg.epochs * len(examples) / cfg.batch_examples)
-    saves = set(range(cfg.save_every, total, cfg.save_every)) if cfg.save_every else epoch_ends(cfg, len(examples))
+    return SFTLoop(ctx, load(SFTConfig, ctx.run.path / "config.yaml")).run()
 
-    step, tokens, stop = 0, 0, False
-    if last:
-        state = policy.restore(last)
-        step, tokens, stream.taken = state["step"], state["tokens"], state["taken"]
-    if ranks.main:
-        ctx.run.rewind(step)
 
-    while step < total:
-        started = time.perf_counter()
-        batch = stream.take(cfg.batch_examples)
+class SFTLoop:
+    """The training loop on one rank. Only rank 0 has examples; it packs them and hands every rank its rows."""
+
+    def __init__(self, ctx: Context, cfg: SFTConfig) -> None:
+        self.ctx, self.cfg, self.stopped = ctx, cfg, False
+        tokenizer = load_tokenizer(cfg.model, cfg.prompting)
+        self.ranks = Ranks(DEADLINE_S)
+
+        def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
+            return read_sequences(ctx, cfg, cfg.data, tokenizer), read_sequences(ctx, cfg, cfg.validation, tokenizer)
+
+        examples, self.held_out = self.ranks.wait_for_main(read) or ([], [])
+        self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
+        self.examples: int = self.ranks.broadcast(len(examples))
+        torch.manual_seed(cfg.seed)
+        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        self.policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, self.ranks, resume=last)
+        self.done, self.tokens = 0, 0  # optimizer steps, and the tokens that they were trained on
+        if last:
+            state = self.policy.restore(last)
+            self.done, self.tokens = state["step"], state["tokens"]
+        if self.stream:
+            self.stream.taken = self.done * cfg.batch_examples
+            ctx.run.rewind(self.done)
+        self.total = round(cfg.epochs * self.examples / cfg.batch_examples)
+        every = cfg.save_every
+        self.saves = set(range(every, self.total, every)) if every else epoch_ends(cfg, self.examples)
+
+    def run(self) -> int:
+        """From where the run is to its end. Returns the exit code."""
+        while self.done < self.total and not self.stopped:
+            self.step()
+        self.policy.settle()
+        self.ranks.close()
+        return 130 if self.stopped else 0
+
+    def step(self) -> None:
+        """One optimizer step: examples -> rows -> update.
+
+        Raises:
+            Diverged: loss or gradient are not finite.
+        """
+        cfg, started = self.cfg, time.perf_counter()
+        batch = self.stream.take(cfg.batch_examples) if self.stream else []
         n = sum(sum(s.trained) for s in batch)
-        rows = layout([replace(s, weight=1 / n) for s in batch], cfg, ranks)
+        rows = self.scatter([replace(s, weight=1 / n) for s in batch])
         o = cfg.optimizer
-        lr = learning_rate(step, total, o.lr, o.schedule, o.warmup, o.final_lr)
-        numbers = train_step(policy, rows, cfg, lr)
-        step, tokens = step + 1, tokens + n
+        lr = learning_rate(self.done, self.total, o.lr, o.schedule, o.warmup, o.final_lr)
+        numbers = train_step(self.policy, rows, cfg, lr)
+        self.done, self.tokens = self.done + 1, self.tokens + n
         seconds = time.perf_counter() - started
-        row = {
-            "step": step,
-            "epoch": stream.taken / len(examples),
-            "tokens_total": tokens,
-            **numbers,
-            "lr": lr,
-            "tokens_per_s": n / seconds,
-            "time_step_s": seconds,
+        if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
+            raise Diverged(f"step {self.done}: loss {numbers['loss']}, grad_norm {numbers['grad_norm']}")
+        where = {
+            "step": self.done,
+            "epoch": self.done * cfg.batch_examples / self.examples,
+            "tokens_total": self.tokens,
         }
-        if not all(torch.isfinite(torch.tensor([numbers["loss"], numbers["grad_norm"]]))):
-            raise Diverged(f"step {step}: loss {numbers['loss']}, grad_norm {numbers['grad_norm']}")
-        stop = ranks.broadcast(ctx.interrupted)
-        if ranks.main:
-            ctx.run.append("metrics", row)
-            ctx.progress.step(step, total, {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")})
-        if step in saves or step == total or stop:
-            if step in saves or step == total:
-                measured = validate(policy, held_out, cfg, ranks)
-                if ranks.main:
-                    ctx.run.append("evals", {k: row[k] for k in ("step", "epoch", "tokens_total")} | measured)
-            state = {"step": step, "tokens": tokens, "taken": stream.taken}
-            policy.save(ctx.run.checkpoint(step), state, then=ctx.run.tidy)
-        policy.writer.check()
-        if stop:
-            break
-    policy.settle()
-    ranks.close()
-    return 130 if stop else 0
+        row = {**where, **numbers, "lr": lr, "tokens_per_s": n / seconds, "time_step_s": seconds}
+        self.conclude(where, row)
+
+    def conclude(self, where: Numbers, row: Numbers) -> None:
+        """After the update: metrics, and a checkpoint with its validation when one is due."""
+        run, step = self.ctx.run, self.done
+        self.stopped = self.ranks.broadcast(self.ctx.interrupted)
+        if self.ranks.main:
+            run.append("metrics", row)
+            shown = {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
+            self.ctx.progress.step(step, self.total, shown)
+        due = step in self.saves or step == self.total
+        if due:
+            measured = validate(self.policy, self.scatter(self.held_out))
+            if self.ranks.main:
+                run.append("evals", where | measured)
+        if due or self.stopped:
+            state = {"step": step, "tokens": self.tokens}
+            self.policy.save(run.checkpoint(step), state, then=run.tidy)
+        self.policy.writer.check()
+
+    def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
+        """This rank's rows of what rank 0 gives."""
+        trainer = self.cfg.trainer
+        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
+        return self.ranks.scatter(shares)
 
 
 def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float) -> dict[str, float]:
@@ -118,18 +150,14 @@ def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
     return shares(policy.ranks.sum(counts.sum(0)))
 
 
-def validate(policy: Policy, examples: list[TokenSequence], cfg: SFTConfig, ranks: Ranks) -> dict[str, float]:
+def validate(policy: Policy, rows: list[MicroBatch]) -> dict[str, float]:
     """Mean loss and mean entropy per assistant token of held-out examples, in nats."""
     meter = Meter()
-    for stats in policy.inspect(layout(examples, cfg, ranks)):
+    for stats in policy.inspect(rows):
         n = torch.tensor(float(len(stats.logprobs)), device=stats.logprobs.device)
         meter.add(val_loss=-stats.logprobs.sum(), val_entropy=stats.entropy.sum(), n=n)
-    total = meter.total(ranks)
+    total = meter.total(policy.ranks)
     return {k: total[k] / total["n"] for k in ("val_loss", "val_entropy")}
-
-
-def layout(sequences: list[TokenSequence], cfg: SFTConfig, ranks: Ranks) -> list[MicroBatch]:
-    return pack(sequences, ranks.size, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[ranks.rank]
 
 
 def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:

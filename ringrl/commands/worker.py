@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from ringrl.launch.crew import POLL_S, WORKER, Child, WorkerSpec, interrupts, stop
+from ringrl.launch.command import WorkerSpec
+from ringrl.launch.crew import POLL_S, WORKER, Child, interrupts, stop
 from ringrl.launch.machine import shares, worker_env
 
 ATTEMPTS = 3

@@ -7,24 +7,24 @@ the watchdog have a file of their own, `ringrl.config.loss`; loading is in `ring
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import itertools
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs, check, read, resolve
+from ringrl.config.load import Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
-from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, Server, Source, Trainer, Verify
+from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, RunConfig, Server, Source, Trainer, Verify
 from ringrl.errors import ConfigError
 
 # ---------------------------------------------------------------- sft
 
 
-class SFTConfig(Knobs):
+class SFTConfig(RunConfig):
     """`ringrl sft`: long-CoT distillation [P §2.1, §4.1.1]."""
 
-    run: str
     model: str
     seed: int = 0
     data: Source
@@ -49,10 +49,9 @@ class SFTConfig(Knobs):
 # ---------------------------------------------------------------- select-ckpt
 
 
-class SelectConfig(Knobs):
+class SelectConfig(RunConfig):
     """`ringrl select-ckpt`: the checkpoint to start RL from [P §4.3]."""
 
-    run: str
     model: str  # an SFT run directory, or a folder whose sub-folders are checkpoints
     seed: int = 0
     probe: Source
@@ -96,10 +95,9 @@ class Stage(Knobs):
     budget: Budget = Budget()
 
 
-class RLConfig(Knobs):
+class RLConfig(RunConfig):
     """`ringrl rl`: C3PO in stages [P §3]."""
 
-    run: str
     model: str
     seed: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -154,9 +152,9 @@ class RLConfig(Knobs):
         if self.keep_best and not self.keep_last:
             raise ValueError(f"keep_best: got {self.keep_best}, expected 0 with keep_last 0, which keeps all")
         self._check_staleness()
-        if self.loss.replay == "engine" and self.rollout.engine == "transformers":
-            raise ValueError("loss.replay: got engine, expected trainer or none with rollout.engine transformers, "
-                             "which cannot say which experts it took")  # fmt: skip
+        if self.loss.router_replay == "engine" and self.rollout.engine == "transformers":
+            raise ValueError("loss.router_replay: got engine, expected trainer or none with rollout.engine "
+                             "transformers, which cannot say which experts it took")  # fmt: skip
         for i, s in enumerate(self.stages):
             self._check_stage(f"stages.{i}", s)
         return self
@@ -177,9 +175,9 @@ class RLConfig(Knobs):
             raise ValueError("rollout.in_flight: got true, expected false with max_staleness 0")
         if rollout.in_flight and rollout.engine == "transformers":
             raise ValueError("rollout.in_flight: got true, expected false with rollout.engine transformers")
-        if rollout.in_flight and loss.replay == "engine":
-            raise ValueError("rollout.in_flight: got true, expected false with loss.replay engine: a response is asked "
-                             "for its routes once, at its end")  # fmt: skip
+        if rollout.in_flight and loss.router_replay == "engine":
+            raise ValueError("rollout.in_flight: got true, expected false with loss.router_replay engine: a response "
+                             "is asked for its routes once, at its end")  # fmt: skip
 
     def _check_stage(self, at: str, s: Stage) -> None:
         if self.trainer.ranks > s.prompts * s.samples // self.updates:
@@ -209,6 +207,22 @@ class RLConfig(Knobs):
             )
         if self.step_phi(s) % self.parts(s):
             raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+
+    @property
+    def stage_ends(self) -> list[int]:
+        """Steps after which each stage is over."""
+        return list(itertools.accumulate(s.steps for s in self.stages))
+
+    @property
+    def max_total_tokens(self) -> int:
+        return max(s.max_total_tokens for s in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that the step after `step` steps belongs to."""
+        return next(s for s, end in zip(self.stages, self.stage_ends, strict=True) if step < end)
+
+    def stage_start(self, stage: Stage) -> int:
+        return self.stage_ends[self.stages.index(stage)] - stage.steps
 
     def step_phi(self, stage: Stage) -> int:
         """Tokens trained on per rollout batch, over all ranks and minibatches."""
@@ -242,10 +256,9 @@ class Bench(Knobs):
     contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
 
 
-class EvalConfig(Knobs):
+class EvalConfig(RunConfig):
     """`ringrl eval`; defaults are the paper's protocol [P §4.1.2]."""
 
-    run: str
     model: str  # a folder, or the name that the server knows it by
     seed: int = 0
     benchmarks: tuple[Bench, ...] = Field(min_length=1)
@@ -272,37 +285,52 @@ class EvalConfig(Knobs):
 # ---------------------------------------------------------------- run
 
 
-class PipelineConfig(Knobs):
-    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
-    configurations without `run`, `model` and `seed`, which the pipeline fills in from one stage to the next."""
+@dataclass(frozen=True)
+class SectionOf:
+    """Marks a raw mapping as the section of a command."""
 
-    run: str
+    config: type[Knobs]
+
+
+class PipelineConfig(RunConfig):
+    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
+    configurations without `run`, `model` and `seed`, which the pipeline fills in from stage to stage."""
+
     model: str
     seed: int = 0
-    data: dict[str, Any] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name; none when empty
-    sft: dict[str, Any]
-    select: dict[str, Any]
-    rl: dict[str, Any]
-    general: dict[str, Any] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
-    eval: dict[str, Any]
+    data: Annotated[
+        dict[str, Any], SectionOf(DataConfig)
+    ] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name;
+    # none when empty
+    sft: Annotated[dict[str, Any], SectionOf(SFTConfig)]
+    select: Annotated[dict[str, Any], SectionOf(SelectConfig)]
+    rl: Annotated[dict[str, Any], SectionOf(RLConfig)]
+    general: Annotated[
+        dict[str, Any], SectionOf(SFTConfig)
+    ] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
+    eval: Annotated[dict[str, Any], SectionOf(EvalConfig)]
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Those that are there, in the order of the method."""
-        optional = [name for name in ("data", "general") if not getattr(self, name)]
-        return tuple(name for name in ("data", "sft", "select", "rl", "general", "eval") if name not in optional)
+        fields = type(self).model_fields.items()
+        return tuple(name for name, f in fields if f.metadata and (f.is_required() or getattr(self, name)))
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
-        """The checked configuration of one stage, started from `model`."""
-        kinds: dict[str, type[Knobs]] = {"data": DataConfig, "sft": SFTConfig, "select": SelectConfig, "rl": RLConfig,
-                                         "general": SFTConfig, "eval": EvalConfig}  # fmt: skip
-        own = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
-        if name == "data":  # starts from no model
-            del own["model"]
+        """The checked configuration of one stage, started from `model` if it starts from any."""
+        [mark] = type(self).model_fields[name].metadata
+        raw = getattr(self, name)
+        own: dict[str, Any] = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
+        own = {key: value for key, value in own.items() if key in mark.config.model_fields}
         for key in own:
-            if key in getattr(self, name):
+            if key in raw:
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        return check(kinds[name], {**getattr(self, name), **own}, name)
+        if isinstance(theirs := raw.get("domains", {}), dict):
+            own["domains"] = {**self.model_dump()["domains"], **theirs}
+        return check(mark.config, {**raw, **own}, name)
+
+    def part(self, name: str) -> Any:
+        return self.stage(name, self.model) if name in self.sections else getattr(self, name)
 
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
@@ -313,25 +341,3 @@ class PipelineConfig(Knobs):
 
 def _ranks_message(ranks: int, what: str, most: int) -> str:
     return f"trainer.ranks: got {ranks}, expected at most {most} ({what}), one sequence per rank"
-
-
-# ---------------------------------------------------------------- any of them
-
-KINDS: dict[str, type[Knobs]] = {  # by a key that no other kind has
-    "sft": PipelineConfig,
-    "sources": DataConfig,
-    "stages": RLConfig,
-    "benchmarks": EvalConfig,
-    "probe": SelectConfig,
-    "validation": SFTConfig,
-}
-
-
-def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
-    """The configuration in a file of whatever kind. Raises ConfigError."""
-    raw = read(path)
-    for key, kind in KINDS.items():
-        if key in raw:
-            return resolve(kind, raw, overrides, path)
-    raise ConfigError(f"{path}: got keys {', '.join(map(str, raw))}, expected one of {', '.join(KINDS)}, which say "
-                      f"what kind of configuration it is")  # fmt: skip

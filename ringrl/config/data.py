@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ringrl.config.load import Knobs
-from ringrl.config.sections import Domain, Prompting, Rollout, Server, Source, Verify
+from ringrl.config.load import FREE, Knobs
+from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify
+from ringrl.domains import BUILT_IN
 
+SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
+            "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # keys of rows  # fmt: skip
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
-NAME = r"^\w[\w.-]*$"
 
 
 def _compiles(pattern: str) -> str:
@@ -147,21 +149,26 @@ class Annotate(Knobs):
     max_total_tokens: int = Field(4096, ge=2)  # prompt + answer; of the answer alone with a server
 
 
-class Output(Knobs):
+class Output(NamesDomains):
     """One file of the result."""
 
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
     form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
     rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
-    domains: tuple[Domain, ...] = Field(("math", "code", "science"), min_length=1)
-    weights: dict[Domain, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
+    domains: tuple[str, ...] = ()  # empty = all
+    weights: dict[str, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
     # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
     caps: dict[str, int] = {}  # source -> at most so many problems of it
+
+    @property
+    def domain_names(self) -> dict[str, str]:
+        listed = {f"domains.{i}": name for i, name in enumerate(self.domains)}
+        return listed | {f"weights.{name}": name for name in self.weights}
 
     @model_validator(mode="after")
     def _check(self) -> Output:
         for domain, weight in self.weights.items():
-            if domain not in self.domains:
+            if self.domains and domain not in self.domains:
                 raise ValueError(f"weights.{domain}: got {weight}, expected one of domains {', '.join(self.domains)}")
         if self.weights and (min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < math.inf):
             raise ValueError(f"weights: got {self.weights}, expected none below 0 and one above")
@@ -177,20 +184,15 @@ class Mix(Knobs):
     prompting: Prompting = Prompting()  # how `rl` will ask: so do conversations
 
 
-class DataConfig(Knobs):
+class DataConfig(RunConfig):
     """`ringrl data`: from raw problems to trainable data [P §2]."""
 
-    run: str
     seed: int = 0
     sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
     steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
-        "cleanse",
-        "deduplicate",
-        "decontaminate",
-        "annotate",
-        "mix",
-    )  # after reading
-    workers: int = Field(0, ge=0)  # processes; 0 = one per core
+        "cleanse", "deduplicate", "decontaminate", "annotate", "mix",
+    )  # after reading  # fmt: skip
+    workers: Annotated[int, FREE] = Field(0, ge=0)  # processes; 0 = one per core
     shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
     cleanse: Cleanse = Cleanse()
     deduplicate: Deduplicate = Deduplicate()
@@ -215,4 +217,19 @@ class DataConfig(Knobs):
                 raise ValueError(f"mix.outputs.{i}.caps.{unknown[0]}: expected one of sources {', '.join(names)}")
         if "grade" in self.steps and not self.grade.teachers:
             raise ValueError("grade.teachers: got none, expected at least the model that RL starts from")
+        self._check_domains()
         return self
+
+    def _check_domains(self) -> None:
+        """That nothing of the user's domains is lost on the way."""
+        for name, section in self.domains.items():
+            for key in (*section.keys, *section.required, section.answer):
+                if key in SET_HERE:
+                    raise ValueError(f"domains.{name}: got the key {key!r} of a row, expected another: ringrl data "
+                                     f"sets {', '.join(SET_HERE)} itself")  # fmt: skip
+        outputs = self.mix.outputs if "mix" in self.steps else ()
+        taken = {name for output in outputs for name in output.domains}
+        for source in self.sources if outputs and all(output.domains for output in outputs) else ():
+            if source.domain not in ("row", *taken, *BUILT_IN):
+                raise ValueError(f"mix.outputs: got none that takes domain {source.domain} of source {source.name}, "
+                                 f"expected it among the domains of one")  # fmt: skip

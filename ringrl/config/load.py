@@ -22,6 +22,17 @@ from ringrl.errors import ConfigError
 class Knobs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    def part(self, name: str) -> Any:
+        """The value of a field, as a model even where the field holds a raw mapping."""
+        return getattr(self, name)
+
+
+class Layout(Knobs):
+    """How something is computed, which --resume may change; but not fields that are marked FIXED."""
+
+
+FREE, FIXED = "--resume may change it", "--resume must not change it"  # marks of fields, in Annotated
+
 
 C = TypeVar("C", bound=Knobs)
 
@@ -69,6 +80,18 @@ def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
 
 def dump(cfg: Knobs) -> str:
     return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def fixed(value: Any) -> Any:
+    """What --resume must not change of a configuration, as plain data."""
+    if isinstance(value, Knobs):
+        fields = type(value).model_fields.items()
+        free = isinstance(value, Layout)
+        kept = [name for name, f in fields if (FIXED in f.metadata if free else FREE not in f.metadata)]
+        return {name: fixed(value.part(name)) for name in kept}
+    if isinstance(value, dict):
+        return {key: fixed(item) for key, item in value.items()}
+    return [fixed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _with_bases(node: Any, files: tuple[Path, ...]) -> Any:
@@ -137,8 +160,8 @@ def _fields_at(cls: type[Knobs], loc: Sequence[str]) -> list[str]:
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Knobs):
             kind = typing.get_type_hints(kind)[part]
-        elif typing.get_args(kind):  # tuple[X, ...]
-            kind = typing.get_args(kind)[0]
+        elif args := typing.get_args(kind):  # tuple[X, ...] or dict[str, X]
+            kind = args[1] if typing.get_origin(kind) is dict else args[0]
     if typing.get_args(kind) and not isinstance(kind, type):
         kind = typing.get_args(kind)[0]
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Knobs) else []

@@ -47,7 +47,7 @@ class Correction(Knobs):
     """For a sampler whose probabilities are not the trainer's (`ringrl.algo.correction`)."""
 
     method: Literal["none", "tis", "token_mis", "icepop", "kpop", "sequence_mis", "geometric"] = "none"
-    low: float = Field(0.0, ge=0)  # of the ratio; the method's own when not given
+    low: float = Field(0.0, ge=0)  # lower bound of the ratio; the method's own when not given
     high: float = Field(0.0, ge=0)
 
     @model_validator(mode="before")
@@ -82,7 +82,7 @@ class Loss(Knobs):
 
     kl: float = Field(1e-3, ge=0)  # β; 0 = no reference model in memory
     kl_estimator: Literal["k1", "k2", "k3", "unbiased"] = "k3"
-    reference: Literal["run", "stage", "none"] = "run"  # of the KL term: the start of the run or of the stage [ours]
+    reference: Literal["run", "stage", "none"] = "run"  # KL against the start of the run or stage [ours]
     reference_every: int = Field(0, ge=0)  # steps after which the reference becomes the policy; 0 = frozen
 
     entropy: float = Field(5e-4, ge=0)  # α of the exploration bonus; with a target, where it starts
@@ -96,7 +96,7 @@ class Loss(Knobs):
 
     old_logprobs: Literal["trainer", "sampler"] = "trainer"  # π_old: recomputed, or what the sampler said
     correction: Correction = Correction()
-    replay: Literal["none", "trainer", "engine"] = "none"  # experts of the old pass (R2), of the engine (R3) [ours]
+    router_replay: Literal["none", "trainer", "engine"] = "none"  # experts of the old pass (R2) or the engine (R3)
 
     @model_validator(mode="before")
     @classmethod
@@ -115,51 +115,31 @@ class Loss(Knobs):
         refers = self.reference != "none"
         token_level = self.correction.method in TOKEN_LEVEL
         return [
-            (
-                self.method == "c3po" and self.denominator != "phi",
-                f"denominator: got {self.denominator}, expected phi with method c3po: dividing by Φ is the method; "
-                f"choose another method",
-            ),
-            (
-                self.weight == "response" and self.denominator != "responses",
-                f"weight: got response, expected token with denominator {self.denominator}: a mean over each "
-                f"response belongs to denominator responses",
-            ),
-            (
-                self.kl > 0 and not refers,
-                f"kl: got {self.kl:g}, expected 0 with reference none; or set reference run or stage",
-            ),
-            (
-                self.reference_every > 0 and not self.kl,
-                f"reference_every: got {self.reference_every}, expected 0 with kl 0: there is no reference to refresh",
-            ),
-            (
-                self.ratio == "none" and self.clip != "none",
-                f"clip: got {self.clip}, expected none with ratio none: there is no ratio to clip",
-            ),
-            (
-                self.ratio == "none" and self.old_logprobs == "sampler",
-                "old_logprobs: got sampler, expected trainer with ratio none: nothing is compared with them",
-            ),
-            (
-                self.ratio == "sequence" and token_level,
-                f"correction.method: got {self.correction.method}, expected sequence_mis or geometric with ratio "
-                f"sequence: a token cannot be masked alone when its response has one ratio; or ratio sequence_token",
-            ),
-            (
-                self.old_logprobs == "sampler" and self.correction.method != "none",
-                f"correction.method: got {self.correction.method}, expected none with old_logprobs sampler: "
-                f"the ratio to the sampler is in the loss already",
-            ),
-            (
-                self.entropy_target > 0 and not self.entropy_step,
-                "entropy_step: got 0, expected above 0 with an entropy_target: the coefficient could not move",
-            ),
-            (
-                self.entropy_step > 0 and not self.entropy_target,
-                "entropy_target: got 0, expected above 0 with an entropy_step: there is nothing to move towards",
-            ),
-        ]
+            (self.method == "c3po" and self.denominator != "phi",
+             f"denominator: got {self.denominator}, expected phi with method c3po: dividing by Φ is the method; choose "
+             f"another method"),
+            (self.weight == "response" and self.denominator != "responses",
+             f"weight: got response, expected token with denominator {self.denominator}: a mean over each response "
+             f"belongs to denominator responses"),
+            (self.kl > 0 and not refers,
+             f"kl: got {self.kl:g}, expected 0 with reference none; or set reference run or stage"),
+            (self.reference_every > 0 and not self.kl,
+             f"reference_every: got {self.reference_every}, expected 0 with kl 0: there is no reference to refresh"),
+            (self.ratio == "none" and self.clip != "none",
+             f"clip: got {self.clip}, expected none with ratio none: there is no ratio to clip"),
+            (self.ratio == "none" and self.old_logprobs == "sampler",
+             "old_logprobs: got sampler, expected trainer with ratio none: nothing is compared with them"),
+            (self.ratio == "sequence" and token_level,
+             f"correction.method: got {self.correction.method}, expected sequence_mis or geometric with ratio "
+             f"sequence: a token cannot be masked alone when its response has one ratio; or ratio sequence_token"),
+            (self.old_logprobs == "sampler" and self.correction.method != "none",
+             f"correction.method: got {self.correction.method}, expected none with old_logprobs sampler: "
+             f"the ratio to the sampler is in the loss already"),
+            (self.entropy_target > 0 and not self.entropy_step,
+             "entropy_step: got 0, expected above 0 with an entropy_target: the coefficient could not move"),
+            (self.entropy_step > 0 and not self.entropy_target,
+             "entropy_target: got 0, expected above 0 with an entropy_step: there is nothing to move towards"),
+        ]  # fmt: skip
 
 
 class Budget(Knobs):
@@ -168,7 +148,7 @@ class Budget(Knobs):
     phi: int = Field(409_600, ge=1)  # tokens [P §4.1.1]
     scope: Literal["step", "rank", "minibatch"] = "step"  # what Φ counts: open in the paper
     order: Literal["prompt", "shuffle", "length_balanced", "informative"] = "prompt"  # [P Fig. 3] draws the first
-    keep: tuple[float, float] = (0.5, 1.0)  # of `informative`: share of responses and tokens, first and last step
+    keep: tuple[float, float] = (0.5, 1.0)  # `informative`: share of responses and tokens, first and last step
     cut: Literal["exact", "overshoot"] = "exact"  # the last response: at the token [P Fig. 3], or whole [P Eq. 3]
     flat_groups: Literal["drop", "keep", "replace"] = "drop"  # groups whose rewards are all equal (A = 0)
     shortfall: Literal["resample", "train_fewer"] = "resample"  # fewer than Φ tokens to choose from
@@ -200,6 +180,6 @@ class Watchdog(Knobs):
     grad_norm: float = Field(100.0, gt=1)  # times the window's median: collapse; a tenth of it: warning
     shift: float = Field(2.0, gt=0)  # nats a token by one update: collapse; a quarter of it: warning
     entropy: float = Field(10.0, gt=1)  # times above or below the window's median: collapse; a third of it: warning
-    reward: float = Field(0.3, ge=0, le=1)  # of the best window's mean: collapse; twice it: warning
+    reward: float = Field(0.3, ge=0, le=1)  # below this share of the best window: collapse; below twice it: warning
     patience: int = Field(10, ge=1)  # rollout batches: without any reward, or of fallen reward, before it is a collapse
     mismatch: float = Field(0.05, gt=0)  # nats of k3: warning; a sampler this far off trains badly

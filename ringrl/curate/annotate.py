@@ -16,7 +16,7 @@ from typing import Any
 
 from ringrl.config.data import Annotate, DataConfig
 from ringrl.curate.chain import MapShards, Phase
-from ringrl.curate.labels import MATH
+from ringrl.curate.labels import BY_DOMAIN
 from ringrl.curate.sample import Asking
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.verdicts import Verdicts
@@ -33,7 +33,7 @@ The {label} of this problem is one of: {values}. Answer with one of these and no
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Label:
     teacher = cfg.annotate.teacher
-    return Label(Verdicts(after, (teacher.name,) if teacher else (), cfg.verify), cfg.annotate)
+    return Label(Verdicts(after, (teacher.name,) if teacher else (), cfg.verify, cfg.known_domains), cfg.annotate)
 
 
 def questions(phase: Phase, cfg: Annotate) -> Asking:
@@ -90,7 +90,7 @@ def by_rules(row: Row, cfg: Annotate) -> Row:
 
 
 def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:
-    return {**(MATH if row["domain"] == "math" else {}), **cfg.rules}
+    return {**BY_DOMAIN.get(row["domain"], {}), **cfg.rules}
 
 
 def chosen(answer: Mapping[str, Any], choice: Sequence[str]) -> str:

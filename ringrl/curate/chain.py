@@ -89,7 +89,9 @@ def sampled(cfg: DataConfig, step: str) -> Sampled:
     """Whose answers a step needs, and how they are sampled; no teachers if it needs none."""
     if step == "annotate":
         how, teacher = cfg.annotate, cfg.annotate.teacher
-        return Sampled(teachers=(teacher,) if teacher else (), samples=1, temperature=0.0, prompting=how.prompting,
+        suffix = {**dict.fromkeys(cfg.known_domains, ""), **how.prompting.suffix}  # the problems' own ask to solve them
+        return Sampled(teachers=(teacher,) if teacher else (), samples=1, temperature=0.0,
+                       prompting=how.prompting.model_copy(update={"suffix": suffix}),
                        max_total_tokens=how.max_total_tokens)  # fmt: skip
     steps: dict[str, Sampled] = {"grade": cfg.grade, "distil": cfg.distil}
     return steps.get(step, Sampled())

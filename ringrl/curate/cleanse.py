@@ -24,6 +24,7 @@ from ringrl.curate.chain import MapShards
 from ringrl.curate.programs import with_good_solutions, with_good_tests
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
+from ringrl.domains import Domain, Domains
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import clean, read, right_sides, split_unit
 
@@ -40,7 +41,7 @@ RULES = {  # reason: (domains, what it is), in the order in which they are tried
     PARTS: ("math, science", "two or more labelled questions"),
     YES_NO: ("math, science", "the answer is yes, no, true, false, or the question wants that; unless `yes_no: keep`"),
     PROOF: ("math, science", "a proof is wanted, and no value"),
-    NO_ANSWER: ("math, science", "none, or `N/A`, `see solution` and the like"),
+    NO_ANSWER: ("math, science", "none, or `N/A`, `see solution` and the like; in a user's domain: a required key"),
     OUT_OF_REACH: ("math, science", "braces that do not match, prose, what the verifier cannot read or evaluate"),
     programs.NO_TESTS: ("code", "none"),
     programs.BROKEN: ("code", "no test is left in a form that the verifier reads, with its line breaks"),
@@ -66,7 +67,7 @@ _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arc
 
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Cleanser:
-    return Cleanser(cfg.cleanse, cfg.verify)
+    return Cleanser(cfg.cleanse, cfg.verify, cfg.known_domains)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Cleanser:
 
     how: Cleanse
     verify: Verify
+    domains: Domains
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
         with warnings.catch_warnings():
@@ -86,61 +88,64 @@ class Cleanser:
 
     def read(self, row: Row) -> Row | Dropped:
         """All that can be said without a verifier."""
-        row = {**row, "problem": wording.repaired(row["problem"])}
-        if row["domain"] != "code":
-            row["answer"] = wording.repaired(row["answer"]).strip()
-        problem = row["problem"]
-        if said := wording.invalid_characters(problem) or wording.invalid_characters(row.get("answer", "")):
+        domain, problem, answer = self.domains[row["domain"]], wording.repaired(row["problem"]), ""
+        row = {**row, "problem": problem}
+        if domain.comparison == "answer":
+            answer = row[domain.answer] = wording.repaired(row[domain.answer]).strip()
+        if said := wording.invalid_characters(problem) or wording.invalid_characters(answer):
             return Dropped(row, INVALID, {"detail": said})
         if questions.is_empty(problem):
             return Dropped(row, EMPTY, {"detail": problem[:100]})
         if len(problem) > self.how.max_chars:
             return Dropped(row, LONG, {"detail": f"{len(problem)} characters"})
-        if said := wording.embedded_image(problem) or wording.embedded_image(row.get("answer", "")):
+        if said := wording.embedded_image(problem) or wording.embedded_image(answer):
             return Dropped(row, IMAGE, {"detail": said})
-        return self._code(row) if row["domain"] == "code" else self._words(row)
+        if domain.comparison == "equal":
+            key = domain.missing(row) if self.how.answers == "required" else ""
+            return Dropped(row, NO_ANSWER, {"detail": f"no {key}"}) if key else row
+        return self._code(row, domain) if domain.comparison == "program" else self._words(row, domain.answer)
 
-    def _words(self, row: Row) -> Row | Dropped:
-        """Of math and science."""
+    def _words(self, row: Row, key: str) -> Row | Dropped:
+        """Of math and science, and what has such answers, under this key."""
         if said := wording.image_referred_to(row["problem"]):
             return Dropped(row, IMAGE, {"detail": said})
         lists = questions.items_of(row["problem"])
-        choice = questions.multiple_choice(row["problem"], row["answer"], lists) if self.how.choices != "keep" else None
+        choice = questions.multiple_choice(row["problem"], row[key], lists) if self.how.choices != "keep" else None
         if choice and (self.how.choices == "drop" or not choice.question):
             return Dropped(row, CHOICE, {"detail": choice.detail})
         if choice:
-            row = {**row, "problem": choice.question, "answer": choice.answer, "choices": list(choice.options)}
+            row = {**row, "problem": choice.question, key: choice.answer, "choices": list(choice.options)}
         elif said := questions.several_parts(lists):
             return Dropped(row, PARTS, {"detail": said})
-        if self.how.yes_no == "drop" and (said := questions.yes_or_no(row["problem"], row["answer"])):
+        if self.how.yes_no == "drop" and (said := questions.yes_or_no(row["problem"], row[key])):
             return Dropped(row, YES_NO, {"detail": said})
         if said := questions.asks_for_proof(row["problem"]):
             return Dropped(row, PROOF, {"detail": said})
-        if questions.is_no_answer(row["answer"]) and self.how.answers != "ignored":
-            if self.how.answers == "required" or row["answer"]:
-                return Dropped(row, NO_ANSWER, {"detail": row["answer"]})
-        elif self.how.answers != "ignored" and (said := out_of_reach(row["answer"])):
+        if questions.is_no_answer(row[key]) and self.how.answers != "ignored":
+            if self.how.answers == "required" or row[key]:
+                return Dropped(row, NO_ANSWER, {"detail": row[key]})
+        elif self.how.answers != "ignored" and (said := out_of_reach(row[key])):
             return Dropped(row, OUT_OF_REACH, {"detail": said})
         return row
 
-    def _code(self, row: Row) -> Row | Dropped:
+    def _code(self, row: Row, domain: Domain) -> Row | Dropped:
         if not row.get("tests"):
             return Dropped(row, programs.NO_TESTS) if self.how.answers == "required" else row
         if row.get("time_limit_s") is None:
             row["time_limit_s"] = self.how.time_limit_s
         if self.how.solutions == "required" and not row.get("solutions"):
             return Dropped(row, programs.NO_SOLUTION)
-        return with_good_tests(row) if self.how.answers != "ignored" else row
+        return with_good_tests(row, domain) if self.how.answers != "ignored" else row
 
     def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
         """Whether the verifier can read those that are not plain."""
         if self.how.answers == "ignored":
             return
-        rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict) and r.get("answer")]
-        asked = [(i, r) for i, r in rows if not is_plain(r["answer"]) and not is_text(r["answer"])]
-        verdicts = (
-            judge([(r["domain"], _PROBE, {"answer": r["answer"]}) for _, r in asked], self.verify) if asked else []
-        )
+        rows = self._rows(results, "answer")
+        keys = [self.domains[r["domain"]].answer for _, r in rows]
+        asked = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
+        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in asked]
+        verdicts = judge(probes, self.verify, self.domains) if asked else []
         for (i, row), verdict in zip(asked, verdicts, strict=True):
             if verdict.kind == "error":
                 results[i] = Dropped(row, OUT_OF_REACH, {"detail": verdict.reason})
@@ -148,11 +153,17 @@ class Cleanser:
     def _run_solutions(self, results: list[Row | Dropped]) -> None:
         if self.how.solutions == "ignored":
             return
-        asked = [(i, r) for i, r in enumerate(results) if isinstance(r, dict) and r.get("solutions") and r.get("tests")]
+        asked = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
         if asked:
-            found = with_good_solutions([r for _, r in asked], partial(judge, verify=self.verify))
+            how = partial(judge, verify=self.verify, domains=self.domains)
+            found = with_good_solutions([r for _, r in asked], self.domains, how)
             for (i, _), result in zip(asked, found, strict=True):
                 results[i] = result
+
+    def _rows(self, results: list[Row | Dropped], comparison: str) -> list[tuple[int, Row]]:
+        """(index, row) of those that are left in domains of this comparison."""
+        rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict)]
+        return [(i, r) for i, r in rows if self.domains[r["domain"]].comparison == comparison]
 
 
 # ---- answers -----------------------------------------------------------------------------------------------
@@ -173,6 +184,10 @@ def out_of_reach(answer: str) -> str:
     most = MAX_WORDS if is_text(inner) else MAX_MIXED_WORDS
     said = inner.split() if is_text(inner) else words
     return f"prose of {len(said)} words" if len(said) > most else ""
+
+
+def _needs_no_algebra(answer: str) -> bool:
+    return not answer or is_plain(answer) or is_text(answer)
 
 
 def is_plain(answer: str) -> bool:

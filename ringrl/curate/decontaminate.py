@@ -85,7 +85,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
     Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.
     """
-    write(cfg.decontaminate, after.work)
+    write(cfg.decontaminate, after.work, cfg.domains)
     if cfg.decontaminate.embedding.model and load(after.work):
         embed_shards(cfg.decontaminate.embedding, before, embedded(after.work), over)
     return Decontaminated(after.work, cfg.decontaminate.embedding)
@@ -93,7 +93,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
     share = round(match.share, 3)
-    more = twin_of(known, match.problem, known.told(match))
+    more = twin_of(known, match.problem, known.describe(match))
     if match.near:
         return Dropped(row, NEAR + where, {**more, "similarity": share})
     return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})

@@ -12,12 +12,14 @@ and responses, then the one read first. Rows are gone through from the best to t
 itself like one that stays: a chain of similar rows does not collapse to its first.
 
 Of code the problem's text alone counts, not its starter code or tests: the same task to be read from standard input and
-as a function is one task. Code is never a duplicate of a problem with an answer.
+as a function is one task. Code is never a duplicate of a problem with an answer, nor one of a user's domain, whose
+`comparison` is equal, of one of another.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from ringrl.curate.lsh import (
     LSHIndex,
     Text,
     candidates,
+    kind_of,
     save,
     sketch,
     sketch_file,
@@ -44,7 +47,7 @@ from ringrl.curate.lsh import (
 from ringrl.curate.programs import fenced
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
-from ringrl.data.source import reference_of
+from ringrl.domains import Domains
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split_unit
 
@@ -55,6 +58,7 @@ TEXTS = 512  # whose n-grams it holds, at 30 kB
 SHOWN = 200  # characters of the twin's problem, in the detail
 MAX_ANSWER_CHARS = 1000  # longer ones are not read
 Compare = Callable[[int, int], float]
+FinalAnswer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer as a text: "" for none, and for code
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Deduplicator:
 
     before: Shards
     work: Path
+    domains: Domains
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         index = _index(self.before.folder, self.work)
@@ -75,7 +80,8 @@ class Deduplicator:
             twin = index.row(int(twins[n]))
             detail = f"{twin['id']}: {twin['problem'][:SHOWN]}"
             if reasons[n] == CONTRADICTED:
-                detail = f"got {row['answer'] or 'none'}; {twin['id']}: {twin['answer']}"
+                own, other = (r.get(self.domains[r["domain"]].answer, "") for r in (row, twin))
+                detail = f"got {own or 'none'}; {twin['id']}: {other}"
             more = {"detail": detail, "twin": twin["id"], "similarity": round(float(similarities[n]), 4)}
             yield Dropped(row, REASONS[int(reasons[n])], more)
 
@@ -84,16 +90,16 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
     """Raises UserError or RingError as the embedding model does."""
     file = after.work / "duplicates.npy"
     if not file.is_file():
-        make = functools.partial(_sketch, cfg.deduplicate.threshold, before, after.work)
+        make = functools.partial(_sketch, cfg.deduplicate.threshold, cfg.known_domains, before, after.work)
         for _ in over("deduplicate: signatures", make, before.numbers):
             pass
         save(file, find(cfg, before, after.work, over))
-    return Deduplicator(before, after.work)
+    return Deduplicator(before, after.work, cfg.known_domains)
 
 
-def _sketch(threshold: float, before: Shards, work: Path, shard: int) -> None:
+def _sketch(threshold: float, domains: Domains, before: Shards, work: Path, shard: int) -> None:
     if not sketch_file(work, shard).is_file():
-        save(sketch_file(work, shard), sketch(threshold, _answer, quality, before, shard))
+        save(sketch_file(work, shard), sketch(threshold, domains, _answer, quality, before, shard))
 
 
 @functools.lru_cache(1)
@@ -107,23 +113,17 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArra
     The twin is the row that stays instead; where none does, one that gives another answer.
     """
     index = LSHIndex(before, work)
-    found = Duplicates(index)
+    found = Duplicates(index, cfg.known_domains)
     found.exact()
     pairs = candidates(index, found.kept, found.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
     scores = np.zeros(len(pairs))
-    how = (cfg.deduplicate.threshold, cfg.verify)
+    how = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
     compare = functools.partial(_compare, before.folder, work, *how)
     for (start, _), some in over("deduplicate: pairs", compare, jobs):
         scores[start : start + PAIRS] = some
     near = scores >= cfg.deduplicate.threshold
-    found.drop(
-        NEAR,
-        pairs[near],
-        scores[near],
-        cfg.deduplicate.threshold,
-        Comparison(index, cfg.deduplicate.threshold, cfg.verify),
-    )
+    found.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index, *how))
     if cfg.deduplicate.embedding.model:
         meaning(found, cfg.deduplicate.embedding, work, over)
     return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
@@ -137,22 +137,25 @@ def meaning(found: Duplicates, how: Embedding, work: Path, over: MapShards) -> N
     better, worse, scores = [np.concatenate(some) for some in zip(*parts, strict=True)]
     swap = found.rank[better] > found.rank[worse]
     pairs = np.stack([np.where(swap, worse, better), np.where(swap, better, worse)], axis=1)
-    agree = np.array([same_answer(*(_answer(index.row(int(n))) for n in pair)) is not False for pair in pairs], bool)
+
+    def differ(a: int, b: int) -> bool:
+        return contradict(_answer(index.row(a), found.domains), _answer(index.row(b), found.domains))
+
+    agree = np.array([not differ(int(a), int(b)) for a, b in pairs], bool)
     order = np.lexsort((found.rank[pairs[:, 0]], found.rank[pairs[:, 1]]))
     order = order[agree[order]]
 
     def cosine(a: int, b: int) -> float:
-        differ = same_answer(_answer(index.row(a)), _answer(index.row(b))) is False
-        return 0.0 if differ else float(vectors[[a]][0] @ vectors[[b]][0])
+        return 0.0 if differ(a, b) else float(vectors[[a]][0] @ vectors[[b]][0])
 
     found.drop(MEANING, pairs[order], scores[order], how.similarity, cosine)
 
 
 def _compare(
-    folder: Path, work: Path, threshold: float, verify: Verify, job: tuple[int, NDArray[np.int64]]
+    folder: Path, work: Path, threshold: float, verify: Verify, domains: Domains, job: tuple[int, NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """[pairs] similarities; of a job in one of the processes."""
-    compare = Comparison(_index(folder, work), threshold, verify)
+    compare = Comparison(_index(folder, work), threshold, verify, domains)
     return np.array([compare(int(a), int(b)) for a, b in job[1]])
 
 
@@ -160,13 +163,13 @@ class Comparison:
     """How similar the texts of two rows are; 0 if their answers contradict each other. From the threshold on a program
     of one row must also pass the tests of the other, if they have such."""
 
-    def __init__(self, index: LSHIndex, threshold: float, verify: Verify) -> None:
-        self.index, self.threshold, self.verify = index, threshold, verify
-        self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n)))
+    def __init__(self, index: LSHIndex, threshold: float, verify: Verify, domains: Domains) -> None:
+        self.index, self.threshold, self.verify, self.domains = index, threshold, verify, domains
+        self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n), domains))
 
     def __call__(self, a: int, b: int) -> float:
         (left, answer), (right, other) = self._read(a), self._read(b)
-        score = 0.0 if same_answer(answer, other) is False else left.similarity(right)
+        score = 0.0 if contradict(answer, other) else left.similarity(right)
         return 0.0 if score >= self.threshold and self._other_task(self.index.row(a), self.index.row(b)) else score
 
     def _other_task(self, one: Row, two: Row) -> bool:
@@ -174,24 +177,27 @@ class Comparison:
         solved, tested = (one, two) if one.get("solutions") else (two, one)
         if not (solved.get("solutions") and tested.get("tests")) or _calling(one) != _calling(two):
             return False
+        if self.domains[tested["domain"]].comparison != "program":
+            return False
         program = fenced(solved["solutions"][0], solved.get("language") or "python")
-        [verdict] = judge([("code", program, reference_of(tested))], self.verify)
-        return verdict.kind == "fail"
+        asked = (tested["domain"], program, self.domains.reference(tested))
+        [verdict] = judge([asked], self.verify, self.domains)
+        return verdict.kind not in ("pass", "error")
 
 
 def _calling(row: Row) -> tuple[str, str]:
     return row.get("language") or "python", row.get("entry_point") or ""
 
 
-def _read(row: Row) -> tuple[Text, str]:
-    return text_of(row), _answer(row)
+def _read(row: Row, domains: Domains) -> tuple[Text, FinalAnswer]:
+    return text_of(row, domains), _answer(row, domains)
 
 
 class Duplicates:
     """What is known of all rows so far."""
 
-    def __init__(self, index: LSHIndex) -> None:
-        self.index = index
+    def __init__(self, index: LSHIndex, domains: Domains) -> None:
+        self.index, self.domains = index, domains
         self.reason = np.zeros(len(index), np.int8)
         self.twin = np.arange(len(index))
         self.similarity = np.ones(len(index), np.float32)
@@ -219,12 +225,15 @@ class Duplicates:
     def _contested(self, members: list[int]) -> None:
         """Of rows with the same words, the best first, and answers that are not written the same."""
         rows = [self.index.row(n) for n in members]
-        right = agreed(rows)
+        right = agreed(rows, self.domains)
         kept = next((n for n, ok in zip(members, right, strict=True) if ok), None)
         for n, row, ok in zip(members, rows, right, strict=True):
-            self.reason[n] = EXACT if ok or (kept is not None and not _answer(row)) else CONTRADICTED
-            other = next((m for m, r in zip(members, rows, strict=True)
-                          if same_answer(_answer(row), _answer(r)) is False), members[0])  # fmt: skip
+            mine = _answer(row, self.domains)
+            self.reason[n] = EXACT if ok or (kept is not None and not mine[1]) else CONTRADICTED
+            other = next(
+                (m for m, r in zip(members, rows, strict=True) if contradict(mine, _answer(r, self.domains))),
+                members[0],
+            )
             self.twin[n] = other if kept is None else kept
         if kept is not None:
             self.reason[kept] = KEPT
@@ -254,38 +263,56 @@ class Duplicates:
         self.twin[gone] = self.twin[self.twin[gone]]
 
 
-def quality(row: Row) -> int:
+def quality(row: Row, domains: Domains) -> int:
     """Larger is better: verified, then with a reference, then by accepted programs and responses.
 
     Verified is what some teacher has solved, and code with programs, which have passed its tests.
     """
-    programs, responses = row.get("solutions", ()), row.get("responses", ())
-    verified = any(rate > 0 for rate in row.get("pass_rates", {}).values()) or (row["domain"] == "code" and programs)
-    return (bool(verified) << 17) + (bool(_answer(row) or row.get("tests")) << 16) + min(
-        len(programs) + len(responses), (1 << 16) - 1)  # fmt: skip
+    domain, programs, responses = domains[row["domain"]], row.get("solutions", ()), row.get("responses", ())
+    solved = any(rate > 0 for rate in row.get("pass_rates", {}).values())
+    verified = solved or bool(domain.comparison == "program" and programs)
+    if domain.comparison == "equal":
+        whole = not domain.missing(row)
+    else:
+        whole = bool(_answer(row, domains)[1] or row.get("tests"))
+    return (verified << 17) + (whole << 16) + min(len(programs) + len(responses), (1 << 16) - 1)
 
 
-def agreed(rows: Sequence[Row]) -> list[bool]:
+def agreed(rows: Sequence[Row], domains: Domains) -> list[bool]:
     """Which rows of one problem have the answer that was verified, or else that most of them have; none if neither."""
     groups: list[list[int]] = []
-    for n, row in enumerate(rows):
-        if not _answer(row):
+    answers = [_answer(row, domains) for row in rows]
+    for n, answer in enumerate(answers):
+        if not answer[1]:
             continue
-        fits = (g for g in groups if same_answer(_answer(rows[g[0]]), _answer(row)) is not False)
+        fits = (g for g in groups if not contradict(answers[g[0]], answer))
         if (group := next(fits, None)) is None:
             groups.append([n])
         else:
             group.append(n)
-    verified = [g for g in groups if any(quality(rows[n]) >> 17 for n in g)]
+    verified = [g for g in groups if any(quality(rows[n], domains) >> 17 for n in g)]
     most = [g for g in groups if 2 * len(g) > sum(map(len, groups))]
     [winner] = verified if len(verified) == 1 else most or [[]]
     return [n in winner for n in range(len(rows))]
 
 
-def _answer(row: Row) -> str:
-    """Without what it is set in; "" for none, and for code."""
-    answer = "" if row["domain"] == "code" else row.get("answer", "")
-    return clean(last_boxed(answer) or answer) if len(answer) <= MAX_ANSWER_CHARS else answer
+def contradict(one: FinalAnswer, two: FinalAnswer) -> bool:
+    """Whether problems in the same words are different ones all the same."""
+    (kind, a), (other, b) = one, two
+    if kind != other:
+        return True
+    if kind in ("answer", "code"):
+        return same_answer(a, b) is False
+    return bool(a and b) and a != b
+
+
+def _answer(row: Row, domains: Domains) -> FinalAnswer:
+    """Without what it is set in."""
+    domain = domains[row["domain"]]
+    answer = row.get(domain.answer, "") if domain.answer else ""
+    if domain.comparison != "answer":
+        return kind_of(domain), "" if answer in (None, "") else json.dumps(answer, sort_keys=True)
+    return kind_of(domain), clean(last_boxed(answer) or answer) if len(answer) <= MAX_ANSWER_CHARS else answer
 
 
 def same_answer(a: str, b: str) -> bool | None:

@@ -25,7 +25,7 @@ from ringrl.config.data import DataConfig, Distil
 from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import RowVerdicts, Said, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
 from ringrl.data.source import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
@@ -33,7 +33,7 @@ from ringrl.rollout.respond import NO_ROOM
 WINDOW = 32  # words, signs and groups of digits: a few lines of a derivation may well come again
 FOREIGN = 0.005  # share of letters: a word or two in a long thought
 FOREIGN_LATIN = 0.1  # names and terms are written in Latin letters everywhere
-PASS = ("pass", "")  # the verdict on what is not judged
+PASS = ("pass", "", 1.0)  # the verdict on what is not judged
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}\u3040-\u30ff\uac00-\ud7af]|[^\W\d_]{{1,20}}|\d{{1,3}}|[^\s\w]|_")
@@ -58,7 +58,7 @@ _NO_LANGUAGE = re.compile(
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Filter:
     """Raises RingError when the verifier fails too often."""
-    found = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, own=True)
+    found = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, cfg.known_domains, own=True)
     if cfg.distil.verify:
         found.judge(before, over, "distil: verdicts")
     return Filter(found, cfg.distil)
@@ -84,7 +84,7 @@ class Filter:
             ]
             yield from self.filtered(row, responses)
 
-    def filtered(self, row: Row, responses: Sequence[tuple[Row, tuple[str, str]]]) -> Iterator[Row | Dropped]:
+    def filtered(self, row: Row, responses: Sequence[tuple[Row, StoredVerdict]]) -> Iterator[Row | Dropped]:
         """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
         right: list[Row] = []
         seen: set[str] = set()
@@ -134,7 +134,7 @@ class Filter:
         return sorted(by_length[: self.cfg.most or 1])
 
 
-def _judged(kind: str, why: str) -> tuple[str, str] | None:
+def _judged(kind: str, why: str, _: float) -> tuple[str, str] | None:
     return None if kind == "pass" else (UNVERIFIABLE if kind == "error" else "wrong", why)
 
 

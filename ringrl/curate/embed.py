@@ -1,9 +1,9 @@
 """Embeddings of problems, from a model folder or a server, and the pairs of them that are alike.
 
-Of a model the mean over the last hidden states of a text's tokens is taken, unless the model is served: then the server
-decides. All are of length 1, so that their product is their cosine; they are stored as float16, two bytes a dimension.
+A model folder's embedding is the mean over the last hidden states of a text's tokens; a server decides by itself. All
+have length 1, so that their product is their cosine; they are stored as float16, two bytes a dimension.
 
-Finding pairs is quadratic: all with all, block by block. Memory is that of two blocks, whatever the number of rows.
+Finding pairs is quadratic: all with all, block by block. Memory holds two blocks, however many the rows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from ringrl.curate.chain import MapShards
 from ringrl.curate.lsh import save
 from ringrl.curate.shards import Shards
 from ringrl.errors import DataError, RingError, UserError
+from ringrl.http import Client, ServerFailed, secret
 
 BATCH_TOKENS = 16_384  # with padding
-REQUEST = 64  # texts
-AT_ONCE = 1024  # texts between two looks at whether the user wants to stop
+REQUEST = 64  # texts in one request
+AT_ONCE = 1024  # texts embedded between two checks for an interrupt
 BLOCK = 4096  # rows compared with as many others at a time
-MOST_TOKENS = 8192  # of a text; what is behind is not embedded
+MOST_TOKENS = 8192  # longer texts are cut
 Half = NDArray[np.float16]
 Embed = Callable[[Sequence[str]], Half]  # [texts, dimensions], normalised
 
@@ -47,8 +48,8 @@ def embed_shards(how: Embedding, shards: Shards, folder: Path, over: MapShards) 
     for n, file in todo:
         assert embed
         texts = [row["problem"] for row in shards.rows(n)]
-        some = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)] or [[]]
-        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, some, here=True)]))
+        batches = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)] or [[]]
+        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, batches, here=True)]))
     return files
 
 
@@ -75,7 +76,7 @@ Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def alike(vectors: Vectors, rows: NDArray[np.int64], similarity: float) -> Iterator[Alike]:
-    """Of all pairs among sorted row numbers, (first, second, cosine) of those with at least that cosine."""
+    """(first, second, cosine) of the pairs among sorted row numbers that have at least this cosine, block by block."""
     none = np.empty(0, np.int64)
     yield none, none, np.empty(0, np.float32)
     for i in range(0, len(rows), BLOCK):
@@ -119,41 +120,43 @@ class LocalEmbedder:
 
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.most)["input_ids"]
         order = sorted(range(len(texts)), key=lambda n: len(tokens[n]))
-        found = np.empty((len(texts), self.model.config.hidden_size), np.float16)
+        vectors = np.empty((len(texts), self.model.config.hidden_size), np.float16)
         with torch.inference_mode():
             while order:
-                some = order[-max(1, BATCH_TOKENS // max(1, len(tokens[order[-1]]))) :]  # the longest that are left
-                del order[-len(some) :]
-                batch = self.tokenizer.pad({"input_ids": [tokens[n] for n in some]}, return_tensors="pt")
+                longest = order[-max(1, BATCH_TOKENS // max(1, len(tokens[order[-1]]))) :]  # the longest that are left
+                del order[-len(longest) :]
+                batch = self.tokenizer.pad({"input_ids": [tokens[n] for n in longest]}, return_tensors="pt")
                 batch = {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask")}
                 states = self.model(**batch).last_hidden_state.float()
                 mask = batch["attention_mask"].unsqueeze(2)
                 mean = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-                found[some] = torch.nn.functional.normalize(mean, dim=1).half().cpu().numpy()
-        return found
+                vectors[longest] = torch.nn.functional.normalize(mean, dim=1).half().cpu().numpy()
+        return vectors
 
 
 class Served:
     """POST BASE_URL/embeddings."""
 
     def __init__(self, how: Embedding) -> None:
-        from ringrl.evals.client import Client, secret
-
-        self.how = how
-        self.client = Client(how.server, secret(how.server.key_variable))
+        self.how, server = how, how.server
+        key = secret(server.key_variable)
+        self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def __call__(self, texts: Sequence[str]) -> Half:
         parts = [list(texts[i : i + REQUEST]) for i in range(0, len(texts), REQUEST)]
         with ThreadPoolExecutor(self.how.server.concurrent) as pool:
-            found = [vector for some in pool.map(self._ask, parts) for vector in some]
-        vectors = np.array(found, np.float32).reshape(len(texts), -1 if found else 0)
+            rows = [vector for part in pool.map(self._ask, parts) for vector in part]
+        vectors = np.array(rows, np.float32).reshape(len(texts), -1 if rows else 0)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or not np.all(lengths):
             raise RingError(f"{self.how.server.base_url}: an embedding of length 0 or without one")
         return (vectors / lengths).astype(np.float16)
 
     def _ask(self, texts: list[str]) -> list[Any]:
-        got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+        try:
+            got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+        except ServerFailed as e:
+            raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
             data = sorted(got["data"], key=lambda d: d["index"])
             vectors = [d["embedding"] for d in data]

@@ -1,9 +1,9 @@
 """Difficulty by sampling: how often each teacher solves a problem, by the verifier that training will use [P §2.3].
 
-A row gets, with c of a teacher's m verdicts right (a verifier's error is no verdict):
+A row gets, with c the sum of the rewards of a teacher's m verdicts (a verifier's error is no verdict):
 
     pass_rates   {teacher: c / m}
-    agreement    {teacher: share of the m with the most frequent final answer}; not of code
+    agreement    {teacher: share of the m with the most frequent final answer}, of math and science
     lengths      {teacher: mean tokens}
     pass_rate    that of the first teacher, the model that RL starts from
     bin          floor(pass_rate * bins), the last one closed: 0 is the hardest
@@ -23,7 +23,7 @@ from typing import Any
 from ringrl.config.data import DataConfig
 from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import RowVerdicts, Said, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
 from ringrl.evals.results import answer_key
 from ringrl.rollout.respond import NO_ROOM
 
@@ -36,7 +36,7 @@ UNVERIFIABLE = "not verifiable"
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Grader:
     """Raises RingError when the verifier fails too often."""
-    found = Verdicts(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify)
+    found = Verdicts(after, tuple(t.name for t in cfg.grade.teachers), cfg.verify, cfg.known_domains)
     found.judge(before, over, "grade: verdicts")
     return Grader(found, cfg.grade.bins, cfg.grade.keep_right)
 
@@ -45,8 +45,8 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 class Judged:
     """The verdicts of one teacher on one problem."""
 
-    right: int
-    total: int  # without errors
+    right: float  # sum of rewards
+    total: int  # verdicts, without errors
     answers: Counter[str]  # of right and wrong ones; all that are right are one answer, that of the reference
 
     @property
@@ -70,40 +70,42 @@ class Grader:
         first = self.found.teachers[0]
         if all(a["finish"] == NO_ROOM for a in said[first]):
             return Dropped(row, TOO_LONG, {"detail": f"for {first}: {said[first][0]['text']}"})
-        judged = {name: tally(row, said[name], verdicts[name]) for name in self.found.teachers}
+        domain = self.found.domains[row["domain"]]
+        key = domain.answer if domain.comparison == "answer" else ""
+        judged = {name: tally(row.get(key), said[name], verdicts[name]) for name in self.found.teachers}
         judged = {name: j for name, j in judged.items() if j.total}
         if first not in judged:
-            errors = Counter(why for _, why in verdicts[first])
+            errors = Counter(why for _, why, _ in verdicts[first])
             return Dropped(row, UNVERIFIABLE, {"detail": errors.most_common(1)[0][0]})
-        graded = {**row, **numbers(row, said, judged)}
+        graded = {**row, **numbers(said, judged, votes=bool(key))}
         if self.keep_right:
             graded["responses"] = [*row.get("responses", ()), *right(said, verdicts)]
         if not any(j.right for j in judged.values()):
-            return Dropped(graded, *never(row, judged))
+            return Dropped(graded, *never(row.get(key, ""), judged))
         if judged[first].right == judged[first].total:
-            return Dropped(graded, ALWAYS, {"detail": f"{judged[first].right} of {judged[first].total} by {first}"})
+            return Dropped(graded, ALWAYS, {"detail": f"{judged[first].right:g} of {judged[first].total} by {first}"})
         mine = judged[first]
-        return {**graded, "pass_rate": mine.rate, "bin": min(mine.right * self.bins // mine.total, self.bins - 1)}
+        return {**graded, "pass_rate": mine.rate, "bin": min(int(mine.right * self.bins // mine.total), self.bins - 1)}
 
 
-def tally(row: Row, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[tuple[str, str]]) -> Judged:
-    """Of one teacher; a response without a final answer votes for none."""
+def tally(reference: str | None, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[StoredVerdict]) -> Judged:
+    """Of one teacher; a response without a final answer votes for none, nor does any without a reference answer."""
     found: Counter[str] = Counter()
-    right = total = 0
-    for answer, (kind, _) in zip(answers, verdicts, strict=True):
+    right, total = 0.0, 0
+    for answer, (kind, _, reward) in zip(answers, verdicts, strict=True):
         if kind == "error" or answer["finish"] == NO_ROOM:
             continue
         total += 1
-        right += kind == "pass"
-        if row["domain"] != "code":
-            found[row["answer"] if kind == "pass" else answer_key(answer["text"])] += 1
+        right += reward
+        if reference is not None:
+            found[reference if kind == "pass" else answer_key(answer["text"])] += 1
     del found[""]
     return Judged(right, total, found)
 
 
-def numbers(row: Row, said: Said, judged: Mapping[str, Judged]) -> Row:
+def numbers(said: Said, judged: Mapping[str, Judged], votes: bool) -> Row:
     out: Row = {"pass_rates": {name: j.rate for name, j in judged.items()}}
-    if row["domain"] != "code":
+    if votes:
         out["agreement"] = {name: max(j.answers.values(), default=0) / j.total for name, j in judged.items()}
     lengths = {name: [a["length"] for a in said[name] if a["finish"] != NO_ROOM] for name in judged}
     return {**out, "lengths": {name: round(statistics.fmean(each), 1) for name, each in lengths.items()}}
@@ -112,12 +114,12 @@ def numbers(row: Row, said: Said, judged: Mapping[str, Judged]) -> Row:
 def right(said: Said, verdicts: RowVerdicts) -> Iterator[Row]:
     """As responses of the row, each with its teacher."""
     for name, each in verdicts.items():
-        for answer, (kind, _) in zip(said[name], each, strict=True):
+        for answer, (kind, *_) in zip(said[name], each, strict=True):
             if kind == "pass":
                 yield {"teacher": name, **answer}
 
 
-def never(row: Row, judged: Mapping[str, Judged]) -> tuple[str, Row]:
+def never(reference: str, judged: Mapping[str, Judged]) -> tuple[str, Row]:
     """Why nobody solves it: when at least half of all solutions, and two, agree, the reference is probably wrong."""
     answers = sum((j.answers for j in judged.values()), Counter[str]())
     total = sum(j.total for j in judged.values())
@@ -126,4 +128,4 @@ def never(row: Row, judged: Mapping[str, Judged]) -> tuple[str, Row]:
     if most < 2 or 2 * most < total:
         return NEVER, {"detail": detail}
     answer = min(a for a, n in answers.items() if n == most)
-    return OTHER, {"detail": f"{detail}; {most} say {answer[:100]}, the reference says {row['answer'][:100]}"}
+    return OTHER, {"detail": f"{detail}; {most} say {answer[:100]}, the reference says {reference[:100]}"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.data import Decontaminate
-from ringrl.config.sections import Source
+from ringrl.config.sections import DomainSection, Source
 from ringrl.curate.embed import embedder
 from ringrl.curate.lsh import save
 from ringrl.curate.overlap import Match, OverlapIndex
@@ -30,7 +30,7 @@ from ringrl.curate.text import canonical, words
 from ringrl.data.source import FORMATS, Row, check_readable, fingerprint, read_rows
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 
 Problems = dict[str, str]  # text by id
 
@@ -48,15 +48,15 @@ class Known:
         """The first run of the problem's words that the text has, too."""
         return " ".join(words(self.texts[match.problem])[match.at :][: int(self.index.gram_words[match.problem])])
 
-    def told(self, match: Match) -> str:
-        """In words, how much is known."""
+    def describe(self, match: Match) -> str:
+        """How much of the problem is known, in words."""
         if match.near:
             return f"{100 * match.share:.0f} % of it, near"
         return f"{100 * match.share:.0f} % of its words, from “{self.passage(match)}”"
 
 
 def index_of(problems: Problems, knobs: Decontaminate) -> Known:
-    """Of at least one problem."""
+    """The index of these problems, of which there must be at least one."""
     different: dict[tuple[str, ...], str] = {}
     for name, text in problems.items():
         different.setdefault(tuple(canonical(words(text))), name)
@@ -68,7 +68,7 @@ def index_of(problems: Problems, knobs: Decontaminate) -> Known:
 
 
 def check(knobs: Decontaminate) -> None:
-    """What can be known of the knobs without reading much. Raises ConfigError, DataError."""
+    """Checks the configuration without reading much. Raises ConfigError, DataError."""
     names(knobs)
     if knobs.data and not Path(knobs.data).is_dir():
         raise DataError(f"decontaminate.data: got {knobs.data}, expected a folder with NAME.jsonl of benchmarks")
@@ -76,13 +76,13 @@ def check(knobs: Decontaminate) -> None:
 
 
 def names(knobs: Decontaminate) -> list[str]:
-    """Of the benchmarks. Raises ConfigError for one that nobody knows."""
-    asked = [n for name in knobs.benchmarks for n in (BENCHMARKS if name == "all" else [name])]
-    for name in asked:
+    """Names of the benchmarks to keep out. Raises ConfigError for an unknown one."""
+    requested = [n for name in knobs.benchmarks for n in (BENCHMARKS if name == "all" else [name])]
+    for name in requested:
         if name not in BENCHMARKS and not local_file(name, knobs.data):
             raise ConfigError(f"decontaminate.benchmarks: got {name!r}, expected all, one of {', '.join(BENCHMARKS)}, "
                               f"or the name of a file in decontaminate.data")  # fmt: skip
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(requested))
 
 
 def local_file(name: str, folder: str) -> str:
@@ -91,11 +91,14 @@ def local_file(name: str, folder: str) -> str:
     return next((str(f) for f in files if f.is_file()), "")
 
 
-def write(knobs: Decontaminate, folder: Path) -> None:
-    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises."""
+def write(knobs: Decontaminate, folder: Path, domains: Mapping[str, DomainSection]) -> None:
+    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises.
+
+    domains: the user's own, which rows of a benchmark may have.
+    """
     if (folder / "known.json").is_file():
         return
-    sources, problems = read(knobs)
+    sources, problems = read(knobs, domains)
     if problems:
         known = index_of(problems, knobs)
         known.index.save(folder / "known.npz")
@@ -120,24 +123,24 @@ def load(folder: Path) -> Known | None:
     )
 
 
-def read(knobs: Decontaminate) -> tuple[list[Row], Problems]:
+def read(knobs: Decontaminate, domains: Mapping[str, DomainSection]) -> tuple[list[Row], Problems]:
     """(a row for every source, all problems). Raises DataError; ConfigError."""
     rows: list[Row] = []
     problems: Problems = {}
     for name in names(knobs):
-        found, source = _benchmark(name, knobs.data)
-        rows.append({"name": name, "problems": len(found), "sha256": fingerprint([source], fetch=True)})
-        problems |= found
+        texts, source = _benchmark(name, knobs.data, domains)
+        rows.append({"name": name, "problems": len(texts), "sha256": fingerprint([source], fetch=True)})
+        problems |= texts
     for file in knobs.files:
-        found = dict(_file(file))
-        rows.append({"name": file, "problems": len(found), "sha256": fingerprint([Source(files=(file,))], fetch=True)})
-        problems |= found
+        texts = dict(_file(file))
+        rows.append({"name": file, "problems": len(texts), "sha256": fingerprint([Source(files=(file,))], fetch=True)})
+        problems |= texts
     return rows, problems
 
 
-def _benchmark(name: str, folder: str) -> tuple[Problems, Source]:
+def _benchmark(name: str, folder: str, domains: Mapping[str, DomainSection]) -> tuple[Problems, Source]:
     bench = Bench(name=name, data=local_file(name, folder))
-    cfg = EvalConfig(run="", model="", benchmarks=(bench,))
+    cfg = EvalConfig(run="", model="", benchmarks=(bench,), domains=dict(domains))
     try:
         rows = read_benchmark(bench, cfg)
     except DataError as e:
@@ -157,8 +160,8 @@ def _file(name: str) -> Iterator[tuple[str, str]]:
 
 def _problem(row: Row, where: str) -> str:
     messages: Any = row.get("messages")
-    asked = [m.get("content") for m in messages if m.get("role") == "user"] if isinstance(messages, list) else []
-    for text in (row.get("problem"), row.get("question"), "\n".join(filter(None, asked))):
+    questions = [m.get("content") for m in messages if m.get("role") == "user"] if isinstance(messages, list) else []
+    for text in (row.get("problem"), row.get("question"), "\n".join(filter(None, questions))):
         if isinstance(text, str) and text.strip():
             return text
     raise DataError(f"{where}: got keys {', '.join(sorted(row))}, expected a text in problem or question, or messages")

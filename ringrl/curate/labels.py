@@ -1,6 +1,6 @@
-"""What the words of a math problem say about it: label -> value -> regular expression, the first wins.
+"""Labels of a math problem by its words: label -> value -> regular expression; the first that matches wins.
 
-From the narrowest subject to the widest, and from the most advanced level down; case does not count.
+Ordered from the narrowest subject to the widest and from the most advanced level down; case is ignored.
 """
 
 from __future__ import annotations
@@ -64,3 +64,5 @@ MATH: dict[str, dict[str, str]] = {
         "primary school": r"\A[^\\^=$]*\Z",
     },
 }
+
+BY_DOMAIN = {"math": MATH}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,8 @@ from rensa import RMinHash
 
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.text import canonical, char_grams, jaccard, numbers, word_grams, words
+from ringrl.domains import Domain, Domains
+from ringrl.lines import replacing
 
 PERMUTATIONS = 120  # numbers in a signature
 SEED = 1
@@ -33,17 +34,17 @@ KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; fro
 
 
 def rows_per_band(threshold: float) -> int:
-    """The most that find pairs at the threshold; with fewer, more pairs are compared in vain.
+    """The largest number that still finds pairs at the threshold; a smaller one compares more pairs in vain.
 
     5 (24 bands) find 0.988 of the pairs of similarity 0.7, and 0.99994 at 0.8; 6 (20) find 0.998 at 0.8.
     """
-    found = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
-    return max(found, default=3)
+    enough = [r for r in (3, 4, 5, 6, 8, 10) if 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= 1 - MISSED]
+    return max(enough, default=3)
 
 
 @dataclass(frozen=True)
 class Text:
-    """What of a row is compared."""
+    """The parts of a row that are compared."""
 
     key: str  # equal for exact duplicates
     numbers: str
@@ -57,9 +58,13 @@ class Text:
         return max(jaccard(self.chars, other.chars), jaccard(self.words, other.words))
 
 
-def text_of(row: Row) -> Text:
-    """A program's problem is no duplicate of one with an answer."""
-    kind = "code" if row["domain"] == "code" else "answer"
+def kind_of(domain: Domain) -> str:
+    """Only problems of one kind can be the same: a program's is not one with an answer."""
+    return {"answer": "answer", "program": "code"}.get(domain.comparison, f"equal {domain.name}")
+
+
+def text_of(row: Row, domains: Domains) -> Text:
+    kind = kind_of(domains[row["domain"]])
     tokens = words(row["problem"])
     same = canonical(tokens)
     counted = " ".join(f"{n}x{k}" for n, k in sorted(numbers(tokens).items()))
@@ -67,22 +72,27 @@ def text_of(row: Row) -> Text:
 
 
 def hash_of(text: str) -> int:
-    """64 bits, the same everywhere."""
+    """A 64-bit hash that is the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def sketch(
-    threshold: float, answer: Callable[[Row], str], quality: Callable[[Row], int], shards: Shards, shard: int
+    threshold: float,
+    domains: Domains,
+    answer: Callable[[Row, Domains], tuple[str, str]],
+    quality: Callable[[Row, Domains], int],
+    shards: Shards,
+    shard: int,
 ) -> NDArray[np.uint64]:
     """[BANDS + bands, rows] of one shard: hashes of text and answer (0: none), quality, byte offset, bands."""
     lines = _lines(shards.file(shard))
     offsets = np.cumsum([0, *map(len, lines)], dtype=np.uint64)[:-1]
     rows = [json.loads(line) for line in lines]
-    texts = [text_of(row) for row in rows]
+    texts = [text_of(row, domains) for row in rows]
     head = [
         [hash_of(t.key) for t in texts],
-        [hash_of(a) if (a := answer(r)) else 0 for r in rows],
-        [quality(r) for r in rows],
+        [hash_of(a) if (a := answer(r, domains)[1]) else 0 for r in rows],
+        [quality(r, domains) for r in rows],
     ]
     bands = _bands([t.chars for t in texts], [t.words for t in texts], [t.numbers for t in texts], threshold)
     return np.concatenate([np.array(head, dtype=np.uint64).reshape(3, len(rows)), offsets[None], bands])
@@ -92,15 +102,15 @@ def _bands(
     chars: Sequence[set[str]], grams: Sequence[set[str]], numbers: Sequence[str], threshold: float
 ) -> NDArray[np.uint64]:
     """[2 * bands, rows]."""
-    each = rows_per_band(threshold)
+    per_band = rows_per_band(threshold)
     salt = np.array([hash_of(n) for n in numbers], dtype=np.uint64)
     out: list[NDArray[np.uint64]] = []
     for sets in (chars, grams):
         matrix = RMinHash.digest_matrix_from_token_sets([list(s) for s in sets], PERMUTATIONS, SEED).to_rows()
         signature = np.array(matrix, dtype=np.uint64).reshape(len(sets), PERMUTATIONS)
-        for start in range(0, PERMUTATIONS - each + 1, each):
+        for start in range(0, PERMUTATIONS - per_band + 1, per_band):
             band = salt ^ np.full_like(salt, len(out))
-            for column in signature[:, start : start + each].T:
+            for column in signature[:, start : start + per_band].T:
                 band = _mixed(band ^ column)
             out.append(band)
     return np.stack(out)
@@ -120,15 +130,13 @@ def _lines(file: Path) -> list[bytes]:
 
 
 def save(path: Path, array: NDArray[np.generic]) -> None:
-    """Whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    """Writes an array atomically."""
+    with replacing(path) as file:
         np.save(file, array)
-    os.replace(part, path)
 
 
 class LSHIndex:
-    """All rows of a step by number, 0 at the first of the first shard; read when asked for.
+    """All rows of a step, numbered from 0 at the first row of the first shard; read when needed.
 
     Args:
         sketches: folder with the sketch of every shard, SHARD.npy.
@@ -156,7 +164,7 @@ class LSHIndex:
             return json.loads(lines.readline())
 
     def _sketch(self, shard: int) -> NDArray[np.uint64]:
-        """Mapped, and closed as soon as nobody uses it: there may be more shards than files may be open."""
+        """The sketch, memory-mapped and not kept open: there may be more shards than a process may open files."""
         return np.load(sketch_file(self.sketches, shard), mmap_mode="r")
 
 
@@ -174,22 +182,22 @@ def candidates(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int6
         chosen: row numbers that take part.
         rank: of every row.
     """
-    found = np.empty(0, np.int64)
+    all_pairs = np.empty(0, np.int64)
     for pairs in _of_bands(index, chosen, rank[chosen]):
-        found = np.union1d(found, pairs)
+        all_pairs = np.union1d(all_pairs, pairs)
     order = np.empty(len(rank), np.int64)
     order[rank] = np.arange(len(rank))
-    return np.stack([order[found % max(1, len(rank))], order[found // max(1, len(rank))]], axis=1)
+    return np.stack([order[all_pairs % max(1, len(rank))], order[all_pairs // max(1, len(rank))]], axis=1)
 
 
 def _of_bands(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Of one band after the other, pairs of ranks as worse * rows + better."""
+    """Pairs of ranks that share a band, as worse * rows + better, one band after the other."""
     after = index.line(BANDS)[chosen]
     for band in range(index.bands):
         column, after = after, index.line(BANDS + (band + 1) % index.bands)[chosen]
         order = np.lexsort((after, column))
         column = column[order]
-        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # of every run of equals
+        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # starts of equal runs
         ranks = rank[order]
         best = np.repeat(np.minimum.reduceat(ranks, first), np.diff(first, append=len(ranks)))
         before = np.roll(ranks, 1)

@@ -24,10 +24,9 @@ import numpy as np
 from ringrl.config.data import DataConfig, Output
 from ringrl.curate.chain import MapShards
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.data.source import DOMAINS
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 
-KNOWN = np.dtype([("key", "u8"), ("source", "u2"), ("domain", "u1"), ("answered", "?")])  # of a row: 12 bytes
+KNOWN = np.dtype([("key", "u8"), ("source", "u2"), ("domain", "u2"), ("answered", "?")])  # of a row: 13 bytes
 TAKEN, LEFT, CAP, SHARE = range(4)
 REASONS = {LEFT: "left over", CAP: "over the cap of its source", SHARE: "over the share of its domain"}
 
@@ -49,11 +48,11 @@ class Mixed:
 
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Mixed:
-    names = tuple(s.name for s in cfg.sources)
+    names, domains = tuple(s.name for s in cfg.sources), tuple(cfg.known_domains)
     numbers = before.numbers
-    found = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names), numbers))
+    found = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names, domains), numbers))
     parts = [found[n] for n in numbers]
-    drawn = draw(np.concatenate(parts) if parts else np.empty(0, KNOWN), cfg.mix.outputs, names)
+    drawn = draw(np.concatenate(parts) if parts else np.empty(0, KNOWN), cfg.mix.outputs, names, domains)
     ends = np.cumsum([len(part) for part in parts])
     for n, part in zip(numbers, np.split(drawn, ends[:-1], axis=1), strict=False):
         array = io.BytesIO()
@@ -67,23 +66,24 @@ def key(seed: int, row_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}/{row_id}".encode(), digest_size=8).digest(), "big")
 
 
-def known(shards: Shards, seed: int, sources: Sequence[str], shard: int) -> np.ndarray:
+def known(shards: Shards, seed: int, sources: Sequence[str], domains: Sequence[str], shard: int) -> np.ndarray:
     """What the draw needs of every row of a shard, [rows] of KNOWN."""
     rows = [
-        (key(seed, r["id"]), sources.index(r["source"]), DOMAINS.index(r["domain"]), bool(r.get("responses")))
+        (key(seed, r["id"]), sources.index(r["source"]), domains.index(r["domain"]), bool(r.get("responses")))
         for r in shards.rows(shard)
     ]
     return np.array(rows, KNOWN)
 
 
-def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str]) -> np.ndarray:
+def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str], domains: Sequence[str]) -> np.ndarray:
     """[2, rows] int16: TAKEN or why not, and the output that says so, -1 for none."""
     order = np.argsort(rows["key"], kind="stable")
     rows = rows[order]
     verdict = np.full(len(rows), LEFT, np.int16)
     by = np.full(len(rows), -1, np.int16)
     for i, output in enumerate(outputs):
-        mine = (verdict != TAKEN) & np.isin(rows["domain"], [DOMAINS.index(d) for d in output.domains])
+        wanted = output.domains or domains
+        mine = (verdict != TAKEN) & np.isin(rows["domain"], [domains.index(d) for d in wanted])
         if output.form == "conversations":
             mine &= rows["answered"]
         free = np.flatnonzero(mine)
@@ -91,12 +91,12 @@ def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str]) ->
         free = free[_first(rows["source"][free], {sources.index(s): n for s, n in output.caps.items()})]
         verdict[free] = LEFT
         if output.weights:
-            domains = rows["domain"][free]
-            there = {d: int(np.count_nonzero(domains == DOMAINS.index(d))) for d in output.weights}
+            theirs = rows["domain"][free]
+            there = {d: int(np.count_nonzero(theirs == domains.index(d))) for d in output.weights}
             quota = quotas(output.weights, there, output.rows)
             if sum(quota.values()) < (output.rows or len(free)):
                 verdict[free] = SHARE
-            free = free[_first(domains, {DOMAINS.index(d): quota.get(d, 0) for d in output.domains})]
+            free = free[_first(theirs, {domains.index(d): quota.get(d, 0) for d in wanted})]
         verdict[free[: output.rows or None]] = TAKEN
     out = np.empty((2, len(rows)), np.int16)
     out[:, order] = verdict, by

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +26,11 @@ from ringrl.config.data import DataConfig, Output
 from ringrl.curate.chain import phases
 from ringrl.curate.mix import key
 from ringrl.curate.shards import Row, Shards
-from ringrl.data.source import REFERENCE, messages_of
-from ringrl.processes import write_atomic
+from ringrl.data.source import messages_of
+from ringrl.domains import BUILT_IN, CURATION, Domain
+from ringrl.lines import replacing, write_atomic
 
 BUCKET = 32 << 20  # bytes of rows that are sorted at a time
-OURS = ("where", "output", "responses", "solutions", "messages")  # keys that only the chain needs
 Tick = Callable[[int, int], None]  # told the shards that are done, of how many
 
 
@@ -96,33 +95,34 @@ def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> 
     domains: Counter[str] = Counter()
     chars: Counter[str] = Counter()
     digest, size, count = hashlib.sha256(), 0, 0
-    part = file.with_name(f".{file.name}.part")
-    with part.open("wb") as out:
+    with replacing(file) as out:
         for row in rows:
             sources[row["source"]] += 1
             domains[row["domain"]] += 1
             chars["problems"] += len(row["problem"])
-            for said in conversations(row, cfg) if output.form == "conversations" else (problem(row),):
+            domain = cfg.known_domains[row["domain"]]
+            for said in conversations(row, cfg) if output.form == "conversations" else (problem(row, domain),):
                 line = json.dumps(said).encode() + b"\n"
                 out.write(line)
                 digest.update(line)
                 size, count = size + len(line), count + 1
                 chars["responses"] += len(said["messages"][-1]["content"]) if "messages" in said else 0
-    os.replace(part, file)
     by = {"sources": dict(sorted(sources.items())), "domains": dict(sorted(domains.items())), "chars": dict(chars)}
     facts: dict[str, Any] = {"form": output.form, "lines": count, "problems": sources.total(), "wanted": output.rows}
     return {**facts, "bytes": size, "sha256": digest.hexdigest(), **by}
 
 
-def problem(row: Row) -> Row:
-    """In the format of problems."""
-    return {k: v for k, v in row.items() if k not in OURS}
+def problem(row: Row, domain: Domain) -> Row:
+    """In the format of problems: without what only the chain needs."""
+    return {k: v for k, v in row.items() if k not in CURATION or k in domain.keys}
 
 
 def conversations(row: Row, cfg: DataConfig) -> Iterator[Row]:
     """In the format of SFT data."""
-    asked = messages_of(row, cfg.mix.prompting)
-    known = {k: v for k, v in problem(row).items() if k not in (*REFERENCE, "problem")}
+    asked = messages_of(row, cfg.mix.prompting, cfg.known_domains)
+    judged_by = (*BUILT_IN["code"].keys, *cfg.known_domains[row["domain"]].keys)
+    left_out = {"problem", *CURATION, *judged_by}
+    known = {k: v for k, v in row.items() if k not in left_out}
     for response in row["responses"]:
         said = [*asked, {"role": "assistant", "content": response["text"]}]
         yield {**known, "teacher": response["teacher"], "messages": said}

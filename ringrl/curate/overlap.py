@@ -1,7 +1,7 @@
 r"""Which of a set of known problems a text repeats, in whole or in part.
 
 Two measures, both shares of the known problem, so that it may stand anywhere in a longer text, and both of canonical
-words (`curate.text`), so that typesetting and the names of variables are nothing:
+words (`curate.text`), so that typesetting and the names of variables do not matter:
 
     n-grams      of its words, those that lie in runs of n words which the text has, too
     similarity   of its runs of CHARS characters, each with the weight ln((N + 1) / df), those that stand in one passage
@@ -27,15 +27,15 @@ import numpy as np
 
 from ringrl.curate.text import canonical, words
 
-COMMON = 2  # different problems that may share a run of words before it says nothing
-SHORTEST = 5  # words, of a problem that can be recognised within a longer text
+COMMON = 2  # a run of words in more different problems than this is no evidence
+SHORTEST = 5  # words of the shortest problem that can be recognised within a longer text
 CHARS = 5  # characters to a run
 
 WIDER = 2  # length of a passage, in lengths of the problem
 FEW, FEW_SHARE = 40, 0.9  # a problem with fewer runs of characters needs this share of them: one number is a lot of it
 PROPOSED = 0.1  # share of a problem's weight that a text must have in rare runs, to be looked at
 CELLS = 4_000_000  # texts times problems looked at in one go
-BATCH_CHARS = 1_000_000  # of texts looked at in one go
+BATCH_CHARS = 1_000_000  # characters looked at in one go
 FILTER_BITS = 22
 
 _FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -51,12 +51,12 @@ class Match:
 
     @property
     def near(self) -> bool:
-        """By similarity, not by n-grams."""
+        """Whether it was found by similarity, not by n-grams."""
         return self.at < 0
 
     @property
     def rank(self) -> tuple[bool, float, int]:
-        """The best is the smallest."""
+        """Sorts matches; the smallest is the best."""
         return self.near, -self.share, self.problem
 
 
@@ -90,13 +90,13 @@ class Texts:
         return _runs(self.words, self.word_of, n)
 
     def char_runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise. Of a text with fewer than CHARS characters there are none."""
+        """(keys, where each begins) of all runs of CHARS characters within one text."""
         return _runs(self.chars, self.char_of, CHARS)
 
 
 @dataclass(frozen=True)
 class OverlapIndex:
-    """The known problems, made ready. P problems, G runs of words that are evidence, V runs of characters."""
+    """The known problems, indexed. P problems, G runs of words that are evidence, V runs of characters."""
 
     ngram: int
     share: float
@@ -105,7 +105,7 @@ class OverlapIndex:
     gram_problem: np.ndarray  # [G]
     gram_at: np.ndarray  # [G] word of the problem that it begins with
     gram_words: np.ndarray  # [P] words to a run
-    counts: np.ndarray  # bool, of each word of each problem: it lies in evidence, and not in what many problems say
+    counts: np.ndarray  # [words] bool: the word lies in evidence, and in nothing that many problems say
     counts_from: np.ndarray  # [P + 1]
     char_keys: np.ndarray  # [V] uint64, sorted
     weight: np.ndarray  # [V] float64
@@ -118,7 +118,7 @@ class OverlapIndex:
 
     @staticmethod
     def build(texts: Sequence[str], ngram: int, share: float, threshold: float) -> OverlapIndex:
-        """Of different problems, at least one (two are the same if their canonical words are)."""
+        """The index of at least one text, all different in their canonical words."""
         data = Texts.of(texts)
         sizes = np.array([len(t) for t in data.tokens])
         grams = _evidence(data, sizes, np.minimum(sizes, ngram))
@@ -131,8 +131,8 @@ class OverlapIndex:
     @staticmethod
     def load(path: Path) -> OverlapIndex:
         with np.load(path) as arrays:
-            found = {name: arrays[name] for name in arrays}
-        return OverlapIndex(**{k: v.item() if v.ndim == 0 else v for k, v in found.items()})
+            values = {name: arrays[name] for name in arrays}
+        return OverlapIndex(**{k: v.item() if v.ndim == 0 else v for k, v in values.items()})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_grams", _filter(self.gram_keys))
@@ -142,9 +142,9 @@ class OverlapIndex:
         """Known problems in every text; by n-grams before those by similarity, and these only where there is no other
         match; the best first."""
         out: list[list[Match]] = []
-        for some in self._batches(texts):
-            data = Texts.of(some)
-            matches: list[list[Match]] = [[] for _ in some]
+        for batch in self._batches(texts):
+            data = Texts.of(batch)
+            matches: list[list[Match]] = [[] for _ in batch]
             for text, match in self._by_words(data):
                 matches[text].append(match)
             for text, match in self._by_characters(data):
@@ -165,7 +165,7 @@ class OverlapIndex:
             yield texts[begin:]
 
     def _by_words(self, data: Texts) -> Iterator[tuple[int, Match]]:
-        found: dict[tuple[int, int], set[int]] = defaultdict(set)  # (text, problem) -> words in common
+        shared_words: dict[tuple[int, int], set[int]] = defaultdict(set)  # (text, problem) -> words in common
         for n in np.unique(self.gram_words).tolist():
             keys, begins = data.word_runs(n)
             hits, firsts = _look_up(keys, self.gram_keys, self._grams)  # type: ignore[attr-defined]
@@ -174,8 +174,8 @@ class OverlapIndex:
                 for g in range(first, int(np.searchsorted(self.gram_keys, keys[hit], "right"))):
                     problem, at = int(self.gram_problem[g]), int(self.gram_at[g])
                     if self.gram_words[problem] == n and (n >= SHORTEST or len(data.tokens[text]) == n):
-                        found[text, problem].update(range(at, at + n))
-        for (text, problem), common in found.items():
+                        shared_words[text, problem].update(range(at, at + n))
+        for (text, problem), common in shared_words.items():
             counts = self.counts[self.counts_from[problem] : self.counts_from[problem + 1]]
             share = float(counts[sorted(common)].sum() / max(1, counts.sum()))
             if share >= self.share:
@@ -228,23 +228,23 @@ def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.
 def _evidence(data: Texts, sizes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
     """The fields gram_keys to counts_from."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    found = []
-    evidence, said = np.zeros(len(data.words), bool), np.zeros(len(data.words), bool)
+    parts = []
+    evidence, boilerplate = np.zeros(len(data.words), bool), np.zeros(len(data.words), bool)
     for n in np.unique(lengths).tolist():
         keys, begins = data.word_runs(n)
         owner = data.word_of[begins]
         distinct, which = np.unique(keys, return_inverse=True)
         pairs = np.unique(which * len(sizes) + owner)
         common = (np.bincount(pairs // len(sizes), minlength=len(distinct)) > COMMON)[which]
-        mine = lengths[owner] == n
+        own = lengths[owner] == n
         for j in range(n):
-            evidence[begins[mine & ~common] + j] = True
-            said[begins[mine & common] + j] = True
-        mine &= ~common
-        found.append((keys[mine], owner[mine], (begins - starts[owner])[mine]))
-    keys, owner, at = (np.concatenate(part) for part in zip(*found, strict=True))
+            evidence[begins[own & ~common] + j] = True
+            boilerplate[begins[own & common] + j] = True
+        own &= ~common
+        parts.append((keys[own], owner[own], (begins - starts[owner])[own]))
+    keys, owner, at = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((at, owner, keys))
-    return keys[order], owner[order], at[order], lengths, evidence & ~said, starts
+    return keys[order], owner[order], at[order], lengths, evidence & ~boilerplate, starts
 
 
 def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
@@ -272,17 +272,17 @@ def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.nd
 
 def _filter(keys: np.ndarray) -> np.ndarray:
     """[2^FILTER_BITS] bool: whether a key with these leading bits is there at all."""
-    some = np.zeros(1 << FILTER_BITS, bool)
-    some[keys >> np.uint64(64 - FILTER_BITS)] = True
-    return some
+    present = np.zeros(1 << FILTER_BITS, bool)
+    present[keys >> np.uint64(64 - FILTER_BITS)] = True
+    return present
 
 
-def _look_up(keys: np.ndarray, table: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _look_up(keys: np.ndarray, table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(which keys are in the sorted table, where they first are)."""
-    maybe = np.flatnonzero(some[keys >> np.uint64(64 - FILTER_BITS)])
-    slots = np.searchsorted(table, keys[maybe])
-    hit = table[np.minimum(slots, len(table) - 1)] == keys[maybe] if len(table) else np.zeros(len(maybe), bool)
-    return maybe[hit], slots[hit]
+    possible = np.flatnonzero(present[keys >> np.uint64(64 - FILTER_BITS)])
+    slots = np.searchsorted(table, keys[possible])
+    hit = table[np.minimum(slots, len(table) - 1)] == keys[possible] if len(table) else np.zeros(len(possible), bool)
+    return possible[hit], slots[hit]
 
 
 def _isin(a: np.ndarray, b: np.ndarray) -> np.ndarray:

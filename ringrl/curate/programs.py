@@ -16,7 +16,7 @@ from decimal import Context
 from typing import Any
 
 from ringrl.curate.shards import Dropped, Row
-from ringrl.data.source import reference_of
+from ringrl.domains import Domain, Domains
 from ringrl.rewards import Verdict
 from ringrl.rewards.code import check_tests
 from ringrl.rewards.livecodebench import PACKED, unpacked
@@ -50,16 +50,16 @@ _DOTTED = re.compile(r"(?<![\d.])\.(?![\d.]*\d)|\.\.")
 # ---- tests -------------------------------------------------------------------------------------------------
 
 
-def with_good_tests(row: Row) -> Row | Dropped:
+def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
     """The row with the tests that are left, normalised. Its tests are there."""
     tests = row["tests"]
     if isinstance(tests, Mapping) and PACKED in tests:
-        return _checked(row, unpack=True)
+        return _checked(row, domain, unpack=True)
     split = isinstance(tests, str) and all(t.startswith(("assert ", "assert(")) for t in _lines(tests))
     listed = _lines(tests) if split else [tests] if isinstance(tests, str) else tests
     if not isinstance(listed, list):
         return Dropped(row, BROKEN, {"detail": f"tests: got {type(tests).__name__}, expected a list or a text"})
-    loose = {**reference_of(row), "tests": listed}
+    loose = {**domain.reference(row), "tests": listed}
     whole = not _problem(loose)
     good, removed = [], []
     for i, test in enumerate(listed):
@@ -74,12 +74,12 @@ def with_good_tests(row: Row) -> Row | Dropped:
     row = {**row, "tests": "\n".join(good) if isinstance(tests, str) else good}
     if removed:
         row["removed"] = [*row.get("removed", ()), *removed]
-    return _checked(row)
+    return _checked(row, domain)
 
 
-def _checked(row: Row, unpack: bool = False) -> Row | Dropped:
+def _checked(row: Row, domain: Domain, unpack: bool = False) -> Row | Dropped:
     """The row, if its tests can be used all together."""
-    reference = reference_of(row)
+    reference = domain.reference(row)
     try:
         said = _problem(unpacked(reference) if unpack else reference)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # packed by somebody else, in some other way
@@ -208,12 +208,12 @@ def _lines(text: str) -> list[str]:
 # ---- solutions ---------------------------------------------------------------------------------------------
 
 
-def with_good_solutions(rows: Sequence[Row], judge: Judge) -> list[Row | Dropped]:
+def with_good_solutions(rows: Sequence[Row], domains: Domains, judge: Judge) -> list[Row | Dropped]:
     """Each row with those of its solutions that pass all its tests; dropped if there are some and none does."""
     asked = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
     blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
-    references = [reference_of(row) for row in rows]
-    verdicts = judge(("code", block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
+    references = [domains.reference(row) for row in rows]
+    verdicts = judge((rows[i]["domain"], block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
     faults = list(map(_fault_of_program, verdicts))
     lost = _missing_modules([s for (_, s), f in zip(asked, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
     found: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]

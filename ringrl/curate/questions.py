@@ -1,4 +1,4 @@
-"""Questions: several at once, with options, to be guessed, or with nothing to be verified. Rules on text and answer.
+"""Rules on questions and answers: several questions at once, options, answers to be guessed, nothing to verify.
 
 A list in a problem is read in every way that its labels allow, `(a)`, `a)`, `A.`, `ii)`, `Part 1:`; what its items and
 the text before them ask for tells options, parts, and conditions of one question apart.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ringrl.curate.wording import NEAR, any_of, has, said
+from ringrl.curate.wording import NEAR, any_of, excerpt, has
 
 # ---- parts and options -------------------------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ class Items:
 
     @property
     def asking(self) -> int:
-        """Items that ask for something."""
+        """Number of items that ask for something."""
         return sum(bool("?" in t or _BEGINS.match(t)) for t in self.texts)
 
 
@@ -65,7 +65,7 @@ def items_of(text: str) -> list[Items]:
     if not re.search(r"[Bb2][).:\]、．\n ]|ii", text) and "II" not in text:
         return []
     text = _SPACE.sub(" ", _DRESS.sub(lambda m: f" {m[1] or m[2]} ", text))
-    found = []
+    readings = []
     for shape in _SHAPES.values():
         marks = list(shape.finditer(text))
         for labels in _LISTS if len(marks) > 1 else ():
@@ -76,19 +76,19 @@ def items_of(text: str) -> list[Items]:
             if len(run) > 1:
                 ends = [m.start() for m in run[1:]] + [len(text)]
                 texts = tuple(_balanced(text[m.end() : end].strip(" \t\n;,")) for m, end in zip(run, ends, strict=True))
-                found.append(Items(text[: run[0].start()].strip(), tuple(m["label"] for m in run), texts))
-    return found
+                readings.append(Items(text[: run[0].start()].strip(), tuple(m["label"] for m in run), texts))
+    return readings
 
 
 def _balanced(text: str) -> str:
-    """Without the $ of a formula that is cut in two."""
+    """The text without the $ of a formula that is cut in two."""
     return text.strip("$ ") if text.count("$") % 2 else text
 
 
 def several_parts(lists: Sequence[Items]) -> str:
     for items in lists:
-        each = _ASKS_FOR_EACH.search(items.lead) and all(items.texts) and "?" not in items.lead
-        if items.asking > 1 or (each and items.asking == 0 and max(map(len, items.texts)) < 200):
+        for_each = _ASKS_FOR_EACH.search(items.lead) and all(items.texts) and "?" not in items.lead
+        if items.asking > 1 or (for_each and items.asking == 0 and max(map(len, items.texts)) < 200):
             return f"{len(items.labels)} parts: ({items.labels[0]}) {items.texts[0][:NEAR]} ..."
     return ""
 
@@ -127,8 +127,8 @@ class Choice:
 
 
 def multiple_choice(text: str, answer: str, lists: Sequence[Items]) -> Choice | None:
-    found = _LETTER.fullmatch(answer.strip())
-    letter = found[1] if found else ""
+    match = _LETTER.fullmatch(answer.strip())
+    letter = match[1] if match else ""
     for items in lists:
         given = letter and letter.upper() in [label.upper() for label in items.labels]
         given = given and (len(items.labels) > 2 or _ASKS.search(items.lead))
@@ -136,8 +136,8 @@ def multiple_choice(text: str, answer: str, lists: Sequence[Items]) -> Choice | 
             continue
         options = (*items.texts[:-1], items.texts[-1].partition("\n")[0].strip())
         return _converted(items, options, letter if given else "", answer)
-    if has(text, _CHOOSING) and (found := _WHICH_OF.search(text)):
-        return Choice(f"no option found: {said(found)}")
+    if has(text, _CHOOSING) and (match := _WHICH_OF.search(text)):
+        return Choice(f"no option found: {excerpt(match)}")
     return None
 
 
@@ -155,9 +155,9 @@ def _converted(items: Items, options: tuple[str, ...], letter: str, answer: str)
     right = options[[label.upper() for label in items.labels].index(letter.upper())] if letter else answer
     cannot = _NOT_ALONE.search(items.lead) or next(filter(None, map(_OF_OPTIONS.search, options)), None)
     if cannot or not right or not _ASKS.search(items.lead):
-        why = f"it needs them: {said(cannot)}" if cannot else "no answer among them" if not right else "no question"
+        why = f"it needs them: {excerpt(cannot)}" if cannot else "no answer among them" if not right else "no question"
         return Choice(f"{detail}; {why}", options=options)
-    closed = "$" if items.lead.count("$") % 2 else ""  # of options within a formula
+    closed = "$" if items.lead.count("$") % 2 else ""  # the options stand within a formula
     question = items.lead.removesuffix("$").rstrip() if closed else items.lead
     return Choice(detail, question, right.strip(" ."), options)
 
@@ -182,12 +182,12 @@ _TRUE_OR_FALSE = any_of(
 
 
 def yes_or_no(text: str, answer: str) -> str:
-    """By the answer, or by the question saying so."""
+    """Why this is a yes-or-no question, by its answer or its words; "" if it is none."""
     if _YES_NO.match(answer):
         return f"the answer is {answer.strip()[:NEAR]}"
-    found = _TRUE_OR_FALSE.search(text) if has(text, _GUESSING) else None
-    if found and (found["begin"] or _T_F.fullmatch(answer.strip()) or not answer.strip()):
-        return said(found)
+    match = _TRUE_OR_FALSE.search(text) if has(text, _GUESSING) else None
+    if match and (match["begin"] or _T_F.fullmatch(answer.strip()) or not answer.strip()):
+        return excerpt(match)
     return ""
 
 
@@ -208,9 +208,9 @@ _VALUE = any_of(
 
 
 def asks_for_proof(text: str) -> str:
-    """A proof, and no value that could be verified."""
-    found = _PROVE.search(text) if has(text, _PROVING) else None
-    return "" if found is None or _VALUE.search(text) else said(found)
+    """The words that ask for a proof, if no value that could be verified is asked for as well."""
+    match = _PROVE.search(text) if has(text, _PROVING) else None
+    return "" if match is None or _VALUE.search(text) else excerpt(match)
 
 
 _CAPTION = re.compile(r"^\W*(?:(?:problem|question|exercise|example|task|q)\W*\d*|\d+(?=[.:)]))\W*", re.IGNORECASE)
@@ -227,7 +227,7 @@ _NO_ANSWER = re.compile(
 
 
 def is_empty(text: str) -> bool:
-    """No word and no formula but a caption."""
+    """Whether there is no word and no formula besides a caption."""
     return not re.search(r"\w", _CAPTION.sub("", text)) or bool(_PLACEHOLDER.fullmatch(text))
 
 

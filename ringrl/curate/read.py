@@ -3,9 +3,10 @@
     id         SOURCE/n, n counting the source's rows from 0; the row's own id is `own_id`
     source     name of the source
     where      "file:line"
-    domain     math, code or science
+    domain     a known one
     problem    text
-    answer     text; "" if there is none. Or `tests` and what goes with them
+    answer     of math and science, text; "" if there is none
+    tests      of code, and what goes with them
     solutions  programs, of code, if there are any
     responses  [{"text", "teacher"}], if there are any
 
@@ -23,30 +24,31 @@ from typing import Any
 from ringrl.config.data import Pile
 from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
-from ringrl.data.source import DOMAINS, THINK, THOUGHT, messages_in, raw_rows, renamed
+from ringrl.data.source import THINK, THOUGHT, messages_in, problem_of, raw_rows, renamed
+from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
 OURS = ("id", "own_id", "source", "where", "step", "reason")  # keys that we set
 
 
-def read(sources: Iterable[Pile]) -> Iterator[Row | Dropped]:
+def read(sources: Iterable[Pile], domains: Domains) -> Iterator[Row | Dropped]:
     """Every row of every source, in order. Raises DataError for a file that cannot be read at all."""
     for source in sources:
         for n, (where, raw) in enumerate(raw_rows(source)):
-            yield read_row(source, n, where, raw)
+            yield read_row(source, domains, n, where, raw)
 
 
-def shards(sources: Iterable[Pile], rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
+def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
     """`rows` at a time, numbered."""
-    results = read(sources)
+    results = read(sources, domains)
     for shard in count():
         if not (some := tuple(islice(results, rows))):
             return
         yield shard, some
 
 
-def read_row(source: Pile, n: int, where: str, raw: Row | str) -> Row | Dropped:
+def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str) -> Row | Dropped:
     origin = {"id": f"{source.name}/{n}", "source": source.name, "where": where}
     if isinstance(raw, str):
         return Dropped(origin, MALFORMED, {"detail": f"{where}: {raw}"})
@@ -55,30 +57,25 @@ def read_row(source: Pile, n: int, where: str, raw: Row | str) -> Row | Dropped:
         own = {k: v for k, v in row.items() if k not in OURS}
         if row.get("id") is not None:
             origin["own_id"] = str(row["id"])
-        return {**origin, **own, **source.labels, **_content(row, source, where)}
+        return {**origin, **own, **source.labels, **_content(row, source, domains, where)}
     except DataError as e:
         return Dropped({**origin, "raw": raw}, MALFORMED, {"detail": str(e)})
 
 
-def _content(row: Row, source: Pile, where: str) -> Row:
+def _content(row: Row, source: Pile, domains: Domains, where: str) -> Row:
     """The checked keys. Raises DataError."""
-    domain = row.get("domain", "math") if source.domain == "row" else source.domain
-    if domain not in DOMAINS:
-        raise DataError(f"{where}: domain: got {domain!r}, expected one of {', '.join(DOMAINS)}")
     if row.get("problem") is None and row.get("messages"):
         row = {**row, **_of_conversation(row, where)}
-    if not isinstance(row.get("problem"), str) or not row["problem"].strip():
-        raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
-    text = row["problem"]
+    row = problem_of(row, where, source, domains)
+    domain, text = domains[row["domain"]], row["problem"]
     for pattern in source.remove:
         text = re.sub(pattern, "", text)
-    out: Row = {"domain": domain, "problem": text.strip()}
-    if domain == "code":
+    out: Row = {"domain": domain.name, "problem": text.strip()}
+    if domain.comparison == "program":
         out |= tests_of(row.get("tests"))
-    else:
-        answer = "" if row.get("answer") is None else str(row["answer"])
-        out["answer"] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
-    if row.get("solutions"):
+    elif domain.comparison == "answer":
+        out[domain.answer] = row[domain.answer]
+    if row.get("solutions") and domain.comparison != "equal":
         solutions = solutions_of(row["solutions"], row.get("language") or "python")
         out["solutions"] = _texts(solutions, f"{where}: solutions")
     if row.get("responses"):

@@ -19,6 +19,7 @@ from ringrl.config.data import Sampled
 from ringrl.curate.chain import Phase
 from ringrl.curate.shards import Row, Shards
 from ringrl.errors import UserError
+from ringrl.lines import read_lines, replacing
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask, Model
 
 Asking = Callable[[Row], Sequence[Ask]]  # what a teacher is asked about a row; ids of problems and samples differ
@@ -80,9 +81,7 @@ def responses_of(after: Shards, teacher: str) -> Path:
 
 def read(file: Path) -> Iterator[list[dict[str, Any]]]:
     """The answers to each row of a shard, in order, one row in memory at a time."""
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["answers"]
+    return (row["answers"] for row in read_lines(file))
 
 
 class AnswerFile:
@@ -110,12 +109,10 @@ class AnswerFile:
 
     def finish(self, final: Path, rows: Sequence[Row], asks: Sequence[Sequence[Ask]]) -> None:
         """All are there: the file in order."""
-        hidden = final.with_name(f".{final.name}.part")
-        with hidden.open("w", encoding="utf-8") as out:
+        with replacing(final) as out:
             for row, each in zip(rows, asks, strict=True):
                 answers = [self._answer(ask) for ask in each]
-                out.write(json.dumps({"id": row["id"], "answers": answers}) + "\n")
-        os.replace(hidden, final)
+                out.write(json.dumps({"id": row["id"], "answers": answers}).encode() + b"\n")
 
     def close(self) -> None:
         """It is not needed any more."""

@@ -1,4 +1,4 @@
-"""Tests and accepted programs as public sets have them, in our form. What is in none of these forms is left as it is.
+"""Tests and accepted programs as public sets have them, in our form. Anything else is left as it is.
 
 tests      [{"input", "output"}, ...]                     ours
            {"inputs": [...], "outputs": [...], "fn_name"}  APPS and TACO (their `input_output`); or JSON text of it
@@ -14,7 +14,7 @@ from typing import Any
 
 from ringrl.curate.shards import Row
 
-LANGUAGES = {3: "python", 2: "cpp", 4: "java"}  # of CodeContests; 1 is Python 2
+LANGUAGES = {3: "python", 2: "cpp", 4: "java"}  # codes in CodeContests, where 1 is Python 2
 
 
 def tests_of(value: Any) -> Row:
@@ -31,7 +31,7 @@ def tests_of(value: Any) -> Row:
 
 
 def solutions_of(value: Any, language: str) -> Any:
-    """Those in the language."""
+    """The programs in this language."""
     value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("solution"), list) and isinstance(value.get("language"), list):
         both = zip(value["language"], value["solution"], strict=False)
@@ -40,10 +40,10 @@ def solutions_of(value: Any, language: str) -> Any:
 
 
 def _parsed(value: Any) -> Any:
-    """JSON text of a list or an object as these."""
+    """The list or object that a JSON text holds; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except (ValueError, RecursionError):  # it is text after all
+        except (ValueError, RecursionError):  # plain text that begins with a bracket
             return value
     return value

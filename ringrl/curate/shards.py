@@ -14,15 +14,14 @@ processes it was made: a chain that was killed anywhere ends with the same bytes
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringrl.processes import write_atomic
+from ringrl.lines import read_lines, replacing, write_atomic
 
 Row = dict[str, Any]
 EXAMPLES = 5  # dropped rows of every reason, in the summary
@@ -71,12 +70,7 @@ class Shards:
         return self._file("kept", shard, "jsonl")
 
     def rows(self, shard: int) -> list[Row]:
-        with self.file(shard).open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
-
-    def all_rows(self) -> Iterator[Row]:
-        for shard in self.numbers:
-            yield from self.rows(shard)
+        return list(read_lines(self.file(shard)))
 
     def write(self, shard: int, step: str, results: Iterable[Row | Dropped]) -> None:
         """Consumes what a step says of one shard."""
@@ -124,8 +118,7 @@ class Shards:
     def _gather_dropped(self) -> dict[str, list[Row]]:
         """Writes dropped.jsonl. Returns the first of every reason."""
         examples: dict[str, list[Row]] = {}
-        part = self.folder / ".dropped.jsonl.part"
-        with part.open("wb") as out:
+        with replacing(self.folder / "dropped.jsonl") as out:
             for shard in self.numbers:
                 with self._file("dropped", shard, "jsonl").open("rb") as lines:
                     for line in lines:
@@ -133,7 +126,6 @@ class Shards:
                         some = examples.setdefault(json.loads(line)["reason"], [])
                         if len(some) < EXAMPLES:
                             some.append(json.loads(line))
-        os.replace(part, self.folder / "dropped.jsonl")
         return examples
 
     def _file(self, kind: str, shard: int, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-r"""What two texts are compared by: words and characters that do not depend on how a problem is typeset.
+r"""The words and characters by which texts are compared, which do not depend on how a problem is typeset.
 
     words("**Find** $x^{2}$ if \\dfrac{1}{2}x=3.0.")       find x ^ 2 if frac 1 2 x = 3.0
     canonical(words)                                       single letters are one and the same: variables can be renamed
@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-VARIABLE = "v"  # what all single letters are called in `canonical`
+VARIABLE = "v"  # the one name of all single letters in `canonical`
 WORD_GRAM = 3  # words to a shingle
 CHAR_GRAM = 5  # characters to a shingle
 
@@ -43,7 +43,7 @@ _SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX of the s
 ))  # fmt: skip
 # formulas; what begins with a digit and ends with a blank stands between two prices
 _MATH = re.compile(r"\$\$?(?!\d[^$]*\s\$)([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
-_RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # of letters that are no command
+_RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # two or more letters that are no command
 _NAMES = re.compile(r"[a-zA-Z]{2}|[A-Z]{2,6}")
 _FUNCTIONS = frozenset(("ln", "lg", "GCD", "LCM", "is", "to", "of", "in", "if", "or", "at", "an", "by", "on"))
 _BOLD = re.compile(r"(\*\*|__)(?=[a-zA-Z]{2})([^*_\n]{2,400}?)\1")
@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
 
 
 def _ascii(char: str) -> str:
-    """Of what NFKC would run into its neighbours: x² is no x2 and 1½ no 11/2."""
+    """Spells out what NFKC would join to its neighbours, since x² is not x2 and 1½ is not 11/2."""
     if char in "²³¹⁰⁴⁵⁶⁷⁸⁹":
         return "^" + unicodedata.normalize("NFKC", char)
     if unicodedata.decomposition(char).startswith("<fraction>"):
@@ -113,7 +113,7 @@ def _letters(run: re.Match[str]) -> str:
 
 
 def _grouped(tokens: list[str]) -> list[str]:
-    """Without backslashes, and without the brackets that have no operator between them; the others are round."""
+    """The tokens without backslashes and without brackets that hold no operator; all other brackets become round."""
     out: list[str] = []
     opened: list[tuple[str, int, bool]] = []  # bracket, where it is in `out`, an operator since
     for token in tokens:
@@ -140,7 +140,7 @@ def _grouped(tokens: list[str]) -> list[str]:
 
 
 def canonical(tokens: Sequence[str]) -> list[str]:
-    """With one name for all variables."""
+    """The tokens with one name for all variables."""
     return [VARIABLE if (len(t) == 1 and _LETTER.match(t)) or t in _GREEK else t for t in tokens]
 
 
@@ -164,6 +164,6 @@ def char_grams(tokens: Sequence[str], n: int = CHAR_GRAM) -> set[str]:
 
 
 def jaccard(a: set[str], b: set[str]) -> float:
-    """Of shared members in all; of two empty sets 1."""
+    """Share of the union that both have; 1 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if a or b else 1.0

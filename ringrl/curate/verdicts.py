@@ -1,7 +1,7 @@
 """Verdicts on the responses to a shard's rows, made once and kept beside them.
 
-    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason], ...]} for every row: of each teacher's answers, and of those
-                                  that the row came with under OWN
+    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} for every row: of each teacher's answers, and of
+                                  those that the row came with under OWN
     WORK/verdicts/000000.json     {error: responses}, "" counting the others; written last
 
 So that too many errors, which say that a machine or the references are broken, end the run before any row is dropped.
@@ -21,15 +21,16 @@ from ringrl.curate.chain import MapShards
 from ringrl.curate.sample import read, responses_of
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.workers import judge
-from ringrl.data.source import reference_of
+from ringrl.domains import Domains
 from ringrl.errors import RingError
 from ringrl.evals.metrics import error_trouble
-from ringrl.processes import write_atomic
+from ringrl.lines import read_lines, write_atomic
 from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
 Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-RowVerdicts = dict[str, list[tuple[str, str]]]  # teacher -> (kind, reason) of each answer
+StoredVerdict = tuple[str, str, float]  # kind, reason, and the headline reward, which is 0 of an error
+RowVerdicts = dict[str, list[StoredVerdict]]  # by teacher, of each answer
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Verdicts:
     after: Shards
     teachers: tuple[str, ...]
     verify: Verify
+    domains: Domains
     own: bool = False  # also the responses that rows came with
 
     def answers(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said]]:
@@ -48,9 +50,9 @@ class Verdicts:
             yield row, said | dict(zip(self.teachers, each, strict=True))
 
     def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, RowVerdicts]]:
-        with self._file(shard, "jsonl").open(encoding="utf-8") as lines:
-            for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
-                yield row, said, {name: [(kind, why) for kind, why in v] for name, v in json.loads(line).items()}
+        lines = read_lines(self._file(shard, "jsonl"))
+        for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
+            yield row, said, {name: [tuple(each) for each in v] for name, v in line.items()}
 
     def judge(self, before: Shards, over: MapShards, name: str) -> None:
         """All that have no verdict yet.
@@ -71,7 +73,7 @@ class Verdicts:
     def write(self, shard: int, verdicts: Sequence[RowVerdicts]) -> None:
         write_atomic(self._file(shard, "jsonl"), "".join(json.dumps(v) + "\n" for v in verdicts))
         errors = Counter(
-            why if kind == "error" else "" for row in verdicts for each in row.values() for kind, why in each
+            why if kind == "error" else "" for row in verdicts for each in row.values() for kind, why, _ in each
         )
         write_atomic(self._file(shard, "json"), json.dumps(errors, sort_keys=True))
 
@@ -93,10 +95,14 @@ class Judge:
         """A text that was said before has the verdict that it had; what is no answer fails. An error is judged once
         more: a machine that was busy for a moment must not decide."""
         texts = dict.fromkeys(a["text"] for answers in said.values() for a in answers if a.get("finish") != NO_ROOM)
-        reference = reference_of(row)
+        how = (self.found.verify, self.found.domains)
+        reference = self.found.domains.reference(row)
         asked = [(row["domain"], text, reference) for text in texts]
-        first = judge(asked, self.found.verify)
-        again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], self.found.verify))
+        first = judge(asked, *how)
+        again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], *how))
         final = [next(again) if v.kind == "error" else v for v in first]
-        known = {text: (v.kind, v.reason) for text, v in zip(texts, final, strict=True)}
-        return {name: [known.get(a["text"], ("fail", NO_ROOM)) for a in answers] for name, answers in said.items()}
+        known: dict[str, StoredVerdict] = {
+            text: (v.kind, v.reason, 0.0 if v.kind == "error" else v.headline)
+            for text, v in zip(texts, final, strict=True)
+        }
+        return {name: [known.get(a["text"], ("fail", NO_ROOM, 0.0)) for a in answers] for name, answers in said.items()}

@@ -1,4 +1,4 @@
-"""Characters and images: rules on the text alone. Each gives what it found, or "".
+"""Rules on the text of a problem alone: broken characters and missing images. Each returns what it found, or "".
 
 They are made to be right rather than complete: a rule asks for the form that a fault really takes, because words like
 "figure", "graph" or "shown" stand in good problems too. All are fast on problems without a fault.
@@ -11,22 +11,22 @@ import re
 NEAR = 30  # characters of context in a detail
 
 
-def said(found: re.Match[str] | None) -> str:
-    """The passage, on one line."""
-    if found is None:
+def excerpt(match: re.Match[str] | None) -> str:
+    """The passage around a match, on one line; "" without a match."""
+    if match is None:
         return ""
-    passage = found.string[max(0, found.start() - NEAR // 2) : found.end() + NEAR // 2]
+    passage = match.string[max(0, match.start() - NEAR // 2) : match.end() + NEAR // 2]
     return " ".join(passage.split())[: 4 * NEAR]
 
 
 def has(text: str, words: tuple[str, ...]) -> bool:
-    """Whether a text has one of these in any case: what spares most problems a slow pattern."""
+    """Whether a text contains one of these words, in any case; spares most problems a slow pattern."""
     lower = text.lower()
     return any(word in lower for word in words)
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern for them all, in any case."""
+    """One pattern for all of these, ignoring case."""
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
@@ -48,25 +48,25 @@ _MOJIBAKE = re.compile(f"[ÂÃÎÏÐÑ]{_SECOND}|[âã]{_SECOND}{_SECOND}|ï[»�
 
 
 def repaired(text: str) -> str:
-    """With common line breaks and blanks, and without characters of no width: nothing that a reader sees."""
-    if (text.isascii() and "\r" not in text) or _EATEN.search(text):  # whose \r is no line break
+    """The text with plain line breaks and blanks and without zero-width characters; a reader sees no difference."""
+    if (text.isascii() and "\r" not in text) or _EATEN.search(text):  # the \r is part of a LaTeX command
         return text
     return _BLANK.sub(" ", _BREAK.sub("\n", _NOTHING.sub("", text)))
 
 
 def invalid_characters(text: str) -> str:
     """Control characters, U+FFFD, surrogates, private use; LaTeX whose \\t was read as a tab; wrongly decoded text."""
-    if found := _BROKEN.search(text):
-        kind = "control" if found[0] < "\xa0" else "replacement" if found[0] == "\ufffd" else "no"
-        return f"{kind} character U+{ord(found[0]):04X} at {found.start()}"
-    if found := _EATEN.search(text):
-        return f"an escape that was read as white space: {said(found)}"
+    if match := _BROKEN.search(text):
+        kind = "control" if match[0] < "\xa0" else "replacement" if match[0] == "\ufffd" else "no"
+        return f"{kind} character U+{ord(match[0]):04X} at {match.start()}"
+    if match := _EATEN.search(text):
+        return f"an escape that was read as white space: {excerpt(match)}"
     if text.isascii():
         return ""
-    if found := _BIDI.search(text):
-        return f"invisible character U+{ord(found[0]):04X} at {found.start()}"
-    found = _MOJIBAKE.search(text)
-    return f"UTF-8 that was read as Windows-1252: {said(found)}" if found else ""
+    if match := _BIDI.search(text):
+        return f"invisible character U+{ord(match[0]):04X} at {match.start()}"
+    match = _MOJIBAKE.search(text)
+    return f"UTF-8 that was read as Windows-1252: {excerpt(match)}" if match else ""
 
 
 # ---- images ------------------------------------------------------------------------------------------------
@@ -130,15 +130,16 @@ _SHOWN_IN_TEXT = re.compile(r"\$\$|\\\[|\\begin|\||```|:\s*\n|\n.*\n.*\n")  # ta
 
 
 def embedded_image(text: str) -> str:
-    """Of any domain: an image, a link to one, or code that draws one."""
-    return said(_EMBEDDED.search(text)) if has(text, _MARKS) else ""
+    """An image, a link to one, or code that draws one, in a problem of any domain."""
+    return excerpt(_EMBEDDED.search(text)) if has(text, _MARKS) else ""
 
 
 def image_referred_to(text: str) -> str:
-    """Of a problem in words: "as shown in the figure". What is shown below may be a table or a formula, too."""
+    """A reference to an image in words, as in "as shown in the figure". What is shown below may also be a table or a
+    formula."""
     if not has(text, _PICTURES):
         return ""
-    for found in _REFERRED.finditer(text):
-        if _NAMED.search(found[0]) or not _SHOWN_IN_TEXT.search(text, found.end()):
-            return said(found)
+    for match in _REFERRED.finditer(text):
+        if _NAMED.search(match[0]) or not _SHOWN_IN_TEXT.search(text, match.end()):
+            return excerpt(match)
     return ""

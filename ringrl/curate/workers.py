@@ -1,18 +1,19 @@
-"""Processes that work on shards. A step is prepared once, travels to them, and is called for a shard at a time."""
+"""Processes that work on shards. A step is prepared once, pickled to them, and called with one shard at a time."""
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ringrl.config.sections import Verify
+from ringrl.domains import Domains
 from ringrl.errors import ChildDied
 from ringrl.processes import die_with_parent, kill_tree
 from ringrl.rewards import Verdict, VerifierPool
@@ -20,42 +21,52 @@ from ringrl.rewards import Verdict, VerifierPool
 T = TypeVar("T")
 A = TypeVar("A")
 
-STALL_S = 6 * 3600.0  # without a single finished shard, after which something hangs: thousands of slow programs do not
-STOP_S = 10.0  # for a killed process to be gone
-_ABSENT = re.compile(r"^no verifier process|while starting\b")  # as VerifierPool says it
-AHEAD = 2  # shards waiting per process: what an interrupt has to wait for
+STALL_S = 6 * 3600.0  # longest wait for the next finished shard; even thousands of slow programs take less
+STOP_S = 10.0  # longest wait for a killed process to be gone
+_ABSENT = re.compile(r"^no verifier process|while starting\b")  # reasons that VerifierPool gives
+AHEAD = 2  # shards submitted per process; an interrupt waits for these
+
+
+class _Remembering(SpawnContext):
+    """Starts processes, and knows all of them. By spawn: a fork would take our threads' locks along."""
+
+    def __init__(self) -> None:
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        self.started.append(SpawnProcess(*args, **kwargs))
+        return self.started[-1]
 
 
 class Workers:
     """A pool of processes; leaving the `with` block ends them, whatever they do."""
 
     def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would take our threads' locks along
-        self.processes = processes
-        self._pool = ProcessPoolExecutor(processes, context, _begin, (os.getpid(),))
+        self.processes, self._context = processes, _Remembering()
+        self._pool = ProcessPoolExecutor(processes, self._context, _begin, (os.getpid(),))
 
     def map(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[tuple[A, T]]:
-        """Each as soon as it is there, in any order. `function` and items are pickled.
+        """Items with their results, each as soon as it is there, in any order. `function` and items are pickled.
 
         Raises:
             ChildDied: a process ended (out of memory, say), or none got anything done in STALL_S seconds.
             Whatever `function` raises.
         """
         waiting = iter(items)
-        under_way: dict[Future[T], A] = {}
+        pending: dict[Future[T], A] = {}
         while True:
             for item in waiting:
-                under_way[self._pool.submit(function, item)] = item
-                if len(under_way) >= self.processes * AHEAD:
+                pending[self._pool.submit(function, item)] = item
+                if len(pending) >= self.processes * AHEAD:
                     break
-            if not under_way:
+            if not pending:
                 return
-            done = wait(under_way, STALL_S, FIRST_COMPLETED).done
+            done = wait(pending, STALL_S, FIRST_COMPLETED).done
             if not done:
                 raise ChildDied(f"no shard was finished in {STALL_S:g} s by {self.processes} processes")
             for future in done:
                 try:
-                    yield under_way.pop(future), future.result()
+                    yield pending.pop(future), future.result()
                 except BrokenProcessPool:
                     raise ChildDied("a process that worked on a shard was killed; too little memory? Fewer `workers` "
                                     "or smaller `shard_rows` need less, --resume goes on") from None  # fmt: skip
@@ -66,24 +77,23 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
+        for process in self._context.started:
             if process.pid:
                 kill_tree(process.pid)
             process.join(STOP_S)
 
 
-def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify) -> list[Verdict]:
+def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify, domains: Domains) -> list[Verdict]:
     """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
 
-    What takes too long, or breaks the verifier, is a verdict of kind `error`; so there is a deadline on every one.
+    What takes too long, or breaks the verifier, is a verdict of kind `error`, so there is a deadline on every one.
 
     Raises:
         ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
     """
-    pool = verifier(verify.deadline_s, verify.remote)
-    futures = [pool.submit(*a) for a in asked]
+    pool = verifier(verify.deadline_s, domains, verify.remote)
+    futures = [pool.submit(*request) for request in requests]
     verdicts = [f.result() for f in futures]
     if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
         raise ChildDied(f"the verifier does not start: {absent}")
@@ -91,9 +101,9 @@ def judge(asked: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify
 
 
 @functools.cache
-def verifier(deadline_s: float, remote: str = "") -> VerifierPool:
-    """This process's own, with one child; it ends with the process."""
-    return VerifierPool(1, deadline_s, remote=remote)
+def verifier(deadline_s: float, domains: Domains, remote: str = "") -> VerifierPool:
+    """The verifier pool of this process, with one child for each of those who judge; it ends with the process."""
+    return VerifierPool(1, deadline_s, domains, remote=remote)
 
 
 def _begin(parent: int) -> None:

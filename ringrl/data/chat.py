@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
-from ringrl.data.source import THINK, Row, messages_of, reference_of
+from ringrl.data.source import THINK, Row, messages_of
+from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
 from ringrl.types import Prompt
 
@@ -57,7 +58,9 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
-def make_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: Prompting, room: int) -> list[Prompt]:
+def make_prompts(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: Prompting, room: int, domains: Domains
+) -> list[Prompt]:
     """Problems with the template applied, ready to sample from.
 
     Args:
@@ -68,15 +71,15 @@ def make_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: P
         DataError: the template refuses a row.
     """
     most = min(how.max_tokens, room - 1)
-    return [_prompt(row, tokenizer, how, most) for row in rows]
+    return [_prompt(row, tokenizer, how, most, domains) for row in rows]
 
 
-def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: int) -> Prompt:
-    text = _render(messages_of(row, how), tokenizer, how.thinking, True, str(row["id"]))
+def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: int, domains: Domains) -> Prompt:
+    text = _render(messages_of(row, how, domains), tokenizer, how.thinking, True, str(row["id"]))
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > most:
         raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {most}")
-    return Prompt(str(row["id"]), row["domain"], tuple(ids), reference_of(row))
+    return Prompt(str(row["id"]), row["domain"], tuple(ids), domains.reference(row))
 
 
 def make_sequence(

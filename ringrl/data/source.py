@@ -1,9 +1,10 @@
 """Rows from JSONL, parquet and CSV files, here or on the hub, from hub datasets, and from reasoning-gym's generators
 (`ringrl.data.gym`), checked row by row.
 
-A row of problems: {"id", "domain", "problem", "answer"}; code has "tests" (and perhaps "entry_point") instead
-of "answer". A row of SFT data: {"messages": [{"role", "content"}, ...]}; a thought stands before the answer, between
-<think> and </think>, or in a "reasoning_content" or "thinking" of its own. `columns` renames other schemas.
+A row of problems: {"id", "domain", "problem"} and what its domain requires: "answer"; of code "tests", and perhaps
+"entry_point" and others; of a user's domain what that says (`ringrl.domains`). A row of SFT data: {"messages":
+[{"role", "content"}, ...]}; a thought stands before the answer, between <think> and </think>, or in a
+"reasoning_content" or "thinking" of its own. `columns` renames other schemas.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.sections import Prompting, Source
+from ringrl.config.sections import SUFFIXES, Prompting, Source
 from ringrl.data import gym
+from ringrl.domains import Domains
 from ringrl.errors import DataError
 
-DOMAINS = ("math", "code", "science")
 THINK, THOUGHT = "<think>", "</think>"
 APART = ("reasoning_content", "thinking")  # where a message may have its thought besides
-REFERENCE = ("answer", "tests", "entry_point", "language", "checker", "time_limit_s", "compare")
 PARQUET_ROWS = 1000  # read at a time
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 Convert = Callable[[Row], Row | None]
 
 
-def read_problems(source: Source, convert: Convert = lambda row: row) -> list[Row]:
+def read_problems(source: Source, domains: Domains, convert: Convert = lambda row: row) -> list[Row]:
     """All rows of a source as problems.
 
     Args:
@@ -40,13 +40,17 @@ def read_problems(source: Source, convert: Convert = lambda row: row) -> list[Ro
     Raises:
         DataError: names file, line and what is wrong with it.
     """
-    rows = ((where, _converted(row, where, convert)) for where, row in _rows(source))
-    return [problem_of(row, where, source) for where, row in rows if row is not None]
+    problems = []
+    for where, row in _rows(source):
+        if (converted := _converted(row, where, convert)) is not None:
+            problems.append(problem_of({"id": where, **converted}, where, source, domains))
+            domains[problems[-1]["domain"]].check(problems[-1], where)
+    return problems
 
 
-def read_graded(source: Source) -> list[Row]:
+def read_graded(source: Source, domains: Domains) -> list[Row]:
     """As `read_problems`, of rows that each have their `pass_rate`."""
-    return read_problems(source, _graded)
+    return read_problems(source, domains, _graded)
 
 
 def _graded(row: Row) -> Row:
@@ -56,16 +60,12 @@ def _graded(row: Row) -> Row:
     return row
 
 
-def messages_of(row: Row, how: Prompting) -> list[dict[str, str]]:
+def messages_of(row: Row, how: Prompting, domains: Domains) -> list[dict[str, str]]:
     """What the chat template is given for a problem."""
-    suffix = how.suffix.get(row["domain"], "")
+    domain = row["domain"]
+    suffix = how.suffix.get(domain, "" if domain in SUFFIXES else domains[domain].suffix)
     system = [{"role": "system", "content": how.system}] if how.system else []
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
-
-
-def reference_of(row: Row) -> dict[str, Any]:
-    """What a problem's verifier is given."""
-    return {k: row[k] for k in REFERENCE if k in row}
 
 
 def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
@@ -267,22 +267,20 @@ def _converted(row: Row, where: str, convert: Convert) -> Row | None:
         raise DataError(f"{where}: {e}") from None
 
 
-def problem_of(row: Row, where: str, source: Source) -> Row:
-    """The row with what a problem must have. Raises DataError when something is missing."""
-    row = {"id": where, **row}
-    if source.domain != "row":
-        row["domain"] = source.domain
-    elif row.setdefault("domain", "math") not in DOMAINS:
-        raise DataError(f"{where}: domain: got {row['domain']!r}, expected one of {', '.join(DOMAINS)}")
+def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
+    """The row as a problem: a known domain, a text, and a final answer that is a text, "" for none.
+
+    Raises:
+        DataError: the domain is unknown, or there is no problem; what its verifier needs is not asked for here.
+    """
+    name = row.get("domain", "math") if source.domain == "row" else source.domain
+    domain = domains.find(name, where)
     if not isinstance(row.get("problem"), str) or not row["problem"].strip():
         raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
-    key = "tests" if row["domain"] == "code" else "answer"
-    if key == "answer":
-        row["answer"] = (
-            str("" if row.get("answer") is None else row["answer"]).rpartition("####")[2].strip()
-        )  # GSM8K writes "... #### 72"
-    if not row.get(key):
-        raise DataError(f"{where}: {key}: missing, expected what a {row['domain']} verifier needs")
+    row = {**row, "domain": name}
+    if domain.comparison == "answer":
+        answer = "" if row.get(domain.answer) is None else str(row[domain.answer])
+        row[domain.answer] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
     return row
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringrl.config.commands import Bench, EvalConfig
-from ringrl.config.sections import Domain, Source
+from ringrl.config.sections import Source
 from ringrl.data.source import FORMATS, Row, read_problems
 from ringrl.errors import ConfigError, DataError
 
@@ -30,7 +30,7 @@ class Benchmark:
     """What `ringrl eval --show NAME` prints."""
 
     files: tuple[str, ...]
-    domain: Domain  # whose verifier judges
+    domain: str  # whose verifier judges
     samples: int  # k of avg@k: the paper's for AIME, elsewhere [ours]: the smaller the set, the larger
     columns: Mapping[str, str] = field(default_factory=dict)  # our key -> theirs
     convert: Callable[[Row], Row] = dict  # a row with our columns to a problem
@@ -212,7 +212,7 @@ def read_benchmark(bench: Bench, cfg: EvalConfig) -> list[Row]:
         DataError: names file, line and what is wrong; two problems with one id; none in the window.
     """
     what = definition(bench)
-    rows = read_problems(source_of(bench, cfg), functools.partial(_as_problem, what))
+    rows = read_problems(source_of(bench, cfg), cfg.known_domains, functools.partial(_as_problem, what))
     rows = [{**r, "id": f"{bench.name}-{i}" if r["id"] is None else str(r["id"])} for i, r in enumerate(rows)]
     seen: set[str] = set()
     for row in rows:

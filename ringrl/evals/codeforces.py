@@ -20,7 +20,7 @@ from typing import Any
 from ringrl.data.source import Row, read_rows
 from ringrl.errors import DataError
 
-LOWEST, HIGHEST = 0.0, 4000.0  # ratings; who is first or last of all gets one of these
+LOWEST, HIGHEST = 0.0, 4000.0  # ratings of a model that is last or first of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,18 @@ def rate(contests: Sequence[Contest], solved: Mapping[str, Sequence[bool]]) -> d
     """Rating, its standard error, and the percentage of participants below it.
 
     Args:
-        solved: of every problem of the contests, by sample.
+        solved: problem id -> whether each sample solved it, for every problem of the contests.
 
     Raises:
         DataError: a contest has a problem that is not among them.
     """
-    each = [statistics.fmean(_ratings(contest, solved)) for contest in contests]
-    rating = statistics.fmean(each)
+    ratings = [statistics.fmean(_ratings(contest, solved)) for contest in contests]
+    rating = statistics.fmean(ratings)
     people = [r for contest in contests for r, _ in contest.standings]
     return {
         "contests": len(contests),
         "rating": rating,
-        "rating_se": statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else None,
+        "rating_se": statistics.stdev(ratings) / math.sqrt(len(ratings)) if len(ratings) > 1 else None,
         "percentile": 100 * sum(r < rating for r in people) / len(people),
     }
 
@@ -68,7 +68,7 @@ def rating_of(points: float, standings: Sequence[tuple[float, float]]) -> float:
 
 
 def _ratings(contest: Contest, solved: Mapping[str, Sequence[bool]]) -> list[float]:
-    """Of every sample."""
+    """The rating of every sample."""
     if unknown := [p for p in contest.problems if p not in solved]:
         raise DataError(f"contest {contest.name}: problem {unknown[0]!r} is not in the benchmark")
     samples = zip(*(solved[p] for p in contest.problems), strict=True)

@@ -21,8 +21,8 @@ import numpy as np
 
 from ringrl.errors import DataError
 
-LEVEL = 0.05  # of all benchmarks together: a difference between equal models is found once in twenty comparisons
-EXACT = 16  # differing problems up to which all sign patterns are tried
+LEVEL = 0.05  # chance to find any difference between equal models, over all benchmarks together
+EXACT = 16  # up to this many differing problems, all sign patterns are tried
 PATTERNS = 100_000
 POWER = 2.8  # standard errors of a difference that is found four times in five
 SETTINGS = ("sampling", "dtype", "template_sha256")
@@ -35,16 +35,16 @@ class Paired:
     n: int
     a: float
     b: float
-    se: float  # of b - a
-    p: float
+    se: float  # standard error of b - a
+    p: float  # p-value of the permutation test
 
     def words(self, tests: int) -> str:
-        """What it means, when `tests` comparisons are looked at."""
+        """The conclusion in words, when this is one of `tests` comparisons."""
         change, se = 100 * (self.b - self.a), 100 * self.se
-        seen = f"{change:+.1f} ± {se:.1f} points on {self.n} problems, p = {self.p:.2g}"
+        numbers = f"{change:+.1f} ± {se:.1f} points on {self.n} problems, p = {self.p:.2g}"
         if self.p < LEVEL / tests:
-            return f"{'B' if change > 0 else 'A'} is better: {seen}"
-        return f"no difference is shown: {seen}; one of {POWER * se:.1f} points would be found four times in five"
+            return f"{'B' if change > 0 else 'A'} is better: {numbers}"
+        return f"no difference is shown: {numbers}; one of {POWER * se:.1f} points would be found four times in five"
 
 
 def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Paired:
@@ -61,20 +61,20 @@ def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Paired:
 def _p_value(differences: Sequence[float]) -> float:
     """Two-sided, by sign flips."""
     d = np.array([x for x in differences if x])
-    seen = abs(d.sum()) - 1e-9
+    observed = abs(d.sum()) - 1e-9
     if len(d) <= EXACT:
         signs = np.array(list(itertools.product((-1, 1), repeat=len(d))), dtype=np.int8)
-        return float((abs(signs @ d) >= seen).mean())
+        return float((abs(signs @ d) >= observed).mean())
     rng = np.random.default_rng(0)
     far = sum(
-        int((abs((2 * rng.integers(0, 2, (1000, len(d)), dtype=np.int8) - 1) @ d) >= seen).sum())
+        int((abs((2 * rng.integers(0, 2, (1000, len(d)), dtype=np.int8) - 1) @ d) >= observed).sum())
         for _ in range(PATTERNS // 1000)
     )
     return (far + 1) / (PATTERNS + 1)
 
 
 def compare_runs(a: Path, b: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """A table of all benchmarks that both runs have, and what to say about it.
+    """Rows of a table of the benchmarks that both runs have, and notes on them.
 
     Raises:
         DataError: a run has no results, or they have no benchmark or no problem in common.
@@ -84,22 +84,22 @@ def compare_runs(a: Path, b: Path) -> tuple[list[dict[str, str]], list[str]]:
     if not names:
         raise DataError(f"{a} and {b}: no benchmark in common, {sorted(first['benchmarks'])} and "
                         f"{sorted(second['benchmarks'])}")  # fmt: skip
-    rows, said = [], []
+    rows, notes = [], []
     for key in SETTINGS:
         if differing := _differing(first.get(key), second.get(key)):
-            said.append(f"not the same {key}: {differing}")
+            notes.append(f"not the same {key}: {differing}")
     for name in names:
         left, right = (_means(r["benchmarks"][name]) for r in (first, second))
         if not left.keys() & right.keys():
             raise DataError(f"{name}: {a} and {b} have no problem in common")
         if first["benchmarks"][name].get("prompts_sha256") != second["benchmarks"][name].get("prompts_sha256"):
-            said.append(f"{name}: the two were not asked the same")
+            notes.append(f"{name}: the two were not asked the same")
         if left.keys() != right.keys():
-            said.append(f"{name}: {len(left)} problems in A, {len(right)} in B; compared on those in both")
+            notes.append(f"{name}: {len(left)} problems in A, {len(right)} in B; compared on those in both")
         paired = compare(left, right)
-        said.append(f"{name}: {paired.words(len(names))}")
+        notes.append(f"{name}: {paired.words(len(names))}")
         rows.append(_row(name, paired))
-    return rows, said
+    return rows, notes
 
 
 def _row(name: str, paired: Paired) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _means(bench: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _differing(a: Any, b: Any) -> str:
-    """What is not the same, "" for nothing; seeds may differ."""
+    """The differences in words, "" for none; seeds may differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [k for k in {**a, **b} if k != "seed" and a.get(k) != b.get(k)]
         return ", ".join(f"{k} {a.get(k)} and {b.get(k)}" for k in keys)

@@ -1,10 +1,13 @@
 """Numbers over judged responses. A verifier's error is no verdict: it is counted, and left out of the scores.
 
-With m_i verdicts on problem i, c_i of them right, p_i = c_i / m_i and N problems, the score is avg = mean p_i. Its two
-standard errors answer two questions:
+What a response scores is its headline reward. With m_i verdicts on problem i, of mean p_i and sample variance v_i
+(divisor m_i - 1), and N problems, the score is avg = mean p_i. Its two standard errors answer two questions:
 
-    over problems:  stdev(p_i) / sqrt(N)                    how it would move with other problems of the same kind
-    over samples:   sqrt(sum p_i (1 - p_i) / (m_i - 1)) / N    how it would move if the same problems were sampled again
+    over problems:  stdev(p_i) / sqrt(N)     how it would move with other problems of the same kind
+    over samples:   sqrt(sum v_i / m_i) / N  how it would move if the same problems were sampled again
+
+When every score is 0 or 1, v_i / m_i is p_i (1 - p_i) / (m_i - 1). pass@k, votes and lengths of right responses need
+a yes or no: right is a score of 1, and nothing less.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ MIN_ERRORS = 5  # fewer are bad luck, whatever their share
 class Outcome:
     """One response, as far as numbers go."""
 
-    reward: float  # in [0, 1]; 0 when the verifier failed
+    reward: float  # the headline one, in [0, 1]; 0 when the verifier failed
     failed: bool  # the verifier, not the response
     length: int  # tokens
     cut: bool  # by the limit of tokens
@@ -83,11 +86,20 @@ def samples_needed(judged: Sequence[Sequence[Outcome]], error: float) -> int | N
 
 
 def verdicts(scored: Sequence[ScoredGroup]) -> dict[str, dict[str, int]]:
-    """Responses by kind and reason, {"pass" | "fail" | "error": {reason: count}}, the most frequent reason first.
+    """Responses by kind and reason, {"pass" | "fail" | "error": {reason: count}}, the most frequent reason first;
+    "partial", for scores between 0 and 1, is there only when there are any.
 
     Of a reason with details ("the reference does not parse: ...") only what comes before them.
     """
     return _verdicts([o for g in scored for o in _outcomes(g)])
+
+
+def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """{reward: mean over the responses that were judged by it}, of every reward of the domains."""
+    values: dict[str, list[float]] = {}
+    for name, value in (item for g in scored for parts in g.parts for item in parts.items()):
+        values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(found) for name, found in sorted(values.items())}
 
 
 def too_many_errors(scored: Sequence[ScoredGroup], max_share: float) -> str:
@@ -123,8 +135,8 @@ def repetition(token_ids: Sequence[int], n: int = 8, last: int = 2048) -> float:
 
 def _outcomes(g: ScoredGroup) -> list[Outcome]:
     return [
-        Outcome(reward, bool(error), len(c.token_ids), c.finish == "length", reason=reason)
-        for reward, error, reason, c in zip(g.rewards, g.errors, g.reasons, g.group.completions, strict=True)
+        Outcome(score, bool(error), len(c.token_ids), c.finish == "length", reason=reason)
+        for score, error, reason, c in zip(g.scores, g.errors, g.reasons, g.group.completions, strict=True)
     ]
 
 
@@ -149,8 +161,8 @@ def _basic(groups: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
 def _verdicts(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     counts = {kind: Counter[str]() for kind in ("pass", "fail", "error")}
     for o in outcomes:
-        kind = "error" if o.failed else "pass" if o.reward == 1 else "fail"
-        counts[kind][o.reason.partition(":")[0]] += 1
+        kind = "error" if o.failed else {1.0: "pass", 0.0: "fail"}.get(o.reward, "partial")
+        counts.setdefault(kind, Counter())[o.reason.partition(":")[0]] += 1
     return {kind: dict(count.most_common()) for kind, count in counts.items()}
 
 

@@ -19,7 +19,7 @@ from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import Benchmark, definition, read_benchmark, samples_of, source_of
 from ringrl.evals.codeforces import rate, read_contests
 from ringrl.evals.metrics import Outcome, report
-from ringrl.rewards import Verdict
+from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rewards.answers import after_thinking, last_boxed, read_number
 from ringrl.run import Run
 
@@ -63,6 +63,12 @@ def tasks_of(cfg: EvalConfig) -> list[Task]:
     return tasks
 
 
+def verifier_pool(cfg: EvalConfig, tasks: Sequence[Task]) -> VerifierPool:
+    """Of all domains; only those that are asked for are started."""
+    deadline_s = max(t.deadline_s for t in tasks)
+    return VerifierPool(cfg.verify.workers, deadline_s, cfg.known_domains, remote=cfg.verify.remote)
+
+
 def load_responses(run: Run, name: str) -> Responses:
     """What is there, finished or not; the file is left with one line for each."""
     found: Responses = {}
@@ -79,10 +85,11 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     failed = verdict.kind == "error"
     return {
         "verdict": verdict.kind,
-        "reward": 0.0 if failed else verdict.reward,
+        "reward": 0.0 if failed else verdict.headline,
         "error": verdict.reason if failed else "",
         "reason": verdict.reason,
         "tests": list(verdict.tests),
+        **({"rewards": {part.name: part.value for part in verdict.parts}} if len(verdict.parts) > 1 else {}),
     }
 
 
@@ -143,12 +150,12 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
 
 def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]:
     outcomes: dict[str, list[Outcome]] = {p["id"]: [] for p in task.problems}
-    domains = {p["id"]: p["domain"] for p in task.problems}
+    boxed = {p["id"]: cfg.known_domains[p["domain"]].comparison == "answer" for p in task.problems}
     for r in rows:
-        key = answer_key(r["text"]) if domains[r["id"]] != "code" else ""
+        key = answer_key(r["text"]) if boxed[r["id"]] else ""
         failed, cut = r["verdict"] == "error", r["finish"] == "length"
         outcomes[r["id"]].append(Outcome(r["reward"], failed, r["length"], cut, key, r["reason"]))
-    numbers = report(outcomes, cfg.pass_k, "code" not in domains.values(), cfg.precision)
+    numbers = report(outcomes, cfg.pass_k, all(boxed.values()), cfg.precision)
     if task.bench.contests:
         solved = {i: [o.reward == 1 for o in each] for i, each in outcomes.items()}
         numbers["codeforces"] = rate(read_contests(task.bench.contests), solved)
@@ -163,11 +170,9 @@ def answer_key(text: str) -> str:
 
 
 def _prompt(problem: Row, cfg: EvalConfig) -> Row:
-    return {
-        "id": problem["id"],
-        "messages": messages_of(problem, cfg.prompting),
-        "answer": problem["answer"] if problem["domain"] != "code" else "",
-    }
+    messages = messages_of(problem, cfg.prompting, cfg.known_domains)
+    answer = problem.get(cfg.known_domains[problem["domain"]].answer, "")
+    return {"id": problem["id"], "messages": messages, "answer": answer}
 
 
 def _provenance(task: Task, cfg: EvalConfig) -> dict[str, Any]:

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
 
 from ringrl.config.sections import Prompting, Server
 from ringrl.data.source import messages_of
-from ringrl.errors import PromptTooLong, UserError
-from ringrl.evals.client import Client
+from ringrl.domains import Domains
+from ringrl.errors import RingError, UserError
+from ringrl.http import Client, Refused, ServerFailed
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask
+
+# how servers say that a prompt leaves no room to answer
+LONG = re.compile(r"context.?length|prompt is too long|too many (?:input )?tokens", re.IGNORECASE)
 
 
 class ServedModel:
-    """Raises UserError for what the server refuses, RingError when it fails too often."""
+    """Raises UserError for what the server refuses, RingError when it fails too often.
+
+    Args:
+        key: the bearer token, or "".
+        max_tokens: longest response.
+    """
 
     def __init__(
         self,
         model: str,
         server: Server,
-        key: str,  # secret, or ""
+        key: str,
         prompting: Prompting,
+        domains: Domains,
         temperature: float,
         top_p: float,
-        max_tokens: int,  # of a response
+        max_tokens: int,
         seed: int,
     ) -> None:
         self.name = f"{model} at {server.base_url}"
-        self.server, self.prompting, self.seed = server, prompting, seed
+        self.server, self.prompting, self.domains, self.seed = server, prompting, domains, seed
         self.settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        self.client = Client(server, key)
+        self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
         pool = ThreadPoolExecutor(self.server.concurrent)
         waiting = iter(asks)
         try:
-            under_way = {pool.submit(self._answer, ask): ask for ask in islice(waiting, self.server.concurrent)}
-            while under_way:
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    yield under_way.pop(future), future.result()
-                    for ask in islice(waiting, 1):  # only now that this one was taken: a kill loses no more than these
-                        under_way[pool.submit(self._answer, ask)] = ask
+            pending = {pool.submit(self._answer, ask): ask for ask in islice(waiting, self.server.concurrent)}
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+                    for ask in islice(waiting, 1):  # after the caller took one: a kill loses no more
+                        pending[pool.submit(self._answer, ask)] = ask
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -49,11 +60,16 @@ class ServedModel:
         self.client.close()
 
     def _answer(self, ask: Ask) -> Answer:
-        body = {**self.settings, "messages": messages_of(ask.problem, self.prompting), "seed": ask.seed(self.seed)}
+        messages = messages_of(ask.problem, self.prompting, self.domains)
+        body = {**self.settings, "messages": messages, "seed": ask.seed(self.seed)}
         try:
             got = self.client.post("chat/completions", body)
-        except PromptTooLong as e:
-            return Answer(f"{ask.problem['id']}: {e}", 0, NO_ROOM)
+        except Refused as e:
+            if e.status in (400, 413, 422) and LONG.search(e.text):
+                return Answer(f"{ask.problem['id']}: {e}", 0, NO_ROOM)
+            raise
+        except ServerFailed as e:
+            raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
             [choice] = got["choices"]
             message, length = choice["message"], int(got["usage"]["completion_tokens"])

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ringrl.config.sections import Rollout
+from ringrl.config.sections import Trainer
 from ringrl.errors import ChildDied, UserError
+from ringrl.launch.command import WorkerSpec
 from ringrl.launch.machine import engine_name, first_gpu, rank_env, read_key, shares, worker_env
 from ringrl.processes import free_port
 from ringrl.report.terminal import Display
@@ -48,47 +49,14 @@ class Child:
     log: Path
 
 
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What the vLLM workers of a command must be able to do."""
-
-    model: str
-    rollout: Rollout
-    max_total_tokens: int
-    routes: bool = False  # tell which experts they took
-    ahead: bool = False  # sample while the ranks train
-
-    def worker(self, authkey: str, host: str = "127.0.0.1", port: int = 0, name: str = "") -> dict[str, Any]:
-        """The specification that a worker reads, but for the file that it writes its address to.
-
-        name: of this host, for those elsewhere.
-        """
-        r = self.rollout
-        return {
-            "model": self.model,
-            "dtype": r.dtype,
-            "max_total_tokens": self.max_total_tokens,
-            "concurrent": r.concurrent,
-            "tensor_parallel": r.tensor_parallel,
-            "kv_cache_mib": r.kv_cache_mib,
-            "gpu_memory": r.gpu_memory,
-            "update_deadline_s": r.update_deadline_s,
-            "in_flight": r.in_flight,
-            "shared": r.colocated,
-            "routes": self.routes,
-            "host": host,
-            "port": port,
-            "name": name,
-            "authkey": authkey,
-        }
-
-
 def launch(
-    command: str, run: Run, ranks: int, threads: int, sampler: WorkerSpec | None, notes: Sequence[str], fresh: bool
-) -> int:
-    """Run the loop of `ringrl <command>` on `ranks` processes beside the workers it needs.
+    command: str, main: str, run: Run, trainer: Trainer | None, sampler: WorkerSpec | None, notes: Sequence[str],
+    fresh: bool,
+) -> int:  # fmt: skip
+    """Run the loop of `ringrl <command>` on the trainer's ranks, or one that needs no GPU, beside the workers it needs.
 
     Args:
+        main: the module whose `main` the ranks run.
         notes: what to tell the user first.
         fresh: the run directory was made for this call; it is removed if the user's input is at fault.
 
@@ -101,7 +69,7 @@ def launch(
             display.note(text)
         crew = Crew(run, Path(meeting), display, sampler)
         try:
-            code = crew.work(command, ranks, threads)
+            code = crew.work(command, main, trainer)
         finally:
             crew.stop()
     if code == UserError.exit_code and fresh:
@@ -116,14 +84,16 @@ class Crew:
         self.run, self.meeting, self.display, self.sampler = run, meeting, display, sampler
         self.workers: list[Child] = []
         self.ready: list[Path] = []  # per worker: the file with its address, there when it is ready
-        self.first_gpu, self.worker_threads = 0, 1  # of the workers
+        self.first_gpu = 0  # index of the first worker's first GPU
+        self.worker_threads = 1  # OpenMP threads of a worker
         self.ranks: list[Child] = []
         self.ended: dict[str, Any] = {}
         self.first_death = 0.0
         self.unread = b""
         self.authkey = secrets.token_hex(32)
 
-    def work(self, command: str, ranks: int, threads: int) -> int:
+    def work(self, command: str, main: str, trainer: Trainer | None) -> int:
+        ranks, threads = (trainer.ranks, trainer.threads) if trainer else (1, 0)
         rollout = self.sampler.rollout if self.sampler else None
         ahead = self.sampler.ahead if self.sampler else False
         threads, self.worker_threads = shares(ranks, threads, rollout.workers if rollout else 0, ahead)
@@ -131,11 +101,12 @@ class Crew:
         if rollout and rollout.addresses:
             self.authkey = read_key(rollout.key_file)
         elif rollout and engine == "vllm":
-            self.first_gpu = first_gpu(0 if command in ("eval", "data") else ranks, rollout)
+            self.first_gpu = first_gpu(ranks if trainer else 0, rollout)
             for i in range(rollout.workers):
                 self._start_worker(i, self.meeting / f"worker{i}")
         spec = {
             "launcher": os.getpid(),
+            "main": main,
             "run": str(self.run.path),
             "engine": engine,
             "meeting": str(self.meeting),
@@ -153,11 +124,8 @@ class Crew:
         spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
         env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads)
         code = WORKER.format(launcher=os.getpid())
-        self.workers[index:] = [
-            self._start(f"worker{index}", ["-c", code], env, spec),
-            *self.workers[index + 1 :],
-        ]
-        self.ready[index:] = [address_file, *self.ready[index + 1 :]]
+        self.workers[index : index + 1] = [self._start(f"worker{index}", ["-c", code], env, spec)]
+        self.ready[index : index + 1] = [address_file]
 
     def _restart_worker(self, worker: int, address: str) -> None:
         stop([self.workers[worker]], patience_s=0.0)
@@ -177,12 +145,7 @@ class Crew:
         return read
 
     def _start(
-        self,
-        name: str,
-        args: list[str],
-        env: Mapping[str, str],
-        spec: dict[str, Any],
-        fds: tuple[int, ...] = (),
+        self, name: str, args: list[str], env: Mapping[str, str], spec: dict[str, Any], fds: tuple[int, ...] = ()
     ) -> Child:
         log = self.run.path / "logs" / f"{name}.log"
         with log.open("a") as out:

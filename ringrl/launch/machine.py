@@ -114,15 +114,8 @@ def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> di
 
 def rank_env(rank: int, ranks: int, threads: int, port: int) -> dict[str, str]:
     """Of a trainer rank, one of `ranks` on this machine that meet at `port`."""
-    env = {
-        **_quiet_env(),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_DEEPSPEED": "true",
-    }
+    env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_quiet_env()}  # fmt: skip
     if not gpus():
         env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
         env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled here, and DeepSpeed's imports alone would take 2 s

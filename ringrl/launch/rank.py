@@ -1,6 +1,6 @@
 """A rank of any command: what the launcher gives it, and how its errors become exit codes.
 
-`python -m ringrl.launch.rank NAME` is what `ringrl.launch.crew` starts.
+`python -m ringrl.launch.rank COMMAND` is what `ringrl.launch.crew` starts; the name is for whoever lists processes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from ringrl.errors import RingError
 from ringrl.processes import die_with_parent
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
-
-MAINS = {"rl": "ringrl.rl.loop"}
 
 
 @dataclass
@@ -87,13 +85,13 @@ class Context:
         return address
 
 
-def run(context: Context, command: str) -> int:
+def run(context: Context) -> int:
     """The loop of a command on this rank. Returns its exit code."""
     try:
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
-        return importlib.import_module(MAINS.get(command, f"ringrl.commands.{command.replace('-', '_')}")).main(context)
+        return importlib.import_module(context.spec["main"]).main(context)
     except RingError as e:
         context.progress.ended(str(e), e.exit_code)
         log(traceback.format_exc())
@@ -113,6 +111,6 @@ def log(text: str = "") -> None:
 
 
 if __name__ == "__main__":
-    code = run(Context.from_launcher(), sys.argv[1])
+    code = run(Context.from_launcher())
     log()
     os._exit(code)  # not to wait for threads that wait for what is gone

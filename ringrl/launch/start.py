@@ -4,152 +4,73 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ringrl.config.commands import EvalConfig, RLConfig, SelectConfig, SFTConfig
-from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs
-from ringrl.config.sections import Rollout, Source, Trainer
-from ringrl.curate import known
-from ringrl.curate.chain import phases, sampled, unfinished
-from ringrl.curate.outputs import facts_file
-from ringrl.data.source import (
-    check_local,
-    check_readable,
-    fingerprint,
-    read_conversations,
-    read_graded,
-    read_problems,
-)
+from ringrl.config.sections import RunConfig
+from ringrl.data.source import fingerprint, sha256
+from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
-from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
-from ringrl.launch.crew import WorkerSpec, launch
+from ringrl.launch.command import Command, Needs
+from ringrl.launch.crew import launch
 from ringrl.launch.machine import engine_name
-from ringrl.plan.dry_run import arithmetic
-from ringrl.report.terminal import show_chain
-from ringrl.run import Run, find_checkpoints, open_run
-
-AnyConfig = SFTConfig | SelectConfig | RLConfig | EvalConfig
-CONFIGS: dict[str, type[Knobs]] = {
-    "data": DataConfig,
-    "sft": SFTConfig,
-    "select-ckpt": SelectConfig,
-    "rl": RLConfig,
-    "eval": EvalConfig,
-}
+from ringrl.rewards import check_verifiers
+from ringrl.run import Run, open_run
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a command must be given."""
+def verifiers_of(cfg: RunConfig) -> dict[str, str]:
+    """sha256 of the files of a configuration's own verifiers, which are loaded once, in processes of their own.
 
-    sources: tuple[Source, ...]
-    model: str  # the folder whose weights and tokenizer the processes start from; none when a server answers
-    trainer: Trainer
-    rollout: Rollout | None
-    max_total_tokens: int
-    routes: bool = False  # the engine must tell which experts it took
-    ahead: bool = False  # it samples while the ranks train
+    Raises:
+        UserError: one cannot be loaded, or would not be called rightly.
+    """
+    files = verifier_files(cfg.known_domains)
+    check_verifiers(cfg.known_domains.own)
+    return {file: sha256(Path(file)) for file in files}
 
 
-def needs(cfg: AnyConfig) -> Needs:
-    """Raises DataError when a model folder is not one."""
-    if isinstance(cfg, SFTConfig):
-        return Needs((cfg.data, cfg.validation), cfg.model, cfg.trainer, None, cfg.max_tokens)
-    if isinstance(cfg, SelectConfig):
-        first = find_checkpoints(cfg.model)[0]
-        one = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one after the other
-        return Needs((cfg.probe,), str(first), one, cfg.rollout, cfg.max_total_tokens)
-    if isinstance(cfg, RLConfig):
-        data = [s for stage in cfg.stages for s in stage.data] + [h.data for h in cfg.held_out]
-        most = max(s.max_total_tokens for s in cfg.stages)
-        routes, ahead = cfg.loss.replay == "engine", cfg.max_staleness > 0
-        return Needs(tuple(data), cfg.model, cfg.trainer, cfg.rollout, most, routes, ahead)
-    sources = tuple(source_of(b, cfg) for b in cfg.benchmarks)
-    if cfg.server.base_url:
-        return Needs(sources, "", Trainer(), None, cfg.max_total_tokens)
-    return Needs(sources, cfg.model, Trainer(), cfg.rollout, cfg.max_total_tokens)
-
-
-def checked(cfg: AnyConfig) -> tuple[Needs, str]:
-    """(what the command needs, the engine it samples with), with all inputs checked that can be.
+def checked(command: Command[Any], cfg: Any) -> Needs:
+    """What the command needs, with all inputs checked that can be.
 
     Raises:
         UserError: something the user can fix.
     """
-    need = needs(cfg)
-    if isinstance(cfg, EvalConfig):
-        for bench in cfg.benchmarks:
-            if given_file(bench, cfg):
-                read_benchmark(bench, cfg)
-    else:
-        check_local(need.sources, read_conversations if isinstance(cfg, SFTConfig) else read_problems)
-        for stage in cfg.stages if isinstance(cfg, RLConfig) else ():
-            if stage.curriculum != "none":
-                check_local(stage.data, read_graded)
+    assert command.needs
+    need = command.needs(cfg)
+    if command.check:
+        command.check(cfg)
     if need.model:
         check_model_folder(need.model)
-        if need.rollout:
-            check_sampled(need.model)
-    engine = engine_name(need.rollout) if need.rollout else ""
-    if engine == "transformers" and need.routes:
-        raise UserError("loss.replay: got engine, expected trainer or none: vLLM is not installed, and the engine "
-                        "in process cannot say which experts it took")  # fmt: skip
-    return need, engine
+    for sampler in filter(None, need.launches):
+        if sampler.model != need.model:
+            check_model_folder(sampler.model)
+        check_sampled(sampler.model)
+        if engine_name(sampler.rollout) == "transformers" and sampler.routes:
+            raise UserError("loss.router_replay: got engine, expected trainer or none: vLLM is not installed, and the "
+                            "engine in process cannot say which experts it took")  # fmt: skip
+    return need
 
 
-def start(command: str, cfg: AnyConfig, resume: bool, report: bool = True) -> int:
-    """Run one command to its end. Returns its exit code.
+def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
+    """Run one command to its end, with new processes for each of its launches. Returns its exit code.
 
     Raises:
         UserError: something the user can fix; nothing was started or overwritten.
     """
-    need, _ = checked(cfg)
+    files = verifiers_of(cfg)
+    need = checked(command, cfg)
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    served = isinstance(cfg, EvalConfig) and cfg.server.base_url
-    run = open_run(cfg, f"{served} {cfg.model}" if served else cfg.model, fingerprint(need.sources), resume)
+    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume)
     if is_finished(run):
         return 0
-    began = time.time()
-    sampler = None
-    if need.rollout:
-        sampler = WorkerSpec(need.model, need.rollout, need.max_total_tokens, need.routes, need.ahead)
-    code = launch(command, run, need.trainer.ranks, need.trainer.threads, sampler, arithmetic(cfg), fresh)
-    if code == 0:
-        finish(run, began, report)
-    return code
-
-
-def start_data(cfg: DataConfig, resume: bool, report: bool = True) -> int:
-    """Run `ringrl data` to its end, with new processes whenever a model comes or goes. Returns the exit code.
-
-    Raises:
-        UserError: as `start`.
-    """
-    check_readable(cfg.sources)
-    if "decontaminate" in cfg.steps:
-        known.check(cfg.decontaminate)
-    engines = [phase.engine for phase in phases(cfg) if phase.engine]
-    for teacher in engines:
-        check_model_folder(teacher.model)
-        check_sampled(teacher.model)
-        engine_name(teacher.rollout)
-    fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, ", ".join(dict.fromkeys(t.model for t in engines)), fingerprint(cfg.sources), resume)
-    began = time.time()
-    while not facts_file(run.path).is_file():
-        first, sampler = next(iter(unfinished(cfg)), None), None
-        if first and first.engine:
-            most = sampled(cfg, first.step).max_total_tokens
-            sampler = WorkerSpec(first.engine.model, first.engine.rollout, most)
-        code = launch("data", run, 1, 0, sampler, arithmetic(cfg) if first and first.index == 0 else (), fresh)
-        if code:
+    began, notes = time.time(), command.arithmetic(cfg)
+    for sampler in need.launches:
+        if code := launch(command.name, command.main, run, need.trainer, sampler, notes, fresh):
             return code
-        fresh = False
-    if not is_finished(run):
-        finish(run, began, report)
-        show_chain(run.path, report)
+        fresh, notes = False, []
+    finish(run, began, report)
+    if command.show:
+        command.show(run.path, report)
     return 0
 
 

@@ -7,36 +7,42 @@ rank does. Whoever started the ranks stops them when one fails.
 from __future__ import annotations
 
 import time
+from typing import Any
 
+from ringrl.config.sections import Trainer
 from ringrl.data.source import fingerprint
 from ringrl.errors import UserError
-from ringrl.launch.machine import prepare_rank, read_key
+from ringrl.launch.command import Command
+from ringrl.launch.machine import engine_name, prepare_rank, read_key, started_by_others
 from ringrl.launch.rank import Context
 from ringrl.launch.rank import run as run_rank
-from ringrl.launch.start import AnyConfig, checked, finish, is_finished
+from ringrl.launch.start import checked, finish, is_finished
 from ringrl.run import Run, open_run
 
 
-def start_rank(command: str, cfg: AnyConfig, resume: bool, rank: int, ranks: int) -> int:
+def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     """This process as one rank of a command that torchrun has started on one node or several. Returns its exit code.
 
     Raises:
         UserError: as `ringrl.launch.start.start`, on every rank.
     """
-    need, engine = checked(cfg)
-    addresses = need.rollout.addresses if need.rollout else ()
-    if ranks != need.trainer.ranks:
-        raise UserError(f"trainer.ranks: got {need.trainer.ranks}, expected {ranks}, the processes that were started")
+    rank, ranks = started_by_others() or (0, 1)
+    need = checked(command, cfg)
+    trainer, (sampler,) = need.trainer or Trainer(), need.launches
+    engine = engine_name(sampler.rollout) if sampler else ""
+    addresses = sampler.rollout.addresses if sampler else ()
+    if ranks != trainer.ranks:
+        raise UserError(f"trainer.ranks: got {trainer.ranks}, expected {ranks}, the processes that were started")
     if engine == "vllm" and not addresses:
         raise UserError("rollout.addresses: got none, expected those of `ringrl worker`s when ranks are started from "
                         "outside")  # fmt: skip
-    prepare_rank(need.trainer.threads)
+    prepare_rank(trainer.threads)
     from torch.distributed import rendezvous  # now that the environment is right
 
     store, _, _ = next(rendezvous("env://"))
     if rank == 0:
         try:
-            open_run(cfg, cfg.model, fingerprint(need.sources), resume)
+            open_run(cfg, need.parent, fingerprint(need.sources), resume)
             store.set("ringrl/opened", "")
         except UserError as e:
             store.set("ringrl/opened", str(e))
@@ -47,9 +53,10 @@ def start_rank(command: str, cfg: AnyConfig, resume: bool, rank: int, ranks: int
     if is_finished(run):
         return 0
     began = time.time()
-    key = read_key(need.rollout.key_file) if need.rollout and addresses else ""
-    spec = {"engine": engine, "addresses": list(addresses), "restarts": False, "authkey": key, "meeting": ""}
-    code = run_rank(Context.of_rank(run, spec, talks=rank == 0), command)
+    key = read_key(sampler.rollout.key_file) if sampler and addresses else ""
+    spec = {"main": command.main, "engine": engine, "addresses": list(addresses), "restarts": False, "authkey": key,
+            "meeting": ""}  # fmt: skip
+    code = run_rank(Context.of_rank(run, spec, talks=rank == 0))
     if code == 0 and rank == 0:
         finish(run, began)
     return code

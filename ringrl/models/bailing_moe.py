@@ -42,9 +42,8 @@ from transformers.conversion_mapping import (
 )
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
-from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeRotaryEmbedding, apply_rotary_pos_emb  # of a part
+from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeDecoderLayer,
     Qwen3MoeExperts,
@@ -59,6 +58,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 from transformers.utils.output_capturing import OutputRecorder
 
 from ringrl.errors import DataError
+from ringrl.models.transformers_internals import attention_function
 
 __all__ = ["BailingMoeConfig", "BailingMoeForCausalLM", "BailingMoeV2Config", "BailingMoeV2ForCausalLM"]
 
@@ -79,14 +79,14 @@ class BailingMoeConfig(PreTrainedConfig):
     architectures: Any = None  # list of str
     vocab_size: int = 126464
     hidden_size: int = 1024
-    intermediate_size: int | None = None  # of the dense layers
+    intermediate_size: int | None = None  # width of the dense layers
     num_hidden_layers: int = 24
     num_attention_heads: int = 16
     num_key_value_heads: int = 0
     head_dim: Any = None  # int; None in the file: hidden_size / num_attention_heads
     hidden_act: str = "silu"
     use_qkv_bias: bool = False
-    use_bias: bool = True  # of the attention's output projection
+    use_bias: bool = True  # in the attention's output projection
     rms_norm_eps: float = 1e-5
     norm_head: bool = False
     tie_word_embeddings: bool = False
@@ -106,8 +106,8 @@ class BailingMoeConfig(PreTrainedConfig):
     norm_topk_prob: bool = True
     moe_intermediate_size: Any = None  # int
     first_k_dense_replace: int = 0
-    use_qk_norm: bool = False  # from here: of 2.0; what else it has is written only if it was read
-    use_rmsnorm: bool = True  # the kind of that norm; vLLM asks for it
+    use_qk_norm: bool = False  # this and what follows are 2.0's; its other fields are written only if read
+    use_rmsnorm: bool = True  # whether that norm is an RMSNorm; vLLM reads it
     score_function: str | None = "softmax"
     moe_router_enable_expert_bias: bool = False
     routed_scaling_factor: float | int = 1.0
@@ -169,18 +169,10 @@ class BailingMoeAttention(nn.Module):
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        out, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-            **kwargs,
-        )
+        attend = attention_function(self.config, eager_attention_forward)
+        dropout = self.attention_dropout if self.training else 0.0
+        out, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling,
+                              sliding_window=self.sliding_window, **kwargs)  # fmt: skip
         return self.dense(out.reshape(*rows, -1)), weights
 
 
@@ -246,10 +238,10 @@ class BailingMoePreTrainedModel(Qwen3MoePreTrainedModel):
 class BailingMoeModel(BailingMoePreTrainedModel, Qwen3MoeModel):
     def __init__(self, config: BailingMoeConfig) -> None:
         PreTrainedModel.__init__(self, config)  # Qwen3MoeModel would build its own layers
-        known = SIGMOID if MODELS["bailing_moe_v2"] in config.architectures else SOFTMAX
-        for key, allowed in known.items():
-            if (found := getattr(config, key, allowed[0])) not in allowed:
-                raise DataError(f"config.json: {key}: got {found}, expected {allowed[0]} in {config.architectures[0]}")
+        fields = SIGMOID if MODELS["bailing_moe_v2"] in config.architectures else SOFTMAX
+        for key, allowed in fields.items():
+            if (value := getattr(config, key, allowed[0])) not in allowed:
+                raise DataError(f"config.json: {key}: got {value}, expected {allowed[0]} in {config.architectures[0]}")
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList([BailingMoeDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
         self.norm = Qwen3MoeRMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -293,5 +285,6 @@ for kind in (BailingMoeConfig, BailingMoeV2Config):
     register_checkpoint_conversion_mapping(kind.model_type, NAMES)
 AutoModel.register(BailingMoeConfig, BailingMoeModel)
 AutoModel.register(BailingMoeV2Config, BailingMoeV2Model)
-AutoModelForCausalLM.register(BailingMoeConfig, (BailingMoeForCausalLM, BailingMoeV2ForCausalLM))  # by architectures
+# folders of 2.0 may call themselves bailing_moe: `architectures` says which class it is
+AutoModelForCausalLM.register(BailingMoeConfig, (BailingMoeForCausalLM, BailingMoeV2ForCausalLM))
 AutoModelForCausalLM.register(BailingMoeV2Config, BailingMoeV2ForCausalLM)

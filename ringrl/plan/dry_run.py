@@ -1,12 +1,11 @@
-"""`--dry-run`: the resolved configuration, and what follows from it by arithmetic. Launching prints the same lines."""
+"""What follows from a configuration by arithmetic, a function a command: --dry-run and launching print these lines."""
 
 from __future__ import annotations
 
 import math
 
-from ringrl.config.commands import Bench, EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.config.commands import Bench, EvalConfig, RLConfig, SelectConfig, SFTConfig, Stage
 from ringrl.config.data import DataConfig, Distil, Grade
-from ringrl.config.load import Knobs, dump
 from ringrl.config.sections import Trainer
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import definition, samples_of
@@ -14,37 +13,29 @@ from ringrl.plan.memory import GIB, rank_memory
 from ringrl.plan.shape import read_shape
 
 
-def describe(cfg: Knobs) -> str:
-    """The configuration as YAML, then the arithmetic as comments."""
-    return dump(cfg) + "\n".join(f"# {line}" for line in arithmetic(cfg))
+def sft(cfg: SFTConfig) -> list[str]:
+    return [
+        f"step: {cfg.batch_examples} examples of at most {cfg.max_tokens} tokens = at most "
+        f"{cfg.batch_examples * cfg.max_tokens:,} tokens, over {_ranks(cfg.trainer)}",
+        *_memory(cfg.model, cfg.trainer, cfg.max_tokens, reference=False),
+    ]
 
 
-def arithmetic(cfg: Knobs) -> list[str]:
-    if isinstance(cfg, DataConfig):
-        return _chain(cfg)
-    if isinstance(cfg, SFTConfig):
-        return [
-            f"step: {cfg.batch_examples} examples of at most {cfg.max_tokens} tokens = at most "
-            f"{cfg.batch_examples * cfg.max_tokens:,} tokens, over {_ranks(cfg.trainer)}",
-            *_memory(cfg.model, cfg.trainer, cfg.max_tokens, reference=False),
-        ]
-    if isinstance(cfg, SelectConfig):
-        return [f"per checkpoint: probe prompts x {cfg.samples} samples of at most {cfg.max_total_tokens:,} tokens"]
-    if isinstance(cfg, RLConfig):
-        lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
-        longest = max(s.max_total_tokens for s in cfg.stages)
-        return [*lines, *_memory(cfg.model, cfg.trainer, longest, reference=cfg.loss.kl > 0)]
-    if isinstance(cfg, EvalConfig):
-        most = f"at most {cfg.max_total_tokens:,} tokens each"
-        return [_bench(b, cfg, most) for b in cfg.benchmarks]
-    assert isinstance(cfg, PipelineConfig)
-    lines = []
-    for name in cfg.sections:
-        lines += [f"{name}: {line}" for line in arithmetic(cfg.stage(name, cfg.model))]
-    return lines
+def select_ckpt(cfg: SelectConfig) -> list[str]:
+    return [f"per checkpoint: probe prompts x {cfg.samples} samples of at most {cfg.max_total_tokens:,} tokens"]
 
 
-def _chain(cfg: DataConfig) -> list[str]:
+def rl(cfg: RLConfig) -> list[str]:
+    lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
+    return [*lines, *_memory(cfg.model, cfg.trainer, cfg.max_total_tokens, reference=cfg.loss.kl > 0)]
+
+
+def evaluation(cfg: EvalConfig) -> list[str]:
+    most = f"at most {cfg.max_total_tokens:,} tokens each"
+    return [_bench(b, cfg, most) for b in cfg.benchmarks]
+
+
+def data(cfg: DataConfig) -> list[str]:
     lines = [" -> ".join(("read", *cfg.steps)) + f", {cfg.processes} processes, shards of {cfg.shard_rows:,} rows"]
     sampled: tuple[Grade | Distil, ...] = (cfg.grade, cfg.distil)
     for name, step in zip(("grade", "distil"), sampled, strict=True):

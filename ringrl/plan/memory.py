@@ -67,8 +67,7 @@ def rank_memory(shape: Shape, trainer: Trainer, longest: int, reference: bool) -
         gradients += count * low / (copies if zero >= 2 else 1)
         optimizer += count * ADAMW / copies
         step = max(step, count / copies * (4 + low % 4))  # one group after the other
-    own = trainer.parallel.implementation == "experts"  # AutoEP shares out what is trained, not the reference
-    ref = (shape.outside + (shape.routed / ep if own else shape.routed)) * low * reference
+    ref = (shape.outside + shape.routed / ep) * low * reference
     tokens = max(trainer.microbatch_tokens, longest)
     gathered = min(LIVE, shape.outside + shape.routed / ep) * low if zero == 3 else 0.0
     host = 0.0

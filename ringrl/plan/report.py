@@ -1,4 +1,5 @@
-"""`ringrl plan`: everything that follows from a configuration, a GPU and a few assumptions, in sections of items.
+"""`ringrl plan`: everything that follows from a configuration, a GPU and a few assumptions, in sections of items; a
+function a command.
 
 Every item says where its number comes from: "config", "formula", "datasheet" or "assumed". Values are in base units:
 bytes, seconds, FLOPs, tokens.
@@ -11,9 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig, Stage
+from ringrl.config.commands import EvalConfig, RLConfig, SelectConfig, SFTConfig, Stage
 from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs
 from ringrl.config.sections import Rollout, Source, Trainer
 from ringrl.curate.chain import phases, sampled
 from ringrl.errors import ConfigError
@@ -44,21 +44,16 @@ class Section:
     advice: tuple[str, ...] = ()
 
 
-def plan(cfg: Knobs, a: Assumed, gpus: int = 0) -> list[Section]:
-    """Of a configuration of any kind.
-
-    Args:
-        gpus: lay it out on so many, instead of as it says; 0 = as it says.
+def whole(parts: Iterable[Section], a: Assumed) -> list[Section]:
+    """A plan: the sections of a command between the assumptions and the sum.
 
     Raises:
-        ConfigError: the model's config.json is not here, or not of a known family; or no model takes part.
+        ConfigError: there is nothing to plan; or in `parts`: the model's config.json is not here, or not of a known
+            family.
     """
-    parts: list[Section] = []
-    if isinstance(cfg, DataConfig):
-        parts = list(_teachers(cfg, a, gpus))
-    else:
-        shape = read_shape(_model(cfg))
-        parts = [_about(shape), *_parts(shape, cfg, a, gpus)]
+    parts = list(parts)
+    if not parts:
+        raise ConfigError("steps: no model of a folder takes part, expected one for there to be something to plan")
     hours = [i.value for s in parts for i in s.items if i.name == HOURS and isinstance(i.value, float)]
     total = Item(HOURS, sum(hours), "", "formula", "of the sections above; no held-out evaluation, checkpoint or "
                  "start-up, no group that is dropped, no fault")  # fmt: skip
@@ -108,7 +103,8 @@ def _assumptions(a: Assumed) -> Section:
     ))  # fmt: skip
 
 
-def _about(shape: Shape) -> Section:
+def about(shape: Shape) -> Section:
+    """The model of the sections that follow."""
     cache = shape.attention.cached * shape.layers * 2
     cost = shape.cost
     return Section(f"model ({shape.model_type})", (
@@ -122,24 +118,13 @@ def _about(shape: Shape) -> Section:
     ))  # fmt: skip
 
 
-def _parts(shape: Shape, cfg: Knobs, a: Assumed, gpus: int) -> Iterator[Section]:
-    if isinstance(cfg, PipelineConfig):
-        for name in cfg.sections:
-            stage = cfg.stage(name, cfg.model)
-            yield from (replace(s, title=f"{name}: {s.title}") for s in _parts(shape, stage, a, gpus))
-    elif isinstance(cfg, SFTConfig):
-        yield from _sft(shape, cfg, a, gpus)
-    elif isinstance(cfg, RLConfig):
-        yield from _rl(shape, timing.laid_out(shape, cfg, gpus, a) if gpus else cfg, a)
-    elif isinstance(cfg, SelectConfig | EvalConfig):
-        yield from _sampling(shape, cfg, a, gpus)
-
-
-def _sft(shape: Shape, cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+def sft(cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    shape = read_shape(cfg.model)
     trainer = timing.retrained(cfg.trainer, gpus) if gpus else cfg.trainer
     cfg = cfg.model_copy(update={"trainer": trainer})
+    yield about(shape)
     yield _rank(shape, trainer, cfg.max_tokens, False, a)
-    t, rows = timing.training(shape, cfg, None, a), count_rows(cfg.data, a.rows)
+    t, rows = timing.sft_training(shape, cfg, a), count_rows(cfg.data, a.rows)
     seconds = t.flops / timing.rank_speed(trainer.ranks, a)
     steps = round(cfg.epochs * rows / cfg.batch_examples)
     yield Section("a step", (
@@ -151,10 +136,13 @@ def _sft(shape: Shape, cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Sectio
     yield Section("the run", (*_run(steps, "steps", seconds, trainer.ranks, rows), *_checkpoint(shape, trainer.dtype)))
 
 
-def _rl(shape: Shape, cfg: RLConfig, a: Assumed) -> Iterator[Section]:
-    longest, reference = max(s.max_total_tokens for s in cfg.stages), cfg.loss.kl > 0
+def rl(cfg: RLConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    shape = read_shape(cfg.model)
+    cfg = timing.laid_out(shape, cfg, gpus, a) if gpus else cfg
+    longest, reference = cfg.max_total_tokens, cfg.loss.kl > 0
     rank, memory = _rank(shape, cfg.trainer, longest, reference, a), a.gpu.memory * 1e9
     shared = advice.for_shared(shape, cfg.trainer, cfg.rollout, longest, reference, memory)
+    yield about(shape)
     yield replace(rank, advice=(*rank.advice, *shared))
     yield _worker(shape, cfg.rollout, longest, a)
     for stage in cfg.stages:
@@ -196,38 +184,38 @@ def _decoding(d: timing.Decoding) -> list[Item]:
     ]  # fmt: skip
 
 
-def _sampling(shape: Shape, cfg: SelectConfig | EvalConfig, a: Assumed, gpus: int) -> Iterator[Section]:
-    if isinstance(cfg, SelectConfig):
-        jobs = [("a checkpoint", count_rows(cfg.probe, a.rows), cfg.samples)]
-    else:
-        jobs = [(b.name, count_rows(source_of(b, cfg), a.rows), samples_of(b, cfg)) for b in cfg.benchmarks]
-    yield from _sampled(shape, cfg.rollout, cfg.max_total_tokens, jobs, isinstance(cfg, SelectConfig), a, gpus)
+def select_ckpt(cfg: SelectConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    model = cfg.model
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():  # a run, or a folder of model folders
+        model = str(find_checkpoints(model)[0])
+    jobs = [("a checkpoint", count_rows(cfg.probe, a.rows), cfg.samples)]
+    yield from _sampled(read_shape(model), cfg.rollout, cfg.max_total_tokens, jobs, True, a, gpus)
 
 
-def _teachers(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
-    """What the models of `ringrl data` sample, if no row is dropped before. Servers are somebody else's."""
-    ours = [(phase.step, phase.engine) for phase in phases(cfg) if phase.engine]
-    if not ours:
-        raise ConfigError("steps: no model of a folder takes part, expected one for there to be something to plan")
+def evaluation(cfg: EvalConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    jobs = [(b.name, count_rows(source_of(b, cfg), a.rows), samples_of(b, cfg)) for b in cfg.benchmarks]
+    yield from _sampled(read_shape(cfg.model), cfg.rollout, cfg.max_total_tokens, jobs, False, a, gpus)
+
+
+def data(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+    """What the models of folders sample, if no row is dropped before. Servers are somebody else's."""
     rows = sum(count_rows(s, a.rows) for s in cfg.sources)
-    for step, teacher in ours:
-        how, shape = sampled(cfg, step), read_shape(teacher.model)
-        jobs = [("its responses", rows, how.samples)]
-        parts = _sampled(shape, teacher.rollout, how.max_total_tokens, jobs, False, a, gpus)
-        yield from (replace(s, title=f"{step} by {teacher.name}: {s.title}") for s in (_about(shape), *parts))
+    for phase in phases(cfg):
+        if teacher := phase.engine:
+            how = sampled(cfg, phase.step)
+            jobs = [("its responses", rows, how.samples)]
+            model = read_shape(teacher.model)
+            sections = _sampled(model, teacher.rollout, how.max_total_tokens, jobs, False, a, gpus)
+            yield from (replace(s, title=f"{phase.step} by {teacher.name}: {s.title}") for s in sections)
 
 
 def _sampled(
-    shape: Shape,
-    rollout: Rollout,
-    longest: int,
-    jobs: Iterable[tuple[str, int, int]],
-    measured: bool,
-    a: Assumed,
+    shape: Shape, rollout: Rollout, longest: int, jobs: Iterable[tuple[str, int, int]], measured: bool, a: Assumed,
     gpus: int,
-) -> Iterator[Section]:
+) -> Iterator[Section]:  # fmt: skip
     """Jobs are (name, problems, samples of each); `measured`: their entropy besides."""
     workers = max(gpus // rollout.tensor_parallel, 1) if gpus else len(rollout.addresses) or rollout.workers
+    yield about(shape)
     yield _worker(shape, rollout, longest, a)
     for name, rows, samples in jobs:
         if not rows:
@@ -319,11 +307,3 @@ def count_rows(source: Source, elsewhere: int) -> int:
     for file in source.files:
         total += sum(1 for line in Path(file).open("rb") if line.strip()) if Path(file).is_file() else elsewhere
     return min(total, source.limit) if source.limit else total
-
-
-def _model(cfg: Any) -> str:
-    """Whose config.json counts: a run directory's first checkpoint has it for `select-ckpt`."""
-    folder = Path(cfg.model)
-    if isinstance(cfg, SelectConfig) and folder.is_dir() and not (folder / "config.json").is_file():
-        return str(find_checkpoints(cfg.model)[0])
-    return str(cfg.model)

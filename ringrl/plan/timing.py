@@ -111,27 +111,32 @@ class Training:
         return self.old + self.reference + self.update
 
 
-def training(shape: Shape, cfg: RLConfig | SFTConfig, stage: Stage | None, a: Assumed) -> Training:
-    """Of a rollout batch of `stage`, or of an SFT step."""
-    if stage is None:
-        assert isinstance(cfg, SFTConfig)
-        longest = cfg.max_tokens
-        response = a.response_of(longest)
-        tokens, looked_at, counted, kl = cfg.batch_examples * response, 1.0, cfg.balance > 0, False
-    else:
-        assert isinstance(cfg, RLConfig)
-        longest = stage.max_total_tokens
-        response = a.response_of(longest)
-        sampled = stage.prompts * stage.samples * response
-        tokens = min(cfg.step_phi(stage), sampled) if cfg.budgeted else sampled
-        best = cfg.budgeted and stage.budget.order == "informative"
-        looked_at, kl = 1 / min(stage.budget.keep) if best else 1.0, cfg.loss.kl > 0
-        share = cfg.loss.balance > 0 and cfg.loss.balance_over == "batch" and shape.experts > 0
-        counted = cfg.loss.old_logprobs == "trainer" or cfg.loss.replay == "trainer" or share or best
+def sft_training(shape: Shape, cfg: SFTConfig, a: Assumed) -> Training:
+    """Of a step."""
+    tokens = cfg.batch_examples * a.response_of(cfg.max_tokens)
+    return _passes(shape, tokens, cfg.max_tokens, cfg.trainer, a, cfg.balance > 0, False)
+
+
+def rl_training(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> Training:
+    """Of a rollout batch."""
+    sampled = stage.prompts * stage.samples * a.response_of(stage.max_total_tokens)
+    tokens = min(cfg.step_phi(stage), sampled) if cfg.budgeted else sampled
+    best = cfg.budgeted and stage.budget.order == "informative"
+    share = cfg.loss.balance > 0 and cfg.loss.balance_over == "batch" and shape.experts > 0
+    counted = cfg.loss.old_logprobs == "trainer" or cfg.loss.router_replay == "trainer" or share or best
+    old = counted * (1 / min(stage.budget.keep) if best else 1.0)
+    return _passes(shape, tokens, stage.max_total_tokens, cfg.trainer, a, old, cfg.loss.kl > 0)
+
+
+def _passes(
+    shape: Shape, tokens: float, longest: int, trainer: Trainer, a: Assumed, old: float, reference: bool
+) -> Training:
+    """`old`: how often all tokens are scored before the update."""
+    response = a.response_of(longest)
     count, length = tokens / response, a.prompt_of(longest) + response
     once = sum(shape.cost.forward([length], response)) * count
-    update = shape.cost.update([length], response, cfg.trainer.recompute)[1] * count
-    return Training(tokens, count * length, counted * once * looked_at, kl * once, update)
+    update = shape.cost.update([length], response, trainer.recompute)[1] * count
+    return Training(tokens, count * length, old * once, reference * once, update)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def rl_step(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> StepCost:
     sampling = workers * cfg.rollout.tensor_parallel
     gpus = max(cfg.trainer.ranks, sampling) if cfg.rollout.colocated else cfg.trainer.ranks + sampling
     d = decode(shape, cfg.rollout, workers, stage.prompts, stage.samples, stage.max_total_tokens, a)
-    t = training(shape, cfg, stage, a)
+    t = rl_training(shape, cfg, stage, a)
     train_s = t.flops / rank_speed(cfg.trainer.ranks, a)
     sync = shape.total * low_bytes(cfg.trainer.dtype)
     speed = a.gpu.bandwidth if cfg.rollout.colocated else a.gpu.link if gpus <= NODE else min(NETWORK, a.gpu.link)

@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 
 from ringrl.errors import DataError, RingError
 
-SHARD_BYTES = 4 << 30  # of a model file
-CONVERT_S = 3600.0
+SHARD_BYTES = 4 << 30  # largest model file
+CONVERT_S = 3600.0  # deadline of a conversion
 FILES = "trainer/files.json"  # every file's size; written last
 
 
@@ -61,11 +61,11 @@ class Writer:
 
     def model(self, buckets: Sequence[Mapping[str, torch.Tensor]]) -> None:
         """The weights under checkpoint names, a file per bucket, with the index that transformers and vLLM expect."""
-        one = len(buckets) == 1
+        single = len(buckets) == 1
         names = [f"model-{i + 1:05d}-of-{len(buckets):05d}.safetensors" for i in range(len(buckets))]
-        for name, bucket in zip(["model.safetensors"] if one else names, buckets, strict=True):
+        for name, bucket in zip(["model.safetensors"] if single else names, buckets, strict=True):
             self.jobs.put(functools.partial(self._shard, name, bucket))
-        if not one:
+        if not single:
             files = {tensor: name for name, bucket in zip(names, buckets, strict=True) for tensor in bucket}
             total = sum(t.nbytes for bucket in buckets for t in bucket.values())
             index = {"metadata": {"total_size": total}, "weight_map": files}
@@ -145,8 +145,8 @@ def check(folder: Path) -> None:
         file = folder / name
         got = file.stat().st_size if file.is_file() else -1
         if got != size:
-            found = "no such file" if got < 0 else f"{got} bytes"
-            raise DataError(f"{file}: got {found}, expected {size} bytes as written; the run cannot be resumed from "
+            actual = "no such file" if got < 0 else f"{got} bytes"
+            raise DataError(f"{file}: got {actual}, expected {size} bytes as written; the run cannot be resumed from "
                             f"here, a new one can start with an older checkpoint as its model")  # fmt: skip
 
 

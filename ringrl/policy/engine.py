@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,17 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ringrl.config.sections import Optimizer, Trainer
 from ringrl.errors import DataError
-from ringrl.policy import autoep
 from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal
-from ringrl.policy.experts import fused_blocks, shard_experts, weight_buckets
+from ringrl.policy.deepspeed_internals import RedirectedSaving, separate_steps
+from ringrl.policy.experts import shard_experts, weight_buckets
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.ranks import Ranks
 from ringrl.types import MicroBatch
 
 Routes = Sequence[torch.Tensor]  # [rows] of [layers, B L, top_k] integer expert ids
-FUSED, SHARDS, AUTOEP = "fused", "shards", "autoep"  # how a rank holds experts: all in transformers' own module; its
-# share in ringrl.policy.experts', which a run keeps if it is resumed with fewer ranks; its share in DeepSpeed's
-WRITE_S = 3600.0  # for a checkpoint
+FUSED, SHARDS = "fused", "shards"  # how a rank holds experts: all of them in transformers' own module, or its share in
+# that of ringrl.policy.experts, which a run keeps if it is resumed with fewer ranks
+WRITE_S = 3600.0  # deadline for all ranks' files of a checkpoint
 TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
 
@@ -54,17 +54,23 @@ class Policy:
         resume: Path | None = None,  # the checkpoint that `restore` will be called with
     ) -> None:
         self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
-        self.experts = saved_experts(resume, trainer) if resume else experts_of(trainer)
+        self.experts, self.universal = SHARDS if trainer.parallel.expert > 1 else FUSED, False
+        if resume:
+            layout = saved_layout(resume, trainer)
+            self.experts = layout["experts"]
+            # DeepSpeed must know when it is built whether it will read converted trainer states: after a resume on
+            # other ranks, a rollback converts this run's own checkpoints too
+            self.universal = (layout["ranks"], layout["expert"]) != (ranks.size, trainer.parallel.expert)
         module = PolicyModule(load_part(model, trainer, ranks, self.experts), temperature)
         if trainer.recompute:
             module.lm.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         if freeze_router:
             for router in module.routers.modules:
                 router.requires_grad_(False)
-        self.engine = _initialize(module, trainer, optimizer, ranks)
+        self.engine = _initialize(module, trainer, optimizer, self.universal)
         self.device = self.engine.device
         self.writer = Writer(ranks.rank, ranks.size, WRITE_S)
-        self.engine.checkpoint_engine.save = lambda state_dict, path: self.writer.file(path, state_dict)
+        self.engine.checkpoint_engine = RedirectedSaving(self.writer.file)
 
     @property
     def module(self) -> PolicyModule:
@@ -74,10 +80,8 @@ class Policy:
     def inspect(self, rows: list[MicroBatch], routes: Routes = ()) -> list[TokenStats]:
         """Statistics of every microbatch under the current weights, without a graph."""
         self.engine.eval()
-        return [
-            self.engine(to_device(mb, self.device), forced)
-            for mb, forced in zip(rows, _each(routes, rows), strict=True)
-        ]
+        by_row = zip(rows, _routes_by_row(routes, rows), strict=True)
+        return [self.engine(to_device(mb, self.device), forced) for mb, forced in by_row]
 
     def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float, routes: Routes = ()) -> float:
         """One optimizer step on the sum of weight x terms over all rows of all ranks.
@@ -91,7 +95,7 @@ class Policy:
         self.engine.train()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        for i, (row, forced) in enumerate(zip(rows, _each(routes, rows), strict=True)):
+        for i, (row, forced) in enumerate(zip(rows, _routes_by_row(routes, rows), strict=True)):
             mb = to_device(row, self.device)
             stats = self.engine(mb, forced)
             loss = (mb.weights[mb.trained] * terms(mb, stats, i)).sum() + stats.zero
@@ -153,56 +157,44 @@ class Policy:
     def restore(self, folder: Path) -> dict[str, Any]:
         """Continue from a folder that `save` wrote. A collective."""
         state = json.loads((folder / "trainer" / "state.json").read_text())
-        universal = self._is_other(state.pop("layout"))
-        if universal and self.ranks.main:
+        del state["layout"]
+        if self.universal and self.ranks.main:
             to_universal(folder, self.trainer.parallel.zero)
         self.ranks.barrier()
-        self.engine._config.load_universal_checkpoint = universal
-        self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if universal else "engine")
-        if universal:  # DeepSpeed 0.19.8, ZeRO-3: all groups of parameters come back with one step tensor
-            for slot in self.engine.optimizer.optimizer.state.values():
-                slot["step"] = slot["step"].clone()
+        self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
+        if self.universal:
+            separate_steps(self.engine)
         rng = folder / "trainer" / f"rng_{self.ranks.rank}.pt"
         if rng.is_file():  # else there are more ranks than before
             _set_rng_state(torch.load(rng, weights_only=False))
         return state
 
-    def _is_other(self, layout: Mapping[str, Any]) -> bool:
-        """Whether the trainer state must be converted for this number of ranks."""
-        return (layout["ranks"], layout["expert"]) != (self.ranks.size, self.trainer.parallel.expert)
 
-
-def experts_of(trainer: Trainer) -> str:
-    """How a model that starts now holds experts."""
-    if trainer.parallel.implementation == "autoep":
-        return AUTOEP
-    return SHARDS if trainer.parallel.expert > 1 else FUSED
-
-
-def saved_experts(folder: Path, trainer: Trainer) -> str:
-    """How a checkpoint holds experts, which a policy that continues from it must know before it is built.
+def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
+    """How a checkpoint lies on ranks, which a policy that continues from it must know before it is built.
 
     Raises:
         DataError: the checkpoint is damaged, or cannot be continued with these settings.
     """
     check(folder)
     layout = json.loads((folder / "trainer" / "state.json").read_text())["layout"]
-    now = {**layout, "zero": trainer.parallel.zero, "implementation": trainer.parallel.implementation}
+    if layout["experts"] not in (FUSED, SHARDS):
+        raise DataError(f"{folder}: got experts in the form {layout['experts']}, expected {FUSED} or {SHARDS}; start a "
+                        f"new run with model: {folder}")  # fmt: skip
+    now = {"zero": trainer.parallel.zero, "expert": layout["expert"]}
     if layout["experts"] == FUSED:
         now["expert"] = trainer.parallel.expert
-    for key in ("zero", "implementation", "expert"):
+    for key in now:
         if now[key] != layout[key]:
             raise DataError(f"trainer.parallel.{key}: got {now[key]}, expected {layout[key]}, with which {folder} was "
                             f"saved; or start a new run with model: {folder}")  # fmt: skip
-    return layout["experts"]
+    return layout
 
 
 def load_part(path: str, trainer: Trainer, ranks: Ranks, experts: str) -> PreTrainedModel:
     """The model in `path`, with this rank's experts only when they are SHARDS."""
     lm = load_lm(path, trainer.dtype, trainer.attention)
-    if experts == AUTOEP:  # DeepSpeed's engine takes the others away
-        fused_blocks(lm, trainer.parallel.expert, ranks.size)
-    elif experts == SHARDS:
+    if experts == SHARDS:
         shard_experts(lm, trainer.parallel.expert, ranks.size)
     return lm
 
@@ -212,7 +204,7 @@ def unfinished(folder: Path) -> Any:
     return torch.load(folder / "trainer" / "unfinished.pt", weights_only=False)
 
 
-def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ranks: Ranks) -> Any:
+def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, universal: bool) -> Any:
     cpu = not torch.cuda.is_available()
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -225,27 +217,23 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, ra
             **_offload(trainer.parallel.offload, pinned=not cpu),
         },
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": not cpu,  # with offload; it is a C++ extension too
+        "zero_force_ds_cpu_optimizer": not cpu,  # DeepSpeed's CPU AdamW for offloading compiles a C++ extension
         "optimizer": {
             "type": "AdamW",
             "params": {
                 "lr": optimizer.lr,
                 "betas": list(optimizer.betas),
                 "weight_decay": optimizer.weight_decay,
-                "torch_adam": cpu,  # the other one compiles a C++ extension
+                "torch_adam": cpu,  # DeepSpeed's AdamW compiles one too
             },
         },
+        "checkpoint": {"load_universal": universal},
         "steps_per_print": 10**9,
     }
-    own = trainer.parallel.implementation == "experts"
-    if not own:
-        config["expert_parallel"] = autoep.section(module.lm, trainer.parallel.expert)
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     trained = [p for p in module.parameters() if p.requires_grad]
     params = DummyOptim(trained, lr=optimizer.lr, weight_decay=optimizer.weight_decay)
     engine, _ = accelerator.prepare(module, params)
-    if not own:
-        module.routers = autoep.AutoEPRouters(module.lm)
     unset_hf_deepspeed_config()  # else models that are loaded later, the reference's and the sampler's, are sharded too
     return engine
 
@@ -256,7 +244,7 @@ def _offload(what: str, pinned: bool) -> dict[str, Any]:
     return {key: dict(to_host) for key in keys[what]}
 
 
-def _each(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
+def _routes_by_row(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
     return routes or [None] * len(rows)
 
 

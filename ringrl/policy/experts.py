@@ -2,9 +2,9 @@
 
 Only the `experts` module of a transformers MoE block is replaced; router, shared experts and the block itself stay, so
 router losses, routing replay and every model class work as without it. Dropless: splits are uneven, and an
-expert, or a rank, may get no token at all. DeepSpeed knows the module as one of its own (a subclass of
-AutoEPMoELayer), which makes it reduce expert gradients over the expert-data-parallel group, clip by the true global
-norm, and save each shard once; verified with DeepSpeed 0.19.8, ZeRO 1 to 3.
+expert, or a rank, may get no token at all. DeepSpeed takes the module for one of its own (`deepspeed_internals`): it
+reduces expert gradients over the expert-data-parallel group, clips by the true global norm, and saves each shard once,
+under ZeRO 1 to 3.
 
 Also here, since it must know of shards: the whole model's weights under checkpoint names.
 """
@@ -15,34 +15,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from deepspeed.checkpoint.autoep_affine import (
-    autoep_experts_for_rank,
-    autoep_placement_to_affine_map,
-    legacy_uniform_autoep_placement_descriptor,
-)
-from deepspeed.checkpoint.constants import (
-    AFFINE_MAP,
-    AUTOEP_EXPERT_PLACEMENT,
-    AUTOEP_PARAM_EP_RANK,
-    AUTOEP_PARAM_LOCAL_EXPERTS,
-    AUTOEP_PARAM_LOGICAL_SHAPE,
-    DS_AUTOEP_UC_META,
-)
-from deepspeed.module_inject.auto_ep_config import PRESET_MODELS as PRESET_MODELS  # for autoep.py
-from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
-from deepspeed.utils import groups
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from ringrl.errors import DataError
+from ringrl.policy.deepspeed_internals import ExpertParallelLayer, gathered
 
-ROUTER = "gate"  # transformers' name of the router in the families that AutoEP knows
-GatheredParameters = deepspeed.zero.GatheredParameters
 Compute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # rows by expert [n, H], rows per expert -> [n, H]
 
 
@@ -51,14 +33,14 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, sent: list[int], received: list[int], group: Any) -> torch.Tensor:
-        ctx.way = (received, sent, group)
+        ctx.way_back = (received, sent, group)
         out = rows.new_empty(sum(received), rows.shape[1])
         dist.all_to_all_single(out, rows.contiguous(), received, sent, group=group)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _Exchange.apply(grad, *ctx.way), None, None, None
+        return _Exchange.apply(grad, *ctx.way_back), None, None, None
 
 
 def dispatch(
@@ -66,7 +48,7 @@ def dispatch(
     chosen: torch.Tensor,  # [T, top_k] int64 expert ids
     gates: torch.Tensor,  # [T, top_k]
     experts: int,
-    group: Any,  # of `size` ranks, rank r holding experts r E/size to (r + 1) E/size
+    group: Any,  # a process group of `size` ranks; rank r holds experts r E/size to (r + 1) E/size
     size: int,
     compute: Compute,
 ) -> torch.Tensor:
@@ -75,12 +57,12 @@ def dispatch(
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     rows = hidden[order // top_k]
-    counts = torch.bincount(flat, minlength=experts).view(size, experts // size)  # to each rank's experts
-    arrived = torch.empty_like(counts)  # from each rank, to our experts
+    counts = torch.bincount(flat, minlength=experts).view(size, experts // size)  # [rank, its expert] rows to send
+    arrived = torch.empty_like(counts)  # [rank, own expert] rows to receive
     dist.all_to_all_single(arrived, counts, group=group)
     sent, received = counts.sum(1).tolist(), arrived.sum(1).tolist()
     rows = _Exchange.apply(rows, sent, received, group)
-    # they come sorted by source rank, then expert: sort by expert
+    # rows arrive sorted by source rank, then expert: sort them by expert
     owner = torch.arange(experts // size, device=rows.device).repeat(size).repeat_interleave(arrived.flatten())
     by_expert = owner.argsort(stable=True)
     done = compute(rows[by_expert], arrived.sum(0))
@@ -101,39 +83,17 @@ class _Shard(nn.Module):
         return run(self.w1, self.w2, self.w3)
 
 
-class ParallelExperts(AutoEPMoELayer):
+class ParallelExperts(ExpertParallelLayer):
     """Takes the place of a fused `experts` module: forward(hidden, top_k_index, top_k_weights)."""
 
-    def __init__(self, whole: Any, size: int, rank: int) -> None:
-        nn.Module.__init__(self)  # the parent would build a whole MoE block
-        experts = whole.gate_up_proj.shape[0]
-        local = experts // size
-        self.num_experts, self.num_local_experts, self.ep_size, self.ep_rank = experts, local, size, rank
-        self.ep_group_name, self.ep_group = f"ep_size_{size}", None
-        self.folding_group_handles = self.tp_group = self._deepep_exchange = None
-        self.comm_backend, self.async_split_plan = "comm", False
-        self.expert_placement_descriptor = legacy_uniform_autoep_placement_descriptor(experts, local, size)
+    def __init__(self, fused: Any, size: int) -> None:
+        super().__init__(fused.gate_up_proj.shape[0], size)
         # not as a submodule: a rank without tokens does not run it, and ZeRO-3 wants the same modules run everywhere
-        object.__setattr__(self, "act_fn", whole.act_fn)
-        mine = slice(rank * local, (rank + 1) * local)
-        self.experts = _Shard(whole.gate_up_proj[mine], whole.down_proj[mine])
+        object.__setattr__(self, "act_fn", fused.act_fn)
+        local = slice(self.ep_rank * self.num_local_experts, (self.ep_rank + 1) * self.num_local_experts)
+        self.experts = _Shard(fused.gate_up_proj[local], fused.down_proj[local])
         for p in self.experts.parameters():
-            self._tag(p)
-
-    def _tag(self, p: Any) -> None:
-        """What DeepSpeed reads off an expert's parameter; without it gradients would be averaged in silence."""
-        p.allreduce, p.group_name = False, self.ep_group_name
-        p.ds_zero_placement_family, p.ds_zero_partition_group_name = "autoep_expert", self.ep_group_name
-        whole = [self.num_experts, *p.shape[1:]]
-        where = self.expert_placement_descriptor
-        meta = {
-            AUTOEP_EXPERT_PLACEMENT: where,
-            AFFINE_MAP: autoep_placement_to_affine_map(where, whole).to_dict(),
-            AUTOEP_PARAM_LOGICAL_SHAPE: whole,
-            AUTOEP_PARAM_EP_RANK: self.ep_rank,
-            AUTOEP_PARAM_LOCAL_EXPERTS: list(autoep_experts_for_rank(where, self.ep_rank)),
-        }
-        setattr(p, DS_AUTOEP_UC_META, meta)
+            self.mark(p)
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         def run(w1: torch.Tensor, w2: torch.Tensor, w3: torch.Tensor) -> torch.Tensor:
@@ -150,30 +110,20 @@ class ParallelExperts(AutoEPMoELayer):
         return self.experts(run)
 
 
-def fused_blocks(lm: PreTrainedModel, size: int, ranks: int) -> list[Any]:
-    """The MoE blocks whose experts can be shared out over `size` of `ranks` ranks.
+def shard_experts(lm: PreTrainedModel, size: int, ranks: int) -> None:
+    """Keep E / size experts of every layer on this rank. After the process group is made, before DeepSpeed's engine.
 
     Raises:
         DataError: the model has no fused experts, or their number or the ranks' do not divide by `size`.
     """
-    blocks = [m for m in lm.modules() if _is_fused(getattr(m, "experts", None))]
+    blocks: list[Any] = [m for m in lm.modules() if _is_fused(getattr(m, "experts", None))]
     if not blocks:
         raise DataError(f"trainer.parallel.expert: got {size}, expected 1: {lm.config.model_type} has no fused experts")
     count = blocks[0].experts.gate_up_proj.shape[0]
     if ranks % size or count % size:
         raise DataError(f"trainer.parallel.expert: got {size}, expected a divisor of {ranks} ranks and {count} experts")
-    return blocks
-
-
-def shard_experts(lm: PreTrainedModel, size: int, ranks: int) -> None:
-    """Keep E / size experts of every layer on this rank. After the process group is made, before DeepSpeed's engine."""
-    blocks = fused_blocks(lm, size, ranks)
-    name = f"ep_size_{size}"
-    if name not in groups._get_expert_parallel_group_dict():
-        groups._create_expert_and_data_parallel(size)
     for block in blocks:
-        block.experts = ParallelExperts(block.experts, size, groups._get_expert_parallel_rank(name))
-        block.experts.set_deepspeed_parallelism()
+        block.experts = ParallelExperts(block.experts, size)
 
 
 def _is_fused(experts: Any) -> bool:
@@ -190,55 +140,42 @@ def weight_buckets(lm: PreTrainedModel, limit: int) -> Iterator[dict[str, torch.
     of each expert-parallel rank, are not cut further.
     """
     bucket: dict[str, torch.Tensor] = {}
-    size = 0
+    bucket_bytes = 0
     for piece in _pieces(lm, limit):
-        more = sum(t.nbytes for t in piece.values())
-        if bucket and size + more > limit:
+        piece_bytes = sum(t.nbytes for t in piece.values())
+        if bucket and bucket_bytes + piece_bytes > limit:
             yield bucket
-            bucket, size = {}, 0
+            bucket, bucket_bytes = {}, 0
         bucket |= piece
-        size += more
+        bucket_bytes += piece_bytes
     if bucket:
         yield bucket
 
 
 def _pieces(lm: PreTrainedModel, limit: int) -> Iterator[dict[str, torch.Tensor]]:
     """Under checkpoint names: what a layer has outside its experts, then some experts at a time."""
-    tied = set(getattr(lm, "_tied_weights_keys", None) or ()) if lm.config.tie_word_embeddings else set()
-    experts: dict[str, Any] = {}
-    autoep = []
-    for at, module in lm.named_modules():
-        if isinstance(module, ParallelExperts) or _is_fused(module):
-            experts[f"{at}."] = module
-        elif isinstance(module, AutoEPMoELayer):
-            experts[f"{at}.experts."] = module
-            autoep.append(at)
-    elsewhere = (*experts, *(f"{at}.{ROUTER}." for at in autoep))  # the second is the router under another name
+    experts = {f"{at}.": m for at, m in lm.named_modules() if isinstance(m, ParallelExperts) or _is_fused(m)}
     layers: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in lm.state_dict(keep_vars=True).items():
-        if name in tied or name.startswith(elsewhere):
-            continue
-        for at in autoep:
-            name = name.replace(f"{at}.router.gate.", f"{at}.{ROUTER}.").replace(f"{at}.router.", f"{at}.{ROUTER}.")
-        layer = re.match(r".*?\.\d+\.", name)
-        layers.setdefault(layer[0] if layer else name, {})[name] = tensor
+        if name not in lm.all_tied_weights_keys and not name.startswith(tuple(experts)):
+            layer = re.match(r".*?\.\d+\.", name)
+            layers.setdefault(layer[0] if layer else name, {})[name] = tensor
     for state in layers.values():
-        with GatheredParameters([t for t in state.values() if hasattr(t, "ds_id")]):
+        with gathered(state.values()):
             yield revert_weight_conversion(lm, {n: t.detach().clone() for n, t in state.items()})
     for at, module in experts.items():
-        owner = module.experts if isinstance(module, AutoEPMoELayer) else module
-        with GatheredParameters([p for p in owner.parameters() if hasattr(p, "ds_id")]):
+        with gathered(module.parameters()):
             yield from _expert_pieces(lm, at, module, limit)
 
 
 def _expert_pieces(lm: PreTrainedModel, at: str, module: Any, limit: int) -> Iterator[dict[str, torch.Tensor]]:
     """The experts called `at` as single experts, as many at a time as `limit` bytes hold."""
-    sharded = isinstance(module, AutoEPMoELayer)
+    sharded = isinstance(module, ParallelExperts)
     size = int(module.ep_size) if sharded else 1
     weights = dict((module.experts if sharded else module).named_parameters())
     local = len(next(iter(weights.values())))
-    each = sum(w.nbytes for w in weights.values()) // local
-    step = max(limit // (each * size), 1)
+    expert_bytes = sum(w.nbytes for w in weights.values()) // local
+    step = max(limit // (expert_bytes * size), 1)
     for first in range(0, local, step):
         piece = {n: w.detach()[first : first + step].clone() for n, w in weights.items()}
         if sharded:
@@ -252,12 +189,12 @@ def _expert_pieces(lm: PreTrainedModel, at: str, module: Any, limit: int) -> Ite
 
 def _renumber(name: str, ids: Sequence[int]) -> str:
     """`...experts.2.up_proj.weight`, the third of a piece, under the number that it has in the model."""
-    renamed, found = re.subn(r"\.experts\.(\d+)\.", lambda m: f".experts.{ids[int(m[1])]}.", name)
-    assert found, f"{name}: expected one tensor per expert in the checkpoint"
+    renamed, replaced = re.subn(r"\.experts\.(\d+)\.", lambda m: f".experts.{ids[int(m[1])]}.", name)
+    assert replaced, f"{name}: expected one tensor per expert in the checkpoint"
     return renamed
 
 
-def _gather(tensor: torch.Tensor, module: AutoEPMoELayer) -> torch.Tensor:
+def _gather(tensor: torch.Tensor, module: ParallelExperts) -> torch.Tensor:
     """[n, ...] of every rank of the expert-parallel group -> [size n, ...]."""
     parts = [torch.empty_like(tensor) for _ in range(int(module.ep_size))]
     dist.all_gather(parts, tensor.contiguous(), group=module.ep_group)

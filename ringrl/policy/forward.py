@@ -46,15 +46,11 @@ class PolicyModule(nn.Module):
         packed = {}
         if len(mb.starts) > 1:
             longest = int(mb.starts.diff().max())
-            packed = {
-                "cu_seq_lens_q": mb.starts,
-                "cu_seq_lens_k": mb.starts,
-                "max_length_q": longest,
-                "max_length_k": longest,
-            }
-        self.routers.listen(forced)
+            packed = {"cu_seq_lens_q": mb.starts, "cu_seq_lens_k": mb.starts,
+                      "max_length_q": longest, "max_length_k": longest}  # fmt: skip
+        self.routers.record(forced)
         out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **packed)
-        hidden, (logits, chosen) = out.last_hidden_state, self.routers.heard()
+        hidden, (logits, chosen) = out.last_hidden_state, self.routers.recorded()
         keep = mb.trained.flatten()
         logprobs, entropy = token_stats(
             hidden.flatten(0, 1)[keep],

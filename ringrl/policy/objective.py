@@ -22,7 +22,7 @@ from ringrl.policy.forward import PolicyModule, TokenStats
 from ringrl.policy.meter import Meter
 from ringrl.types import MicroBatch
 
-WHOLE = {"loss", "policy_loss"}  # already weighted; the other sums are means per trained token
+WEIGHTED = {"loss", "policy_loss"}  # weighted sums; all other numbers are means per trained token
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ def score_rows(
         best: keep this many tokens, those with the largest |A| H over all rows and ranks (D3S); 0 keeps all.
     """
     moe = policy.module.moe
-    routes = [_engine_routes(mb) for mb in rows] if loss.replay == "engine" and moe else []
+    routes = [_engine_routes(mb) for mb in rows] if loss.router_replay == "engine" and moe else []
     share = torch.zeros(0, 1)
     global_share = moe and loss.balance > 0 and loss.balance_over == "batch"
     stats: list[TokenStats] = []
-    if loss.old_logprobs == "trainer" or loss.replay == "trainer" or global_share or best:
+    if loss.old_logprobs == "trainer" or loss.router_replay == "trainer" or global_share or best:
         stats = policy.inspect(rows, routes)
         if best:
             rows, stats = keep_best(policy, rows, stats, best)
         if global_share:
             share = shares(policy.ranks.sum(torch.stack([_counts(s) for s in stats]).sum(0)))
-        if loss.replay == "trainer" and moe:
+        if loss.router_replay == "trainer" and moe:
             routes = [s.routes for s in stats]
     with torch.no_grad():
-        ref = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []
-    return Before(rows, [s.logprobs for s in stats], ref, share, routes)
+        references = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []
+    return Before(rows, [s.logprobs for s in stats], references, share, routes)
 
 
 def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) -> dict[str, Any]:
@@ -117,10 +117,10 @@ def keep_best(
     policy: Policy, rows: list[MicroBatch], stats: list[TokenStats], count: int
 ) -> tuple[list[MicroBatch], list[TokenStats]]:
     """Only the `count` tokens with the largest |A| H over all rows and ranks stay trained. A collective."""
-    scores = [mb.advantages.to(s.entropy.device)[mb.trained] for mb, s in zip(rows, stats, strict=True)]
-    mine = torch.cat([a.abs() * s.entropy for a, s in zip(scores, stats, strict=True)]).cpu()
-    everyone: list[torch.Tensor] = policy.ranks.gather(mine)
-    keep = top_tokens(torch.cat(everyone), count).split([len(x) for x in everyone])[policy.ranks.rank]
+    advantages = [mb.advantages.to(s.entropy.device)[mb.trained] for mb, s in zip(rows, stats, strict=True)]
+    scores = torch.cat([a.abs() * s.entropy for a, s in zip(advantages, stats, strict=True)]).cpu()
+    by_rank: list[torch.Tensor] = policy.ranks.gather(scores)
+    keep = top_tokens(torch.cat(by_rank), count).split([len(x) for x in by_rank])[policy.ranks.rank]
     kept_rows, kept_stats = [], []
     for mb, s, k in zip(rows, stats, keep.split([len(s.entropy) for s in stats]), strict=True):
         trained = mb.trained.clone()
@@ -140,7 +140,7 @@ def _numbers(meter: Meter, policy: Policy) -> dict[str, float]:
         "clip_frac_good": sums.pop("clipped_good") / max(sums.pop("good"), 1),
         "clip_frac_bad": sums.pop("clipped_bad") / max(sums.pop("bad"), 1),
     }
-    means = {k: v if k in WHOLE else v / n for k, v in sums.items()}
+    means = {k: v if k in WEIGHTED else v / n for k, v in sums.items()}
     ratios = {"ratio_max": peaks["ratio_max"], "ratio_min": -peaks["ratio_min"]} if tokens else {}
     return {"tokens_trained": tokens, **means, **by_sign, "ratio_max": 1.0, "ratio_min": 1.0, **ratios}
 
@@ -150,5 +150,5 @@ def _counts(stats: TokenStats) -> torch.Tensor:
 
 
 def _engine_routes(mb: MicroBatch) -> torch.Tensor:
-    """[layers, B L, top_k] of what the engine took, -1 where it told nothing."""
+    """[layers, B L, top_k] experts that the engine took, -1 where it reported none."""
     return mb.routes.flatten(0, 1).transpose(0, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 
 
 class Ranks:
@@ -23,12 +25,13 @@ class Ranks:
     def __init__(self, deadline_s: float) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
         import deepspeed
-        import deepspeed.ops
         from accelerate.state import PartialState
 
+        from ringrl.policy.deepspeed_internals import skip_cpu_extension
+
         cpu = not torch.cuda.is_available()
-        if cpu:  # DeepSpeed would compile a C++ extension here that training never uses
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if cpu:
+            skip_cpu_extension()
         backend = "gloo" if cpu else "nccl"
         deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=deadline_s))
         PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
@@ -43,9 +46,20 @@ class Ranks:
 
     def broadcast(self, item: T | None) -> T:
         """Rank 0's item on every rank."""
-        box: list[Any] = [item]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        received: list[Any] = [item]
+        dist.broadcast_object_list(received, src=0)
+        return received[0]
+
+    def wait_for_main(self, work: Callable[[], T]) -> T | None:
+        """Rank 0 does work that may take longer than a collective; the others hear from it meanwhile.
+
+        Returns the result, on rank 0.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            job = thread.submit(work) if self.main else None
+            while not self.broadcast(bool(job and wait([job], HEARTBEAT_S).done)):
+                pass
+            return job.result() if job else None
 
     def gather(self, item: T) -> list[T]:
         """Every rank's item, on every rank."""

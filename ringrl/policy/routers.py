@@ -1,4 +1,4 @@
-"""What the routers of a MoE say in a forward pass, and which experts they must take instead (routing replay).
+"""What the routers of a MoE compute in a forward pass, and which experts they must take instead (routing replay).
 
 Forward hooks on the router modules of transformers, which return (logits, gate weights, chosen experts). Replay
 keeps the training logits, and with them the gradient: only the choice comes from elsewhere.
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ringrl.algo.router import gates
 from ringrl.errors import DataError
+from ringrl.models.transformers_internals import router_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,47 +26,45 @@ class Gate:
     scoring: str = "softmax"  # or "sigmoid"
     normalise: bool = True
     scale: float = 1.0
-    replays: bool = True  # False: its gate weights come in another way, so they cannot be computed for other experts
+    replays: bool = True  # False: gate weights arise in another way and cannot be computed for other experts
 
 
 class Routers:
     """All routers of a model, in the order of its layers; none for a dense model."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
-        found = _routers(lm)
-        self._start(found, _gate(next(iter(found.values())), lm) if found else Gate(), lm)
+        routers = router_modules(lm)
+        self.modules, self.layers = list(routers.values()), [_layer(name) for name in routers]
+        self.gate = _gate(self.modules[0], lm) if routers else Gate()
+        self.model_type = str(lm.config.model_type)
+        # layer by layer, from the last forward pass
+        self.logits: list[torch.Tensor] = []  # [tokens, E]
+        self.chosen: list[torch.Tensor] = []  # [tokens, top_k] int64
+        self.forced: torch.Tensor | None = None  # [layers, tokens, top_k]; -1 leaves the choice to the router
+        self.recording = False
         for i, module in enumerate(self.modules):
             module.register_forward_hook(lambda m, args, out, i=i: self._hook(i, out))
-
-    def _start(self, found: dict[str, Any], gate: Gate, lm: PreTrainedModel) -> None:
-        self.modules, self.layers = list(found.values()), [_layer(name) for name in found]
-        self.gate = gate
-        self.model_type = str(lm.config.model_type)
-        self.logits: list[torch.Tensor] = []  # of the last forward pass: [tokens, E] per layer
-        self.chosen: list[torch.Tensor] = []  # [tokens, top_k] int64 per layer
-        self.forced: torch.Tensor | None = None  # [layers, tokens, top_k]; -1 leaves the choice to the router
-        self.listening = False
 
     @property
     def scoring(self) -> str:
         return self.gate.scoring
 
-    def listen(self, forced: torch.Tensor | None) -> None:
-        """Before a forward pass.
+    def record(self, forced: torch.Tensor | None) -> None:
+        """Before a forward pass; what it computes is kept until `recorded`.
 
         Raises:
             DataError: replay is wanted, and this family's gate weights cannot be computed for given experts.
         """
         if forced is not None and not self.gate.replays:
-            raise DataError(f"loss.replay: expected none with model_type {self.model_type}: the gate weights of its "
-                            f"routers are no softmax or sigmoid of their logits")  # fmt: skip
+            raise DataError(f"loss.router_replay: expected none with model_type {self.model_type}: the gate weights of "
+                            f"its routers are no softmax or sigmoid of their logits")  # fmt: skip
         if forced is not None and len(forced) > len(self.modules):  # an engine counts dense layers, which route nothing
             forced = forced[self.layers]
-        self.logits, self.chosen, self.forced, self.listening = [], [], forced, True
+        self.logits, self.chosen, self.forced, self.recording = [], [], forced, True
 
-    def heard(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """After it: logits and chosen experts of every layer. What backward computes again is not listened to."""
-        self.listening = False
+    def recorded(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """After it: logits and chosen experts of every layer. What backward computes again is not recorded."""
+        self.recording = False
         return self.logits, self.chosen
 
     def _hook(self, layer: int, out: Any) -> Any:
@@ -76,23 +75,10 @@ class Routers:
             same = (own == chosen).all(-1, keepdim=True)
             replayed = gates(logits, chosen, gate.scoring, gate.normalise, gate.scale).to(weights.dtype)
             weights = torch.where(same, weights, replayed)
-        if self.listening:
+        if self.recording:
             self.logits.append(logits)
             self.chosen.append(chosen)
         return logits, weights, chosen
-
-
-def _routers(lm: PreTrainedModel) -> dict[str, Any]:
-    """The modules whose logits transformers records as `router_logits`."""
-    recorder = (getattr(lm.base_model, "_can_record_outputs", None) or {}).get("router_logits")
-    if recorder is None:
-        return {}
-    kind, name = getattr(recorder, "target_class", recorder), getattr(recorder, "class_name", None)
-    return {
-        at: m
-        for at, m in lm.base_model.named_modules()
-        if (isinstance(m, kind) if kind else type(m).__name__.endswith(str(name)))
-    }
 
 
 def _layer(name: str) -> int:
@@ -105,7 +91,7 @@ def _gate(router: Any, lm: PreTrainedModel) -> Gate:
     """How a router makes gate weights from logits, by asking it.
 
     Raises:
-        DataError: it does not say logits, gate weights and experts.
+        DataError: it does not return logits, gate weights and experts.
     """
     hidden = torch.randn(8, lm.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(lm.dtype)
     out = router(hidden.to(lm.device))

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from ringrl.algo.loss import segment_mean
 from ringrl.algo.pack import TokenSequence, pack, sequence_of
@@ -29,15 +30,15 @@ from ringrl.config.sections import Rollout
 from ringrl.errors import RingError
 from ringrl.policy.engine import Policy
 from ringrl.policy.experts import weight_buckets
-from ringrl.policy.ranks import Ranks
+from ringrl.policy.forward import TokenStats
+from ringrl.policy.ranks import HEARTBEAT_S, Ranks
 from ringrl.rollout.engine import Bucket, RolloutEngine, Sampling
 from ringrl.rollout.transfer import Shared
-from ringrl.types import Completion, Prompt, Sample
+from ringrl.types import Completion, MicroBatch, Prompt, Sample
 
 T = TypeVar("T")
 
 PROBE_TOKENS = 32  # sampled per worker and sync
-HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 POLL_S = 0.02
 
 
@@ -58,17 +59,17 @@ class WeightSync:
         engine: RolloutEngine | None,
         model: str,  # the start model's folder
         probe: Prompt,
-        sampling: Sampling,  # of the probe's continuations
+        sampling: Sampling,  # how the probe is continued
         rollout: Rollout,
-        folder: Path,  # in memory, for weights that are mapped
+        folder: Path,  # in memory; holds weights that workers map
     ) -> None:
         self.policy, self.engine, self.probe, self.rollout, self.folder = policy, engine, probe, rollout, folder
-        most = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
-        self.logprobs = torch.empty(0)  # of the probe's tokens at the last push
-        self.sampling = replace(sampling, samples=1, max_total_tokens=most)
+        length = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
+        self.logprobs = torch.empty(0)  # the trainer's, of the probe's tokens, at the last push
+        self.sampling = replace(sampling, samples=1, max_total_tokens=length)
         self.expected = checkpoint_kinds(model)
         self.version = 0
-        self.sent = threading.Condition()  # notified after every complete send
+        self.sent = threading.Condition()  # notified when all workers have weights
 
     def push(self, version: int) -> Parity:
         """A collective. What is too much is for the caller to say.
@@ -78,7 +79,7 @@ class WeightSync:
         Raises:
             RingError: names or shapes differ from the checkpoint's.
         """
-        before, self.logprobs = self.logprobs, self._own_logprobs()
+        before, self.logprobs = self.logprobs, self._probe_logprobs()
         if not torch.isfinite(self.logprobs).all():
             return Parity(math.nan, math.nan)
         shift = float((self.logprobs - before).abs().mean()) if len(before) else 0.0
@@ -88,17 +89,16 @@ class WeightSync:
         while not completions:  # none when a worker failed meanwhile
             self._send()
             completions = ranks.broadcast(self.engine.probe(self.probe, self.sampling) if self.engine else None)
-        return Parity(self._gap([Sample(self.probe, c, 0.0, 0.0, len(c.token_ids)) for c in completions]), shift)
+        return Parity(self._gap(completions), shift)
 
-    def lead(self, job: Future[T] | None) -> T | None:
+    def lead(self, job: Future[T]) -> T:
         """Wait for a job of rank 0 that samples; every rank is here, and sends weights when a worker needs them again.
 
-        Returns the job's result, on rank 0.
+        Returns the job's result; on the other ranks, that of a job of their own, which is done.
         """
-        ranks = self.policy.ranks
         while True:
-            if (order := ranks.broadcast(self._order(job) if job else None)) == "go on":
-                return job.result() if job else None
+            if (order := self.policy.ranks.broadcast(self._order(job))) == "go on":
+                return job.result()
             if order == "send":
                 self._send()
 
@@ -126,45 +126,62 @@ class WeightSync:
         return "wait"
 
     def _send(self) -> None:
-        """The weights to every worker, again until all have them. A collective."""
-        while True:
-            lm = self.policy.module.lm
-            buckets = check_complete(weight_buckets(lm, self.rollout.bucket_mib << 20), self.expected, lm.dtype)
-            if self.rollout.colocated:
-                file = self.folder / f"bucket{self.policy.ranks.rank}"
-                each = share(buckets, self.policy.device, file, self.policy.ranks)
-            else:
-                each = unshared(buckets)
-            if self.engine:
-                complete = self.engine.update(each, self.version)
-                with self.sent:
-                    self.sent.notify_all()
-            else:
-                complete = all(True for _ in each)
-            if self.policy.ranks.broadcast(complete):
-                return
+        """A collective."""
+        policy, file = self.policy, self.folder / f"bucket{self.policy.ranks.rank}"
+        send_weights(self.engine, policy.module.lm, self.version, self.expected, self.rollout, policy.device, file,
+                     policy.ranks)  # fmt: skip
+        with self.sent:
+            self.sent.notify_all()
 
-    def _own_logprobs(self) -> torch.Tensor:
+    def _probe_logprobs(self) -> torch.Tensor:
         """[P - 1] log-probs of the probe's own tokens; every rank computes them, since a forward is a collective."""
         ids, ranks = self.probe.token_ids, self.policy.ranks
         sequences = [TokenSequence(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * ranks.size
         return torch.cat([s.logprobs for s in self.policy.inspect(pack(sequences, ranks.size, len(ids))[ranks.rank])])
 
-    def _gap(self, samples: list[Sample]) -> float:
-        """The mean over a continuation: a router's near-tie moves single tokens, lost weights move them all."""
+    def _gap(self, completions: list[Completion]) -> float:
+        """Of the continuation with the largest mean: a router's near-tie moves single tokens, lost weights move all."""
         ranks = self.policy.ranks
         worst = torch.zeros((), device=self.policy.device)
-        rows = pack([sequence_of(s, 0.0) for s in samples], ranks.size, 1 << 30)[ranks.rank]
-        for mb, s in zip(rows, self.policy.inspect(rows), strict=True):
-            gap = (s.logprobs - mb.sampler_logprobs[mb.trained].to(s.logprobs.device)).abs()
-            if len(gap):
+        rows = response_rows([(self.probe, c) for c in completions], ranks.size, 1 << 30)[ranks.rank]
+        for mb, stats in zip(rows, self.policy.inspect(rows), strict=True):
+            if len(gap := logprob_gaps(mb, stats)):
                 worst = torch.maximum(worst, segment_mean(gap, mb.segments[mb.trained].to(gap.device)).max())
         return float(ranks.max(worst))
 
 
-def unshared(buckets: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[Bucket]:
-    """To be sent."""
-    return ((bucket, {}) for bucket in buckets)
+def response_rows(responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int) -> list[list[MicroBatch]]:
+    """For each rank the rows, of at most `limit` tokens, in which all tokens of the responses count as trained."""
+    samples = [Sample(prompt, c, 0.0, 0.0, len(c.token_ids)) for prompt, c in responses]
+    return pack([sequence_of(s, 0.0) for s in samples], ranks, limit)
+
+
+def logprob_gaps(mb: MicroBatch, stats: TokenStats) -> torch.Tensor:
+    """[n] absolute difference between the trainer's and the sampler's log-probs of the trained tokens, in nats."""
+    return (stats.logprobs - mb.sampler_logprobs[mb.trained].to(stats.logprobs.device)).abs()
+
+
+def send_weights(
+    engine: RolloutEngine | None,  # None on ranks that only help to gather
+    lm: PreTrainedModel,
+    version: int,
+    expected: Mapping[str, Kind],
+    rollout: Rollout,
+    device: torch.device,
+    file: Path,  # in memory; holds weights that workers map
+    ranks: Ranks | None = None,  # None: this process is alone
+) -> None:
+    """All weights to every worker, again until all workers have them. A collective.
+
+    Raises:
+        RingError: names or shapes differ from those `expected`.
+    """
+    complete = False
+    while not complete:
+        buckets = check_complete(weight_buckets(lm, rollout.bucket_mib << 20), expected, lm.dtype)
+        walk = share(buckets, device, file, ranks) if rollout.colocated else ((bucket, {}) for bucket in buckets)
+        complete = engine.update(walk, version) if engine else all(True for _ in walk)
+        complete = ranks.broadcast(complete) if ranks else complete
 
 
 def share(
@@ -176,8 +193,8 @@ def share(
     """
     for bucket in buckets:
         shared = Shared(bucket, device, file)
-        each = ranks.gather(shared.handles) if ranks else [shared.handles]
-        yield bucket, {device: handle for handles in each for device, handle in handles.items()}
+        everywhere = ranks.gather(shared.handles) if ranks else [shared.handles]
+        yield bucket, {device: handle for handles in everywhere for device, handle in handles.items()}
         if ranks:
             ranks.barrier()
         shared.close()
@@ -194,8 +211,8 @@ def checkpoint_kinds(folder: str) -> dict[str, Kind]:
     for file in sorted(files):
         with safe_open(str(Path(folder) / file), "pt") as f:
             for name in f.keys():  # noqa: SIM118
-                found = f.get_slice(name)
-                kinds[name] = tuple(found.get_shape()), found.get_dtype()
+                stored = f.get_slice(name)
+                kinds[name] = tuple(stored.get_shape()), stored.get_dtype()
     return kinds
 
 

@@ -109,8 +109,9 @@ def has(rows: Iterable[Row], *keys: str) -> bool:
     return any(not math.isnan(number(row.get(key))) for row in rows for key in keys)
 
 
-def svg(draw: Callable[..., None], rows: Sequence[Row] = (), axes: int = 1) -> str:
-    """One figure of `axes` plots above each other, with the stages of `rows`, in the colours of the page."""
+def svg(draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axes: int = 1) -> str:
+    """What `draw` makes of `values` on `axes` plots above each other, with the stages of these rows of metrics, in the
+    colours of the page."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -118,9 +119,9 @@ def svg(draw: Callable[..., None], rows: Sequence[Row] = (), axes: int = 1) -> s
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.0, 3.0) if axes == 1 else (8.4, 4.4), layout="constrained")
         plots = figure.subplots(axes, 1, sharex=True, squeeze=False)[:, 0]
-        draw(*plots)
+        draw(*plots, *values)
         for ax in plots:
-            _finish(ax, rows, below=axes == 1)
+            _finish(ax, stages, below=axes == 1)
         figure.align_ylabels()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)

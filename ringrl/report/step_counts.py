@@ -1,4 +1,4 @@
-"""What the files of a `ringrl data` run say, for its report and for the terminal: the numbers of every step, and rows.
+"""What the files of a `ringrl data` run record, for its report and the terminal: numbers of every step, and rows.
 
 Invariants the tests assert:
 1. any subset of the files gives an account; lines that cannot be read are counted;
@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringrl.report.page import parsed, read_object
+from ringrl.lines import parsed, read_object
 
 Row = dict[str, Any]
-MOST_BYTES = 256 << 20  # to parse of one set: seconds
+MOST_BYTES = 256 << 20  # larger sets are sampled; parsing this much takes seconds
 BLOCK = 1 << 20
-MOST_VALUES = 1000  # of a label, told apart
+MOST_VALUES = 1000  # values of a label that are counted apart; the rest are OTHERS
 OTHERS = "(others)"
 TEACHERS = (("pass_rates", "pass rate"), ("agreement", "agreement"), ("lengths", "tokens"))  # keys of graded rows
 ROLES = ("user", "assistant")
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def responses(self) -> int:
-        """Dropped of rows that went on."""
+        """Number of dropped responses whose rows went on."""
         return max(0, self.reasons.total() - self.lost)
 
     @property
@@ -56,23 +56,23 @@ class Account:
 
     def most(self, n: int) -> str:
         """The n most frequent reasons, with their counts."""
-        said = [f"{reason} {count:,}" for reason, count in self.reasons.most_common(n)]
-        return ", ".join(said + ["…"] * (len(self.dropped) > n))
+        parts = [f"{reason} {count:,}" for reason, count in self.reasons.most_common(n)]
+        return ", ".join(parts + ["…"] * (len(self.dropped) > n))
 
     @property
     def files(self) -> list[Path]:
-        """Of the rows kept."""
+        """The shards with the rows kept."""
         return sorted((self.folder / "kept").glob("*.jsonl"))
 
 
 def step_folders(run: Path) -> list[Path]:
-    """In the order of the chain."""
+    """The folders of all steps, in the order of the chain."""
     folders = [f for f in (run / "steps").glob("*_*") if f.name.split("_")[0].isdigit()]
     return sorted(folders, key=lambda f: int(f.name.split("_")[0]))
 
 
 def accounts(run: Path) -> list[Account]:
-    """Of all steps that have a summary."""
+    """The accounts of all steps that have a summary."""
     out: list[Account] = []
     for folder in step_folders(run):
         summary = read_object(folder / "summary.json")
@@ -97,17 +97,17 @@ def outputs(run: Path) -> dict[str, Row]:
 def problems(run: Path, folder: Path, ids: Iterable[str]) -> dict[str, str]:
     """Texts of rows that step `folder` kept, else as they were read; only the shards that they are in are opened."""
     wanted = {i for i in ids if i.rpartition("/")[2].isdigit()}
-    found: dict[str, str] = {}
-    seen = Counter[str]()
+    texts: dict[str, str] = {}
+    rows_before = Counter[str]()
     first = run / "steps" / "0_read"
     for file in sorted((first / "counts").glob("*.json")) if wanted else ():
         counts = read_object(file)
         here = sum(map(Counter[str], counts.get("dropped", {}).values()), Counter[str](counts.get("kept", {})))
-        mine = {i for i in wanted if 0 <= int(i.rpartition("/")[2]) - seen[i.rpartition("/")[0]] < here[_source(i)]}
+        wanted_here = {i for i in wanted if 0 <= int(i.rpartition("/")[2]) - rows_before[_source(i)] < here[_source(i)]}
         for shards in (folder, first):
-            found |= _texts(shards / "kept" / f"{file.stem}.jsonl", mine - found.keys())
-        seen += here
-    return found
+            texts |= _texts(shards / "kept" / f"{file.stem}.jsonl", wanted_here - texts.keys())
+        rows_before += here
+    return texts
 
 
 def _source(row_id: str) -> str:
@@ -127,12 +127,12 @@ def _texts(file: Path, ids: set[str]) -> dict[str, str]:
 
 
 def stride(files: Sequence[Path], most: int = MOST_BYTES) -> int:
-    """Every how many blocks one is to be read."""
+    """n such that reading every n-th block reads at most about `most` bytes."""
     return max(1, math.ceil(sum(f.stat().st_size for f in files) / most))
 
 
 def lines(files: Iterable[Path], every: int = 1) -> Iterator[bytes]:
-    """Those that start in every n-th block, over all files."""
+    """The lines that start in every n-th block, counted over all files."""
     block = 0
     for file in files:
         with file.open("rb") as text:
@@ -162,9 +162,9 @@ class Tally:
     problems: dict[str, Counter[int]] = field(default_factory=dict)  # characters -> problems
     responses: dict[str, Counter[int]] = field(default_factory=dict)
     rates: dict[str, Counter[float]] = field(default_factory=dict)  # pass rate -> problems
-    teachers: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)  # sums and numbers of TEACHERS
-    labels: dict[str, Counter[str]] = field(default_factory=dict)  # of all groups
-    broken: int = 0  # lines
+    teachers: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)  # name -> TEACHERS -> (sum, number)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)  # label -> value -> rows, over all groups
+    broken: int = 0  # lines that could not be read
 
     def add(self, line: bytes, labels: Sequence[str] = (), group: str = "") -> None:
         """group: the row's domain, unless one is given."""
@@ -174,9 +174,9 @@ class Tally:
             return
         group = group or str(row.get("domain", ""))
         self.rows[group] += 1
-        asked, answers = _said(row)
-        if asked:
-            self.problems.setdefault(group, Counter())[three_digits(len(asked))] += 1
+        problem, answers = _problem_and_responses(row)
+        if problem:
+            self.problems.setdefault(group, Counter())[three_digits(len(problem))] += 1
         for answer in answers:
             self.responses.setdefault(group, Counter())[three_digits(len(answer))] += 1
         rates = row.get("pass_rates") or {}
@@ -193,10 +193,10 @@ class Tally:
 
 
 def tally(files: Iterable[Path], every: int = 1, labels: Sequence[str] = ()) -> Tally:
-    found = Tally()
+    counts = Tally()
     for line in lines(files, every):
-        found.add(line, labels)
-    return found
+        counts.add(line, labels)
+    return counts
 
 
 def three_digits(n: int) -> int:
@@ -215,12 +215,9 @@ def quantile(counts: Mapping[int, int], share: float) -> int:
     return 0
 
 
-def _said(row: Row) -> tuple[str, list[str]]:
-    """A problem and its responses: of a row of the chain, or of a conversation."""
+def _problem_and_responses(row: Row) -> tuple[str, list[str]]:
+    """The problem and the responses of a row of the chain or of a conversation."""
     if messages := row.get("messages"):
-        by = {
-            role: [str(m.get("content", "")) for m in messages if m.get("role") == role]
-            for role in ("user", "assistant")
-        }
-        return "\n".join(by["user"]), by["assistant"]
+        texts = {role: [str(m.get("content", "")) for m in messages if m.get("role") == role] for role in ROLES}
+        return "\n".join(texts["user"]), texts["assistant"]
     return str(row.get("problem", "")), [str(r.get("text", "")) for r in row.get("responses") or ()]

@@ -26,8 +26,8 @@ from ringrl.report.page import duration, percent
 from ringrl.report.step_counts import accounts, outputs
 from ringrl.run import show, step_line
 
-PLAIN_WIDTH = 160  # of tables, without a terminal
-PLAIN_EVERY_S = 5.0  # without a terminal, at most one step line in this time
+PLAIN_WIDTH = 160  # width of tables without a terminal
+PLAIN_EVERY_S = 5.0  # least time between two step lines without a terminal
 
 
 def show_chain(run: Path, reported: bool) -> None:
@@ -39,12 +39,12 @@ def show_chain(run: Path, reported: bool) -> None:
     for name in ("rows in", "kept", "dropped", "%", "time", "rows/s"):
         table.add_column(name, justify="right")
     steps = accounts(run)
-    whole = replace(steps[-1], name="all", came=steps[0].came, seconds=sum(step.seconds for step in steps))
-    for step in (*steps, whole):
+    overall = replace(steps[-1], name="all", came=steps[0].came, seconds=sum(step.seconds for step in steps))
+    for step in (*steps, overall):
         came, kept = step.came.total(), step.kept.total()
         numbers = (f"{came:,}", f"{kept:,}", f"{step.lost:,}", percent(step.lost, came), duration(step.seconds))
         speed = f"{came / step.seconds:,.0f}" if step.seconds else ""
-        table.add_row(step.name, *numbers, speed, style="bold" if step is whole else "")
+        table.add_row(step.name, *numbers, speed, style="bold" if step is overall else "")
     console.print(table)
     for name, facts in outputs(run).items():
         short = facts.get("problems", 0) < facts.get("wanted", 0)

@@ -1,17 +1,17 @@
-"""Rewards: one verifier per domain, and a pool of processes that can be killed.
+"""Rewards: the verifiers of the built-in domains, and a pool of processes, that can be killed, for everybody's.
 
-What lives here: `verify_math`, `verify_science`, `verify_code` (a response and its reference in, a `Verdict`
-out), `VerifierPool`. What does not: running programs (`ringrl.sandbox`), averaging, advantages, data files,
-configuration.
+What lives here: `VerifierPool` (a response and its row in, a `Verdict` out), loading and checking verifiers
+(`check_verifiers`), those that are built in. What does not: running programs (`ringrl.sandbox`), what a domain is
+(`ringrl.domains`), averaging, advantages, data files, configuration.
 
-Invariants: a reward is 0 or 1 and says something about the response; what goes wrong on our side is a verdict
+Invariants: a reward is in [0, 1] and says something about the response; what goes wrong on our side is a verdict
 of kind `error`, never a zero; nothing here imports torch; no process or file outlives its pool or sandbox.
 """
 
 from __future__ import annotations
 
-from ringrl.rewards.answers import Verdict
-from ringrl.rewards.pool import VerifierPool
-from ringrl.rewards.worker import VERIFIERS
+from ringrl.rewards.load import VERIFIERS
+from ringrl.rewards.pool import VerifierPool, check_verifiers
+from ringrl.rewards.verdict import Verdict, after_thinking, graded
 
-__all__ = ["VERIFIERS", "Verdict", "VerifierPool"]
+__all__ = ["VERIFIERS", "Verdict", "VerifierPool", "after_thinking", "check_verifiers", "graded"]

@@ -21,9 +21,8 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from ringrl.rewards.plain import (
     clean,
@@ -36,6 +35,7 @@ from ringrl.rewards.plain import (
     split_unit,
 )
 from ringrl.rewards.units import Unit
+from ringrl.rewards.verdict import Verdict, after_thinking
 
 RELATIVE_TOLERANCE = Fraction(1, 100)  # of a reference with a decimal point or an exponent
 MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is of that order itself
@@ -65,40 +65,17 @@ _NESTED_FACTORIAL = re.compile(r"\^ ?(?:\d+|\{[^{}]*\}) ?!|[!^][^a-zA-Z]*\) ?!|!
 _OF_A_SUM = re.compile(r"[)\]}] ?\^ ?\{? ?(\d+)")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One judgement. `pass` and `fail` are about the response; `error` is about us, and is counted apart: a
-    verifier's bug, its deadline or its dead process, or a reference that cannot be used."""
-
-    kind: Literal["pass", "fail", "error"]
-    reason: str
-    tests: tuple[str, ...] = ()  # the outcome of each test that was run, of code
-
-    @property
-    def reward(self) -> float:
-        """Raises ValueError for an error, which says nothing about the response."""
-        if self.kind == "error":
-            raise ValueError(f"an error has no reward: {self.reason}")
-        return 1.0 if self.kind == "pass" else 0.0
-
-
-def after_thinking(text: str) -> str:
-    """What counts of a response: what follows the last `</think>`; nothing while a `<think>` is open."""
-    visible = text.rpartition("</think>")[2]
-    return "" if "<think>" in visible else visible
-
-
 def last_boxed(text: str) -> str:
     r"""Content of the last `\boxed{...}` whose braces balance, innermost if nested; "" if there is none.
 
     Boxes with no more than a comma or "and" between them are joined to a list.
     """
-    boxes = sorted(_boxes(text), key=lambda box: box[1])
-    if not boxes:
+    ordered = sorted(boxes(text), key=lambda box: box[1])
+    if not ordered:
         return ""
-    start, *content = boxes.pop()
+    start, *content = ordered.pop()
     found = [text[slice(*content)].strip()]
-    for before in reversed(boxes):
+    for before in reversed(ordered):
         if before[2] < start and _BETWEEN_BOXES.fullmatch(text, before[2] + 1, start):
             found.append(text[slice(*before[1:])].strip())
         elif before[2] < start:
@@ -107,7 +84,7 @@ def last_boxed(text: str) -> str:
     return ", ".join(dict.fromkeys(reversed(found)))
 
 
-def _boxes(text: str) -> list[tuple[int, int, int]]:
+def boxes(text: str) -> list[tuple[int, int, int]]:
     """Of every box: where its command, its content and its closing brace are."""
     open_at: list[tuple[int, int]] = []  # per open brace: command and content of a box, (-1, -1) if it is none
     found = []

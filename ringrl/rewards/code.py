@@ -35,8 +35,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from ringrl.rewards.answers import Verdict, after_thinking
-from ringrl.rewards.livecodebench import PRELUDE, same_decimals
+from ringrl.rewards.livecodebench import PRELUDE, same_decimals, unpacked
+from ringrl.rewards.verdict import Verdict, after_thinking
 from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Limits, SandboxError, isolation
 from ringrl.sandbox.local import LANGUAGES, Local
@@ -158,7 +158,7 @@ def verify_code(
     tests end with the first that fails; `Verdict.tests` has the outcome of each that was run.
     """
     try:
-        task = _read_task(reference)
+        task = _read_task(unpacked(reference))
     except (SyntaxError, ValueError) as error:
         return Verdict("error", f"unusable tests: {error}")
     code = extract_code(after_thinking(text), task.language)

@@ -1,8 +1,8 @@
 r"""Answers in plain LaTeX: cleaned of typography, and read exactly where that needs no algebra.
 
-Read are integers, decimals (with thousand separators, repeating, scientific), fractions, mixed numbers, ratios,
-infinity, each with a unit, and lists, sets, tuples, intervals and unions of them. What is not read is None: someone
-else has to judge it. No function here is slower than quadratic in its text, which is at most some thousand characters.
+It reads integers, decimals (with thousand separators, repeating, scientific), fractions, mixed numbers, ratios,
+infinity, each with a unit, and lists, sets, tuples, intervals and unions of them. Anything else is None and left to
+another judge. No function here is slower than quadratic in its text, which is at most some thousand characters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fractions import Fraction
 from ringrl.rewards.units import Unit, read_unit
 
 MAX_NUMBER_CHARS = 200  # longer numbers are left to Math-Verify
-MAX_POWER = 400  # of ten: larger numbers are left to Math-Verify
+MAX_POWER = 400  # numbers with a larger power of ten are left to Math-Verify
 
 _CHARACTERS = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ",
                "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
@@ -104,8 +104,8 @@ class Quantity:
 
 
 def clean(text: str) -> str:
-    """The same in plain ASCII where there is such, without sizes, spacing, fonts and final punctuation."""
-    if _DECIMAL.fullmatch(text):  # most are
+    """The text in plain ASCII as far as possible, without sizes, spacing, fonts and final punctuation."""
+    if _DECIMAL.fullmatch(text):  # the common case
         return text
     if not text.isascii():
         text = "".join(map(_ascii, text))
@@ -143,22 +143,22 @@ def split_unit(text: str, bare: bool = True) -> Quantity:
     Args:
         bare: whether one letter after a number and a space, as in `5 m`, is a unit; in algebra it is a factor.
     """
-    if found := _BASE.fullmatch(text):
-        return Quantity(found[1], Unit(Fraction(1), frozenset([(f"base {int(found[2])}", 1)])))
-    if (found := _MODULUS.fullmatch(text)) and read_number(found[1]) is not None:
-        return Quantity(found[1], Unit(Fraction(1), frozenset([(f"modulo {found[2]}", 1)])))
-    if found := _CURRENCY.fullmatch(text):
-        return Quantity(found[1] + found[3], read_unit(found[2].lstrip("\\")))
-    if found := _UNIT.search(text):
-        magnitude = text[: found.start()].strip()
-        unit = read_unit(_unit_text(found["unit"]))
+    if match := _BASE.fullmatch(text):
+        return Quantity(match[1], Unit(Fraction(1), frozenset([(f"base {int(match[2])}", 1)])))
+    if (match := _MODULUS.fullmatch(text)) and read_number(match[1]) is not None:
+        return Quantity(match[1], Unit(Fraction(1), frozenset([(f"modulo {match[2]}", 1)])))
+    if match := _CURRENCY.fullmatch(text):
+        return Quantity(match[1] + match[3], read_unit(match[2].lstrip("\\")))
+    if match := _UNIT.search(text):
+        magnitude = text[: match.start()].strip()
+        unit = read_unit(_unit_text(match["unit"]))
         if magnitude and unit and not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", magnitude):
             return Quantity(magnitude, unit)
         return Quantity(text, None)
-    if (found := _BARE_UNIT.fullmatch(text)) and read_number(found["magnitude"]) is not None:
-        unit = read_unit(_unit_text(found["unit"]))
-        if unit and (bare or len(found["unit"]) > 1):
-            return Quantity(found["magnitude"], unit)
+    if (match := _BARE_UNIT.fullmatch(text)) and read_number(match["magnitude"]) is not None:
+        unit = read_unit(_unit_text(match["unit"]))
+        if unit and (bare or len(match["unit"]) > 1):
+            return Quantity(match["magnitude"], unit)
     return Quantity(text, None)
 
 
@@ -245,9 +245,9 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
     cuts, depth, skip = [], 0, 0
     for token in _TOKEN.finditer(text):
         depth += (token[0] in _OPEN) - (token[0] in _CLOSE)
-        if depth == 0 and token.start() >= skip and (found := separator.match(text, token.start())):
-            cuts.append(found.span())
-            skip = found.end()
+        if depth == 0 and token.start() >= skip and (match := separator.match(text, token.start())):
+            cuts.append(match.span())
+            skip = match.end()
     starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
     return [text[a:b] for a, b in zip(starts, ends, strict=True)]
 
@@ -295,7 +295,7 @@ def right_sides(answer: str, expected: str) -> tuple[str, str]:
 
 
 def _value(sides: list[str]) -> str:
-    """The end of a chain of equations, or its begin if the end is but a name."""
+    """The end of a chain of equations, or its beginning if the end is only a name."""
     first, last = sides[0].strip(), sides[-1].strip()
     return first if _NAME.fullmatch(last) and not _NAME.fullmatch(first) else last
 

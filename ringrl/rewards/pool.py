@@ -2,53 +2,52 @@
 
 Invariants: every submitted item gets exactly one verdict; an item that outlives its deadline costs its child
 process and nothing else; what goes wrong on our side is a verdict of kind `error`; closing leaves no process
-and no file.
+and no file; the verifiers of a user's file share their processes with nobody.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ringrl import processes
-from ringrl.rewards.answers import Verdict
-from ringrl.rewards.worker import VERIFIERS
+from ringrl.domains import BUILT_IN, Domain, Reward
+from ringrl.errors import ConfigError
+from ringrl.rewards.child import STOP_S, VerifierChild
+from ringrl.rewards.load import VERIFIERS, Unusable, load, source_of
+from ringrl.rewards.verdict import Verdict, combined
 
-START_S = 120.0  # until a child must be ready: importing Math-Verify takes seconds, more on a busy machine
-STOP_S = 10.0  # until a killed child must be gone
-MAX_FAILED_STARTS = 3  # in a row, after which a worker answers every item with the error
-_BOOT = (
-    "import sys; sys.path.insert(0, {root!r}); from ringrl.rewards.worker import main; "
-    "main({parent}, {temporary!r}, {deadline_s}, **{code!r})"
-)
+SERVED = ("url", "judge")  # verifiers that ask a server: in threads of ours, many at once
+CHECK_S = 60.0  # for loading a user's verifiers
+_Crew = tuple[str, str, str]  # who judge together
 
 
 class VerifierPool:
-    """`workers` child processes that judge responses, each item within `deadline_s` seconds.
+    """`workers` child processes that judge responses, each reward of one within `deadline_s` seconds.
 
-    The clock of an item starts when a ready child takes it. Programs get 85 % of the deadline, so
-    that an endless one fails by itself; what reaches the deadline is an `error`. The children come up in the
-    background. Leaving the `with` block kills them and cancels what is still queued: collect the results before.
-    `code` are further arguments of `verify_code`: `remote`, `every`.
+    The clock of an item starts when a child that has loaded its verifier takes it. Programs get 85 % of the deadline,
+    so that an endless one fails by itself; what reaches the deadline is an `error`. Children are started for what is
+    submitted: a user's file, and every `key_variable`, has `workers` of its own. Leaving the `with` block kills them
+    and cancels what is still queued: collect the results before.
+
+    Args:
+        code: further arguments of `verify_code`: `remote`, `every`.
     """
 
-    def __init__(self, workers: int, deadline_s: float, **code: str | bool) -> None:
+    def __init__(
+        self, workers: int, deadline_s: float, domains: Mapping[str, Domain] = BUILT_IN, **code: str | bool
+    ) -> None:
         assert min(workers, deadline_s) > 0, (workers, deadline_s)
-        self._queue: queue.SimpleQueue[tuple[Future[Verdict], dict[str, Any]] | None] = queue.SimpleQueue()
+        self._workers, self._deadline_s, self._domains, self._code = workers, deadline_s, domains, code
         self._closed = False
-        self._children = [_Child(deadline_s, code) for _ in range(workers)]
-        self._threads = [threading.Thread(target=self._serve, args=(c,), daemon=True) for c in self._children]
-        for thread in self._threads:
-            thread.start()
+        self._lock = threading.Lock()  # of what follows
+        self._queues: dict[_Crew, queue.SimpleQueue[_Item | None]] = {}
+        self._children: list[VerifierChild] = []
+        self._threads: list[threading.Thread] = []
 
     def submit(self, domain: str, text: str, reference: Mapping[str, object]) -> Future[Verdict]:
         """Queues one response; `reference` must be plain data (what JSON can carry).
@@ -56,24 +55,51 @@ class VerifierPool:
         Raises:
             ValueError: the domain is unknown.
             RuntimeError: the pool is closed.
+            ConfigError: the variable of a key is not set, or a verifier that asks a server has wrong options.
         """
-        if domain not in VERIFIERS:
-            raise ValueError(f"unknown domain {domain!r}; known: {', '.join(VERIFIERS)}")
-        if self._closed:
-            raise RuntimeError("the verifier pool is closed")
-        future: Future[Verdict] = Future()
-        self._queue.put((future, {"domain": domain, "text": text, "reference": dict(reference)}))
-        return future
+        if domain not in self._domains:
+            raise ValueError(f"unknown domain {domain!r}; known: {', '.join(self._domains)}")
+        case = _Case(self._domains[domain])
+        queues = [self._queue(case.domain, reward) for reward in case.domain.rewards]
+        for items, reward in zip(queues, case.domain.rewards, strict=True):
+            items.put(_Item(case, reward, text, dict(reference)))
+        return case.future
 
     def close(self) -> None:
         """Kills the children and waits for them; a second call does nothing."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         for child in self._children:
             child.close()  # its thread sees the end of it and cleans up
-        for _ in self._threads:
-            self._queue.put(None)
+        for items in self._queues.values():
+            for _ in self._threads:
+                items.put(None)
         for thread in self._threads:
             thread.join(timeout=2 * STOP_S)
+
+    def _queue(self, domain: Domain, reward: Reward) -> queue.SimpleQueue[_Item | None]:
+        """Of those who judge by this reward; they are there from now on."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the verifier pool is closed")
+            crew = _crew_of(domain, reward)
+            if crew not in self._queues:
+                _check_key(domain, reward)
+                items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+                if reward.verifier in SERVED:
+                    served = _load(domain, reward, self._deadline_s)
+                    threads = [_thread(self._ask, items, served) for _ in range(served.concurrent)]
+                else:
+                    children = [
+                        VerifierChild(reward.key_variable, self._deadline_s, self._code) for _ in range(self._workers)
+                    ]
+                    threads = [_thread(self._serve, items, child) for child in children]
+                    self._children += children
+                self._threads += threads
+                self._queues[crew] = items
+                for thread in threads:
+                    thread.start()
+            return self._queues[crew]
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -81,107 +107,147 @@ class VerifierPool:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _serve(self, child: _Child) -> None:
+    def _serve(self, items: queue.SimpleQueue[_Item | None], child: VerifierChild) -> None:
         """The life of one worker thread: hands its child one item after the other."""
         child.start()
-        while (job := self._queue.get()) is not None:
-            future, item = job
-            if self._closed:
-                future.cancel()
-            if future.set_running_or_notify_cancel():
-                future.set_result(child.judge(item))
+        while (item := items.get()) is not None:
+            if self._wanted(item):
+                item.case.settle(item.reward.name, child.judge(item.name, item.reward, item.text, item.reference))
             child.revive()  # a lost process costs the next item no time: a worker that is up takes that one
         child.stop()
 
-
-class _Child:
-    """One verifier process, started again after it was lost. Used by one thread, with which it dies; `close` by any."""
-
-    def __init__(self, deadline_s: float, code: Mapping[str, str | bool]) -> None:
-        self._deadline_s, self._code = deadline_s, dict(code)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
-        self._lock = threading.Lock()  # of `_process` and `_closed`
-        self._failed_starts = 0  # in a row
-        self._problem = ""  # of the last start
-
-    def start(self) -> None:
-        """Brings the process up, or keeps the reason why it did not come up."""
-        self.stop()
-        try:
-            self._spawn()
-            self._problem = self._exchange(None, START_S, "starting")[1]
-        except OSError as error:  # out of processes, memory or disk
-            self._problem = f"no verifier process: {error}"
-        self._failed_starts = self._failed_starts + 1 if self._problem else 0
-
-    def judge(self, item: dict[str, Any]) -> Verdict:
-        """One verdict, whatever happens to the process."""
-        self.revive()
-        if self._problem:
-            return Verdict("error", self._problem)
-        answer, problem = self._exchange(item, self._deadline_s, "verifying")
-        return Verdict("error", problem) if problem else Verdict(answer[0], answer[1], tuple(answer[2]))
-
-    def revive(self) -> None:
-        """Brings a process that is gone up again, unless that failed too often."""
-        if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
-            self.start()
-
-    def stop(self) -> None:
-        """Ends the process, everything it started, and its temporary directory."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        self._conn.close()
-        processes.kill_tree(process.pid)
-        try:
-            process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:  # killed, but stuck in the kernel: nothing left to do
-            pass
-        self._temporary.cleanup()
-
-    def close(self) -> None:
-        """Kills the process for good; its own thread finds out."""
-        with self._lock:
-            self._closed = True
-            if self._process is not None:
-                processes.kill_tree(self._process.pid)
-
-    def _spawn(self) -> None:
-        with self._lock:
+    def _ask(self, items: queue.SimpleQueue[_Item | None], served: Any) -> None:
+        """The life of one thread that asks a server: a fair share of what is queued in each request."""
+        while (item := items.get()) is not None:
+            fair = min(served.batch, 1 + items.qsize() // served.concurrent)
+            some = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
             if self._closed:
-                raise OSError("the verifier pool is closed")
-            self._temporary = tempfile.TemporaryDirectory(prefix="ringrl-verifier-", ignore_cleanup_errors=True)
-            self._conn, theirs = socket.socketpair()
-            boot = _BOOT.format(
-                root=str(Path(__file__).parents[2]),
-                parent=os.getpid(),
-                temporary=self._temporary.name,
-                deadline_s=self._deadline_s,
-                code=self._code,
-            )
-            with theirs:
-                command = [sys.executable, "-P", "-c", boot]
-                self._process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+                verdicts = [Verdict("error", "the verifier pool is closed")] * len(some)
+            else:
+                verdicts = _all_judged(served, some)
+            for i, verdict in zip(some, verdicts, strict=True):
+                i.case.settle(i.reward.name, verdict)
 
-    def _exchange(self, item: dict[str, Any] | None, timeout_s: float, doing: str) -> tuple[Any, str]:
-        """The answer to `item`, or to being started, and what went wrong; a process that failed is stopped."""
-        assert self._process is not None
+    def _wanted(self, item: _Item) -> bool:
+        if self._closed:
+            item.case.future.cancel()
+        return item.case.begin()
+
+
+class _Case:
+    """A response on its way to its verdict; its rewards come in from several threads."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.future: Future[Verdict] = Future()
+        self._verdicts: dict[str, Verdict] = {}  # by reward
+        self._begun = self._wanted = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> bool:
+        """False if it was cancelled; afterwards it cannot be."""
+        with self._lock:
+            if not self._begun:
+                self._begun, self._wanted = True, self.future.set_running_or_notify_cancel()
+            return self._wanted
+
+    def settle(self, reward: str, verdict: Verdict) -> None:
+        with self._lock:
+            self._verdicts[reward] = verdict
+            last = len(self._verdicts) == len(self.domain.rewards)
+        if last:
+            self.future.set_result(combined(self.domain, self._verdicts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A response to be judged by one reward."""
+
+    case: _Case
+    reward: Reward
+    text: str
+    reference: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.domain.name}/{self.reward.name}"
+
+
+def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) -> None:
+    """Loads the verifiers of these domains as they will be loaded: a user's in short-lived processes.
+
+    Raises:
+        ConfigError: one cannot be loaded, does not take its options, or needs a key that is not there.
+    """
+    children: dict[_Crew, VerifierChild] = {}
+    try:
+        for domain in domains.values():
+            for reward in domain.rewards:
+                _check_key(domain, reward)
+                if reward.verifier in VERIFIERS:
+                    _load(domain, reward, deadline_s)
+                    continue
+                crew = _crew_of(domain, reward)
+                if crew not in children:
+                    children[crew] = VerifierChild(reward.key_variable, deadline_s, {}, deadline_s)
+                    children[crew].start()
+                if problem := children[crew].load(f"{domain.name}/{reward.name}", reward):
+                    raise ConfigError(f"{where(domain, reward)}: {problem}")
+    finally:
+        for child in children.values():
+            child.stop()
+
+
+def where(domain: Domain, reward: Reward) -> str:
+    """The key of a configuration that names this verifier."""
+    of = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
+    return f"domains.{domain.name}.{of}verifier"
+
+
+def _crew_of(domain: Domain, reward: Reward) -> _Crew:
+    """Rewards of the same crew may share processes; who asks a server is alone."""
+    alone = f"{domain.name}/{reward.name}" if reward.verifier in SERVED else ""
+    return alone, source_of(reward.verifier), reward.key_variable
+
+
+def _check_key(domain: Domain, reward: Reward) -> None:
+    """Raises ConfigError."""
+    if reward.key_variable and not os.environ.get(reward.key_variable):
+        raise ConfigError(f"{where(domain, reward)}: {reward.verifier}: the environment variable "
+                          f"{reward.key_variable} is not set, which key_variable names")  # fmt: skip
+
+
+def _load(domain: Domain, reward: Reward, deadline_s: float) -> Any:
+    """A built-in verifier, in this process. Raises ConfigError."""
+    given = {"domain": domain.name, "key": os.environ.get(reward.key_variable, ""), "total_s": deadline_s}
+    try:
+        return load(reward, given)
+    except Unusable as error:
+        raise ConfigError(f"{where(domain, reward)}: {reward.verifier}: {error}") from None
+
+
+def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
+    """Whatever goes wrong: the thread lives on."""
+    try:
+        return served.judge_all([(i.text, i.reference) for i in items])
+    except Exception as error:
+        return [Verdict("error", f"{type(error).__name__}: {error}"[:500])] * len(items)
+
+
+def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
+    """What is queued at this moment, before the sign that there is no more."""
+    found: list[_Item] = []
+    while len(found) < most:
         try:
-            if item is not None:
-                processes.send(self._conn, item, timeout_s)
-            return processes.receive(self._conn, timeout_s), ""
-        except TimeoutError:
-            problem = f"deadline of {timeout_s:g} s passed while {doing}"
-        except (EOFError, OSError):
-            try:
-                status = f", exit status {self._process.wait(timeout=1.0)}"
-            except subprocess.TimeoutExpired:
-                status = ""
-            problem = f"verifier process died while {doing}{status}"
-        except Exception as error:  # a bug of ours, or a reference JSON cannot carry: the thread lives on
-            problem = f"{type(error).__name__}: {error}"
-        self.stop()
-        return None, problem
+            item = items.get_nowait()
+        except queue.Empty:  # another thread was faster
+            break
+        if item is None:
+            items.put(None)
+            break
+        found.append(item)
+    return found
+
+
+def _thread(target: Any, *args: Any) -> threading.Thread:
+    return threading.Thread(target=target, args=args, daemon=True)

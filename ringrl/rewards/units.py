@@ -1,4 +1,4 @@
-"""Units of measurement: a text to a factor and dimensions. A small table, so that what is a unit can be seen at once.
+"""Units of measurement: reads a text as a factor and dimensions, by a table small enough to see what is a unit.
 
 A word that is not in the table is a dimension of its own: 3 apples are 3 apples. Scales with another zero (degrees
 Celsius) are dimensions of their own too, and so are currencies: none is converted into another.
@@ -73,19 +73,19 @@ def read_unit(text: str) -> Unit | None:
     text = re.sub(r"/\s*\(([^()]*)\)", lambda m: "/" + re.sub(r"\s*[*\s]\s*", "/", m[1].strip()), text)
     factor, powers, at = Fraction(1), Counter[str](), 0
     while at < len(text):
-        if not (found := _FACTOR.match(text, at)):
+        if not (match := _FACTOR.match(text, at)):
             return _word(text)
-        power = int(found["power"] or 1) * (-1 if found["op"] in ("/", "per") else 1)
-        if not (unit := _ONE if found["name"] == "1" else _lookup(found["name"])):
+        power = int(match["power"] or 1) * (-1 if match["op"] in ("/", "per") else 1)
+        if not (unit := _ONE if match["name"] == "1" else _lookup(match["name"])):
             return _word(text)
         factor *= unit.factor**power
         powers.update({name: n * power for name, n in unit.dimensions})
-        at = found.end()
+        at = match.end()
     return Unit(factor, frozenset((name, n) for name, n in powers.items() if n))
 
 
 def _word(text: str) -> Unit | None:
-    """Whatever is counted."""
+    """Things that are counted, such as apples."""
     text = re.sub(r"\^\d", "", text)
     if not _WORDS.fullmatch(text):
         return None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ringrl.algo.advantage import group_relative
-from ringrl.config.commands import RLConfig
-from ringrl.evals.metrics import repetition, verdicts
+from ringrl.config.commands import RLConfig, Stage
+from ringrl.evals.metrics import part_means, repetition, verdicts
 from ringrl.launch.rank import Context
-from ringrl.types import Completion, Group, MicroBatch, Sample, ScoredGroup
+from ringrl.rl.sampler import ScoredRollout
+from ringrl.types import Completion, MicroBatch, Sample
 
 Row = dict[str, Any]
 
@@ -21,63 +22,72 @@ REPETITION_SAMPLE = 256  # responses looked at
 
 
 @dataclass(frozen=True)
-class Work:
-    """One rank's share of a rollout batch."""
-
-    updates: list[list[MicroBatch]]  # [updates][rows]
-
-
-@dataclass(frozen=True)
 class Batch:
-    """A rollout batch, chosen and packed, on rank 0."""
+    """A rollout with what is trained on of it."""
 
-    stage: str
-    work: list[Work]  # [ranks]
-    chosen: list[list[Sample]]  # [updates]
-    scored: list[ScoredGroup]
+    rollout: ScoredRollout
+    samples: list[Sample]  # all that could be trained on, with their advantages
+    chosen: list[list[Sample]]  # [updates] what fills the budget
+    shares: list[list[list[MicroBatch]]]  # [ranks][updates][microbatches]
     phi: int  # tokens per update
-    generated: int  # tokens sampled for it, unfinished responses counted in
-    carried: int  # tokens of unfinished responses that the next batch continues
-    expired: int  # responses that were carried over too often
-    times: dict[str, float]
-    before: tuple[list[int], list[Group]]  # the sampler's prompts taken and its paused rollouts, before this batch
-    trouble: str  # why it must not be trained on: too much of it could not be judged
 
 
-def metrics(step: int, batch: Batch, results: list[dict[str, Any]], numbers: Row) -> list[Row]:
+class Stopwatch:
+    """Where a step's time goes."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap was spent on `name`."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self.last
+        self.last = now
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By metric."""
+        return {f"time_{name}_s": s for name, s in self.laps.items()} | {"time_step_s": self.last - self.started}
+
+
+def metrics(step: int, stage: Stage, batch: Batch, results: list[Row], numbers: Row) -> list[Row]:
     """One row per optimizer step.
 
     Args:
         step: steps done before this batch.
         numbers: what is measured once per rollout batch, whatever the number of updates.
     """
-    completions = [c for g in batch.scored for c in g.group.completions]
-    judged = [(r, c) for g in batch.scored for r, c, error in zip(g.rewards, g.group.completions, g.errors, strict=True)
-              if not error]  # fmt: skip
+    rollout, scored = batch.rollout, batch.rollout.scored
+    completions = [c for g in scored for c in g.group.completions]
+    judged = [(score, reward, c) for g in scored for score, reward, c, error
+              in zip(g.scores, g.rewards, g.group.completions, g.errors, strict=True) if not error]  # fmt: skip
     finished = sum(len(c.token_ids) for c in completions)
     trained = [s.completion for part in batch.chosen for s in part]
     common: Row = {
-        "stage": batch.stage,
-        "reward_mean": statistics.fmean(r for r, _ in judged) if judged else 0.0,
-        "groups_solved": sum(g.solved for g in batch.scored),
-        "groups_unsolved": sum(g.unsolved for g in batch.scored),
-        "groups_mixed": sum(not g.flat for g in batch.scored),
-        "tokens_generated": batch.generated,
+        "stage": stage.name,
+        "reward_mean": statistics.fmean(reward for _, reward, _ in judged) if judged else 0.0,
+        "score_mean": statistics.fmean(score for score, _, _ in judged) if judged else 0.0,
+        "rewards": part_means(scored),
+        "groups_solved": sum(g.solved for g in scored),
+        "groups_unsolved": sum(g.unsolved for g in scored),
+        "groups_mixed": sum(not g.solved and not g.unsolved for g in scored),
+        "tokens_generated": rollout.generated,
         "tokens_dropped": finished - sum(r["tokens_trained"] for r in results),
-        "tokens_carried": batch.carried,
-        "responses_expired": batch.expired,
+        "tokens_carried": rollout.carried,
+        "responses_expired": rollout.expired,
         "staleness": max((numbers["version"] - c.version for c in trained), default=0),
         "phi": batch.phi,
         "response_length_mean": finished / max(len(completions), 1),
-        "length_right": mean_length(c for r, c in judged if r == 1),
-        "length_wrong": mean_length(c for r, c in judged if r == 0),
+        "length_right": mean_length(c for score, _, c in judged if score == 1),
+        "length_wrong": mean_length(c for score, _, c in judged if score < 1),
         "truncated_frac": sum(c.finish == "length" for c in completions) / max(len(completions), 1),
         "repetition": statistics.fmean([repetition(c.token_ids) for c in completions[:REPETITION_SAMPLE]] or [0.0]),
-        "reward_errors": sum(bool(e) for g in batch.scored for e in g.errors),
-        "verdicts": verdicts(batch.scored),
-        **batch.times,
+        "reward_errors": sum(bool(e) for g in scored for e in g.errors),
+        "verdicts": verdicts(scored),
+        **rollout.times,
         **numbers,
-        "tokens_per_s": batch.generated / numbers["time_step_s"],
+        "tokens_per_s": rollout.generated / numbers["time_step_s"],
     }
     return [{"step": step + u + 1, **common, **result} for u, result in enumerate(results)]
 
@@ -96,7 +106,7 @@ def record(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch) -> None:
             ctx.progress.note(f"step {row['step']}: shortfall, {row['tokens_trained']:.0f} of Φ={batch.phi} tokens, "
                               f"still divided by Φ")  # fmt: skip
     if cfg.rollouts_kept:
-        ctx.run.write_lines(f"rollouts/step_{rows[0]['step']:06d}.jsonl", rollout_rows(batch, cfg))
+        ctx.run.write_lines(f"rollouts/step_{rows[0]['step']:06d}.jsonl", rollout_rows(batch, cfg.rollouts_kept))
     last = rows[-1]
     ctx.progress.step(last["step"], cfg.steps, {k: last[k] for k in SHOWN} | {"s": round(last["time_step_s"], 2)})
 
@@ -105,17 +115,16 @@ def is_finite(row: Row) -> bool:
     return all(math.isfinite(v) for v in row.values() if isinstance(v, float))
 
 
-def rollout_rows(batch: Batch, cfg: RLConfig) -> list[Row]:
+def rollout_rows(batch: Batch, count: int) -> list[Row]:
     """The first responses of the batch, as they were sampled and judged."""
-    most = next(s.max_total_tokens for s in cfg.stages if s.name == batch.stage)
-    samples = group_relative(batch.scored, cfg.loss.advantage, cfg.loss.overlong_buffer, most)
-    advantage = {id(s.completion): s.advantage for s in samples}
+    advantage = {id(s.completion): s.advantage for s in batch.samples}
     return [
         {
             "prompt_id": g.group.prompt.id,
             "domain": g.group.prompt.domain,
             "text": g.texts[i],
             "reward": g.rewards[i],
+            **({"rewards": dict(g.parts[i])} if g.parts and len(g.parts[i]) > 1 else {}),
             "error": g.errors[i],
             "reason": g.reasons[i],
             "advantage": advantage.get(id(c), 0.0),
@@ -125,6 +134,6 @@ def rollout_rows(batch: Batch, cfg: RLConfig) -> list[Row]:
             "newest": c.newest,
             "retained": c.retained,
         }
-        for g in batch.scored
+        for g in batch.rollout.scored
         for i, c in enumerate(g.group.completions)
-    ][: cfg.rollouts_kept]
+    ][:count]

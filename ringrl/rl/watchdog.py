@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ringrl.config.loss import Watchdog
-from ringrl.processes import write_atomic
+from ringrl.lines import write_atomic
 from ringrl.rl.record import Batch, Row, is_finite
 from ringrl.run import Run
 
@@ -60,7 +60,8 @@ def save(run: Run, rows: list[Row], alarms: list[Alarm], batch: Batch) -> Path:
     folder = run.path / "watchdog"
     folder.mkdir(exist_ok=True)
     whole = io.BytesIO()
-    torch.save({"rows": rows, "scored": batch.scored, "chosen": batch.chosen, "work": batch.work}, whole)
+    scored, shares = batch.rollout.scored, batch.shares
+    torch.save({"rows": rows, "scored": scored, "chosen": batch.chosen, "shares": shares}, whole)
     write_atomic(folder / f"{name}.pt", whole.getvalue())
     reasons = [{"kind": a.kind, "collapse": a.collapse, "text": a.text} for a in alarms]
     run.write(f"watchdog/{name}.json", {"alarms": reasons, "rows": [{k: _json(v) for k, v in r.items()} for r in rows]})
@@ -94,7 +95,8 @@ def _entropy(value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
 
 
 def _rewards(rows: Sequence[Row], limits: Watchdog) -> list[Alarm]:
-    rewards = list({r["version"]: r["reward_mean"] for r in rows}.values())  # one per rollout batch
+    # one per rollout batch; a run that began before there were scores goes by its rewards
+    rewards = list({r["version"]: float(r.get("score_mean", r["reward_mean"])) for r in rows}.values())
     n = limits.patience
     last = rewards[-n:]
     if len(last) < n:

@@ -37,8 +37,8 @@ class Piece:
     token_ids: Sequence[int]
     logprobs: Sequence[float]
     finish: str  # "stop" | "length" | "paused"
-    version: int  # of the weights that sampled its first token
-    newest: int  # and its last
+    version: int  # version of the weights that sampled the first token
+    newest: int  # version of the weights that sampled the last token
     routes: Any = None
 
 

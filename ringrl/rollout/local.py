@@ -98,18 +98,13 @@ class LocalEngine:
             lm.generation_config = self.lm.generation_config
         return lm.to(self.device).eval()
 
-    def _continue(self, groups: Sequence[Group], sampling: Sampling, most: int) -> list[Group]:
-        """At most `most` further tokens (0 = to the end) for everything unfinished in `groups`, as one batch."""
+    def _continue(self, groups: Sequence[Group], sampling: Sampling, new_tokens: int) -> list[Group]:
+        """`new_tokens` further tokens at most (0: to the end) for everything unfinished in `groups`, as one batch."""
         started = [g if g.completions else replace(g, completions=(UNSTARTED,) * sampling.samples) for g in groups]
-        todo = [(g.prompt, c) for g in started for c in g.completions if c.finish == "paused"]
-        seeds = [
-            g.seed + i
-            for g in started
-            if g.seed is not None
-            for i, c in enumerate(g.completions)
-            if c.finish == "paused"
-        ]
-        grown = iter(self._sample(todo, sampling, most, seeds) if todo else [])
+        paused = [(g, k) for g in started for k, c in enumerate(g.completions) if c.finish == "paused"]
+        unfinished = [(g.prompt, g.completions[k]) for g, k in paused]
+        seeds = [g.seed + k for g, k in paused if g.seed is not None]
+        grown = iter(self._sample(unfinished, sampling, new_tokens, seeds) if unfinished else [])
         return [
             replace(g, completions=tuple(next(grown) if c.finish == "paused" else c for c in g.completions))
             for g in started
@@ -117,37 +112,37 @@ class LocalEngine:
 
     @torch.no_grad()
     def _sample(
-        self, todo: Sequence[tuple[Prompt, Completion]], sampling: Sampling, most: int, seeds: Sequence[int]
+        self, unfinished: Sequence[tuple[Prompt, Completion]], sampling: Sampling, new_tokens: int, seeds: Sequence[int]
     ) -> list[Completion]:
-        """[len(todo)] completions, each continued, from one left-padded batch. Without seeds from torch's."""
-        prefixes = [list(p.token_ids + c.token_ids) for p, c in todo]
+        """[len(unfinished)] completions, each continued, as one left-padded batch. Without seeds: torch's generator."""
+        prefixes = [list(p.token_ids + c.token_ids) for p, c in unfinished]
         longest = max(len(p) for p in prefixes)
         room = sampling.max_total_tokens - min(len(p) for p in prefixes)
         pad = self.ends[0] if self.ends else 0
         ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prefixes])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prefixes])
-        own = OwnNoise(seeds, sampling) if seeds and sampling.temperature > 0 else None
+        noise = OwnNoise(seeds, sampling) if seeds and sampling.temperature > 0 else None
         out = self.lm.generate(
             ids.to(self.device),
             attention_mask=mask.to(self.device),
             generation_config=GenerationConfig(
-                do_sample=sampling.temperature > 0 and not own,
-                **({} if own else {"temperature": sampling.temperature or 1.0, "top_p": sampling.top_p, "top_k": 0}),
-                max_new_tokens=min(room, most) if most else room,
+                do_sample=sampling.temperature > 0 and not noise,
+                **({} if noise else {"temperature": sampling.temperature or 1.0, "top_p": sampling.top_p, "top_k": 0}),
+                max_new_tokens=min(room, new_tokens) if new_tokens else room,
                 eos_token_id=self.ends or None,
                 pad_token_id=pad,
                 return_dict_in_generate=True,
                 output_scores=True,
             ),
-            logits_processor=LogitsProcessorList([own] if own else []),
+            logits_processor=LogitsProcessorList([noise] if noise else []),
         )
-        seen = own.scores if own else out.scores
-        scores = torch.stack([s.log_softmax(-1) for s in seen], 1)  # [len(todo), T, V], processed
+        step_scores = noise.scores if noise else out.scores
+        scores = torch.stack([s.log_softmax(-1) for s in step_scores], 1)  # [len(unfinished), T, V]
         tokens = out.sequences[:, longest:]
         logprobs = scores.gather(-1, tokens[..., None]).squeeze(-1)
         return [
             self._completion(c, t, p, sampling.max_total_tokens - len(prefix))
-            for (_, c), prefix, t, p in zip(todo, prefixes, tokens.tolist(), logprobs.tolist(), strict=True)
+            for (_, c), prefix, t, p in zip(unfinished, prefixes, tokens.tolist(), logprobs.tolist(), strict=True)
         ]
 
     def _completion(self, before: Completion, tokens: list[int], logprobs: list[float], room: int) -> Completion:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ringrl.config.sections import Prompting
 from ringrl.data.source import Row
+from ringrl.domains import Domains
 from ringrl.errors import PromptTooLong
 from ringrl.rollout.engine import RolloutEngine, Sampling
 from ringrl.types import Group, Prompt
@@ -65,12 +66,14 @@ class EngineModel:
         engine: RolloutEngine,
         tokenizer: PreTrainedTokenizerBase,
         prompting: Prompting,
+        domains: Domains,
         temperature: float,
         top_p: float,
         max_total_tokens: int,
         seed: int,
     ) -> None:
-        self.engine, self.tokenizer, self.prompting, self.seed = engine, tokenizer, prompting, seed
+        self.engine, self.tokenizer, self.seed = engine, tokenizer, seed
+        self.prompting, self.domains = prompting, domains
         self.sampling = Sampling(1, temperature, max_total_tokens, top_p)
         self.name = engine.name
 
@@ -96,8 +99,9 @@ class EngineModel:
         """Or why it leaves no room."""
         from ringrl.data.chat import make_prompts
 
+        room = self.sampling.max_total_tokens
         try:
-            return make_prompts([problem], self.tokenizer, self.prompting, self.sampling.max_total_tokens)[0]
+            return make_prompts([problem], self.tokenizer, self.prompting, room, self.domains)[0]
         except PromptTooLong as e:
             return str(e)
 

@@ -95,11 +95,14 @@ def thinking_prefix(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _scored(p: Pending) -> ScoredGroup:
     verdicts = [p.verdicts[k].result() for k in range(p.size)]
+    failed = [v.kind == "error" for v in verdicts]
     return ScoredGroup(
         p.grown,
         tuple(p.texts[k] for k in range(p.size)),
-        tuple(0.0 if v.kind == "error" else v.reward for v in verdicts),
-        tuple(v.reason if v.kind == "error" else "" for v in verdicts),
+        tuple(0.0 if error else v.reward for v, error in zip(verdicts, failed, strict=True)),
+        tuple(v.reason if error else "" for v, error in zip(verdicts, failed, strict=True)),
         tuple(v.reason for v in verdicts),
         tests=tuple(v.tests for v in verdicts),
+        scores=tuple(v.score for v in verdicts),
+        parts=tuple({part.name: part.value for part in v.parts} for v in verdicts),
     )

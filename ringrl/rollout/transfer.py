@@ -8,6 +8,7 @@ GPUs and gloo on the CPU; or, where trainer and workers share a device, memory t
 from __future__ import annotations
 
 import base64
+import inspect
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
+
+from ringrl.errors import require
 
 Weights = Mapping[str, torch.Tensor]  # a bucket, under the names of the Hugging Face checkpoint
 
@@ -82,6 +85,7 @@ class Shared:
             torch.from_file(str(file), shared=True, size=self.raw.numel(), dtype=torch.uint8).copy_(self.raw)
             handle = str(file)
         else:
+            require("torch", torch.__version__, "2.13", "3")  # the form of this is not documented
             handle = base64.b64encode(pickle.dumps(reduce_tensor(self.raw)[1])).decode()
         self.handles = {device_id(device): handle}  # device -> how to map the bucket there
 
@@ -94,9 +98,10 @@ def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequen
     handle = handles[device_id(device)]
     if device.type == "cpu":
         return torch.from_file(handle, shared=True, size=sum(s.nbytes for s in tensors), dtype=torch.uint8)
-    args = list(pickle.loads(base64.b64decode(handle)))
-    args[6] = device.index  # which the trainer may number otherwise
-    return rebuild_cuda_tensor(*args)
+    call = inspect.signature(rebuild_cuda_tensor).bind(*pickle.loads(base64.b64decode(handle)))
+    assert "storage_device" in call.arguments
+    call.arguments["storage_device"] = device.index  # the trainer may number it otherwise
+    return rebuild_cuda_tensor(*call.args)
 
 
 def device_id(device: torch.device) -> str:

@@ -28,8 +28,8 @@ from ringrl.rollout.engine import Bucket, Piece, Sampling, grow
 from ringrl.rollout.transfer import TransferGroup, specs
 from ringrl.types import Completion, Group, Prompt
 
-BLAME_S = 2.0  # for a worker to say why it left a weight transfer
-NONE = -1  # the version of a worker that was started after others had been updated
+BLAME_S = 2.0  # how long a worker has to say why it left a weight transfer
+NO_WEIGHTS = -1  # version of a worker that was started after others had been updated
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Deadlines:
     start_s: float
     generate_s: float
     update_s: float
-    restarts: int  # in the life of the pool
+    restarts: int  # most restarts in the life of the pool
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class Link:
     requests: Connection
     weights: Connection
     version: int
-    host: str  # ours, as the worker sees us
+    host: str  # this machine's address, as the worker sees it
 
 
 class Lost(Exception):
@@ -78,7 +78,7 @@ class VLLMPool:
         self.tensor_parallel, self.limits = tensor_parallel, limits
         self.restart, self.note, self.shared = restart, note, shared
         self.name = f"vLLM, {len(addresses)} worker{'s' * (len(addresses) > 1)}"
-        self.resend: Callable[[], None] | None = None  # for those who sample: returns when `complete`
+        self.resend: Callable[[], None] | None = None  # called by `generate`; returns when the pool is `complete`
         self.version, self.restarts = 0, 0
         self.transfer: TransferGroup | None = None
         self.lock = threading.Lock()  # around the replacement of workers
@@ -87,7 +87,7 @@ class VLLMPool:
 
     @property
     def complete(self) -> bool:
-        return all(link.version != NONE for link in self.links)
+        return all(link.version != NO_WEIGHTS for link in self.links)
 
     def generate(
         self, groups: Sequence[Group], sampling: Sampling, seed: int, enough: int = 0
@@ -95,9 +95,8 @@ class VLLMPool:
         share = -(-enough // len(self.links))  # each worker decides for itself, so that the end is reproducible
         messages: dict[int, tuple] = {}
         for i in range(len(self.links)):
-            mine = range(i, len(groups), len(self.links))
-            todo = [(j, groups[j]) for j in mine if not groups[j].done]
-            requests = [(j, list(g.prompt.token_ids), _paused(g), g.seed) for j, g in todo]
+            unfinished = [(j, groups[j]) for j in range(i, len(groups), len(self.links)) if not groups[j].done]
+            requests = [(j, list(g.prompt.token_ids), _paused(g), g.seed) for j, g in unfinished]
             messages[i] = ("generate", requests, asdict(sampling), seed * 1009 + i, share)
         before = [(j, k, c) for j, g in enumerate(groups) for k, c in enumerate(g.completions)]
         yield from ((j, k, c) for j, k, c in before if c.finish != "paused")
@@ -117,9 +116,8 @@ class VLLMPool:
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         message: tuple = ("generate", [(0, list(prompt.token_ids), {}, None)], asdict(sampling), 0, 0)
         completions, lost = {}, []
-        for worker, answer in self._ask(
-            "weights", dict.fromkeys(range(len(self.links)), message), self.limits.update_s
-        ):
+        messages = dict.fromkeys(range(len(self.links)), message)
+        for worker, answer in self._ask("weights", messages, self.limits.update_s):
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
@@ -143,9 +141,8 @@ class VLLMPool:
             for _ in walk:  # the other trainer ranks walk too
                 pass
             # whoever has a part of the new weights is of no more use, and nobody can tell who does
-            self._replace(
-                [e, *(Lost(link, "has half of an update") for link in links if link is not e.link)], wait=False
-            )
+            others = [Lost(link, "has half of an update") for link in links if link is not e.link]
+            self._replace([e, *others], wait=False)
             return False
         self.version = version
         for link in links:
@@ -186,8 +183,8 @@ class VLLMPool:
             try:
                 meanwhile()
             except RuntimeError as e:
-                said = [_read(conn, busy[conn]) for conn in wait(list(busy), timeout=BLAME_S)]
-                failed = [answer for answer in said if isinstance(answer, Lost)]
+                answers = [_read(conn, busy[conn]) for conn in wait(list(busy), timeout=BLAME_S)]
+                failed = [answer for answer in answers if isinstance(answer, Lost)]
                 link = next(iter(busy.values()))
                 yield link.index, failed[0] if failed else Lost(link, f"or another left the weight transfer: {e}")
                 return
@@ -230,19 +227,21 @@ class VLLMPool:
             ChildDied: it happened too often.
         """
         with self.lock:
-            gone = [e for e in lost if self.links[e.link.index] is e.link]  # else another thread was faster
-            if gone:
-                self.transfer = None  # they were in it
+            failed = [e for e in lost if self.links[e.link.index] is e.link]  # else another thread has replaced it
+            if failed:
+                self.transfer = None  # its group has lost members
                 self.restarts += 1
                 if self.restarts > self.limits.restarts:
-                    raise ChildDied(f"{gone[0]}; restarted {self.limits.restarts} times before (rollout.max_restarts)")
-                for e in gone:
+                    raise ChildDied(
+                        f"{failed[0]}; restarted {self.limits.restarts} times before (rollout.max_restarts)"
+                    )
+                for e in failed:
                     self.note(f"{e}; starting it again")
                     for conn in (e.link.requests, e.link.weights):  # not closed: another thread may wait for it
                         _socket(conn, _hang_up)
                     self.addresses[e.link.index] = self.restart(e.link.index)
                 end = time.monotonic() + self.limits.start_s
-                for e in gone:
+                for e in failed:
                     self.links[e.link.index] = self._connect(e.link.index, end)
         if wait and lost and not self.complete:
             if self.resend is None:
@@ -260,8 +259,8 @@ class VLLMPool:
         for conn in (requests, weights):  # no worker may hold us by not reading, or by half an answer
             _socket(conn, lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self.limits.update_s)))
             _socket(conn, lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self.limits.update_s)))
-        ours = _socket(weights, lambda s: s.getsockname()[0])
-        return Link(index, requests, weights, NONE if self.version else 0, ours)
+        host = _socket(weights, lambda s: s.getsockname()[0])
+        return Link(index, requests, weights, NO_WEIGHTS if self.version else 0, host)
 
 
 def _read(conn: Any, link: Link) -> list[Any] | Lost | None:

@@ -1,4 +1,4 @@
-"""A vLLM worker: one process that hosts an engine and serves one controller. The only file that imports vLLM.
+"""A vLLM worker: one process that hosts an engine and serves one controller.
 
 Started by `ringrl.launch.crew` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
 specification as one JSON line on standard input. It listens on a port, writes the address to a file, and takes two
@@ -33,11 +33,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.platforms import current_platform
 
-import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
-from ringrl.processes import write_atomic
+import ringrl.models.bailing_moe  # (vLLM asks AutoConfig for the configuration)
+import ringrl.rollout.vllm_internals  # noqa: F401  (corrects updates of experts on the CPU)
+from ringrl.lines import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 
 BACKEND = "ringrl"
@@ -47,7 +47,7 @@ BACKEND = "ringrl"
 class Join(WeightTransferInitInfo):
     host: str
     port: int
-    rank: int  # of the worker's first engine process
+    rank: int  # rank of the worker's first engine process
     size: int
     deadline_s: float
 
@@ -103,26 +103,7 @@ class WorkerExtension:
         torch.manual_seed(seed)
 
 
-def repack_experts_after_reload() -> None:
-    """vLLM 0.28 to 0.32 on the CPU packs expert weights on the first load only; after an update in place the
-    kernel would read unpacked ones and produce garbage in silence. Pack again on every reload."""
-    method = UnquantizedFusedMoEMethod
-    if not current_platform.is_cpu() or getattr(method, "_repacks", False):
-        return
-    original = method._setup_kernel
-
-    def setup_kernel(self: Any, layer: Any, w13: Any, w2: Any) -> None:
-        reload = self.moe_kernel is not None
-        original(self, layer=layer, w13=w13, w2=w2)
-        if reload:
-            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
-
-    method._setup_kernel = setup_kernel
-    method._repacks = True
-
-
 WeightTransferEngineFactory.register_engine(BACKEND, BucketEngine)
-repack_experts_after_reload()
 
 
 class Worker:
@@ -131,7 +112,7 @@ class Worker:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.version, self.count, self.updating = 0, 0, False
-        self.parts: dict[str, InProgress] = {}  # that are being sampled
+        self.parts: dict[str, InProgress] = {}  # completions that are being sampled
         self.sleeps = spec["shared"] and not current_platform.is_cpu()
         self.llm = load(spec, self.sleeps)
         self.engine = self.llm.llm_engine
@@ -178,8 +159,8 @@ class Worker:
         if not self.parts:
             self.llm.collective_rpc("seed_sampling", args=(seed,))
         ended: list[InProgress] = []
-        mine = self.submit(requests, sampling, bool(enough) or self.spec["in_flight"], ended)
-        left = {index: [p for p in mine if p.index == index] for index in dict.fromkeys(p.index for p in mine)}
+        parts = self.submit(requests, sampling, bool(enough) or self.spec["in_flight"], ended)
+        left = {index: [p for p in parts if p.index == index] for index in dict.fromkeys(p.index for p in parts)}
         finished = 0
         while left and not 0 < enough <= finished:
             if conn is self.requests and self.spec["in_flight"]:
@@ -203,7 +184,7 @@ class Worker:
         """Each will be in `ended` when it is finished."""
         total, k = sampling["max_total_tokens"], sampling["samples"]
         kinds = vllm.sampling_params.RequestOutputKind
-        mine = []
+        parts = []
         priority = -1 if self.parts else 0  # a probe comes before what is being sampled
         for index, prompt, completions, seed in requests:
             for place, begun in (completions or {place: [] for place in range(k)}).items():
@@ -220,9 +201,9 @@ class Worker:
                 self.count += 1
                 part = InProgress(str(self.count), index, place, len(begun), ended)
                 self.parts[part.key] = part
-                mine.append(part)
+                parts.append(part)
                 self.engine.add_request(part.key, {"prompt_token_ids": prompt + begun}, params, priority=priority)
-        return mine
+        return parts
 
     def step(self) -> None:
         """One decoding step of everything submitted."""
@@ -285,13 +266,13 @@ class InProgress:
     """One completion while it is sampled."""
 
     key: str
-    index: int  # of its group
-    place: int  # in its group
-    begun: int  # tokens it had before
-    ended: list[InProgress] = field(repr=False)  # where it goes when it is finished
+    index: int  # index of its group
+    place: int  # its place in the group
+    begun: int  # number of tokens it had before
+    ended: list[InProgress] = field(repr=False)  # receives it when it is finished
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)  # of each output
+    versions: list[int] = field(default_factory=list)  # weights of each output
     finish: str = ""
     routes: Any = None
 

@@ -1,4 +1,4 @@
-"""Our side of the sandbox: a host process at the best level the kernel grants, programs, and what was seen of them."""
+"""Our side of the sandbox: starting a host process, sending it programs, and judging what it reports of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any
 from ringrl.processes import kill_tree
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED, has_filter
 
-START_S = 60.0  # until a host must be ready
-GRACE_S = 20.0  # beyond the program's own wall clock, until the host itself is taken for dead
+START_S = 60.0  # longest start of a host
+GRACE_S = 20.0  # a host silent for this long after a program's deadline is taken for dead
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache",
             "/etc/localtime")  # fmt: skip
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.sandbox.host import main; main(*{args!r})"
@@ -35,8 +35,8 @@ class Limits:
     """What one program may use. The wall clock catches what only waits."""
 
     wall_s: float = 12.0
-    patience_s: float = 5.0  # by which that is prolonged when the machine was too busy to run it
-    cpu_s: int = 6  # of one process, and a second more of all its processes together
+    patience_s: float = 5.0  # most that is added when the machine was too busy to run it
+    cpu_s: int = 6  # limit for one process; all its processes together have a second more
     memory_bytes: int = 1 << 30  # address space of one process, and resident memory of all together
     output_bytes: int = 4 << 20  # per file written, standard output and error included
     open_files: int = 64
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Execution:
-    """What was seen of one program from outside."""
+    """One program's outcome and output, as seen from outside."""
 
     outcome: str  # ok, wrong, runtime, timeout, memory, output, compile
     stdout: str
@@ -60,7 +60,7 @@ class Job:
     mode: str
     program: str | bytes
     stdin: str = ""
-    command: tuple[str, ...] = ()  # of a JVM, which reserves more memory than it uses
+    command: tuple[str, ...] = ()  # for a JVM, which reserves more memory than it uses
     channel: socket.socket | None = None
 
 
@@ -102,18 +102,18 @@ class Sandbox:
 
     def end(self) -> Execution:
         """Waits for the program that `begin` has started. Raises as `run`."""
-        assert self._running is not None, "nothing was begun"
+        assert self._running is not None, "no program was begun"
         files, limits = self._running
         try:
             self._conn.settimeout(limits.wall_s + GRACE_S)
             answer = self._conn.recv(4096)
             if not answer:
                 raise EOFError("the host is gone")
-            seen = _look(json.loads(answer), files, limits)
+            execution = _execution(json.loads(answer), files, limits)
         except (EOFError, OSError) as error:
             self._lost(error)
         self._forget()
-        return seen
+        return execution
 
     def close(self) -> None:
         """Ends the host and whatever it still runs; harmless if there is none."""
@@ -156,15 +156,15 @@ class Sandbox:
             )
         self._conn.settimeout(START_S)
         try:
-            told = json.loads(self._conn.recv(4096) or b'{"refused": "the host ended while starting"}')
+            reply = json.loads(self._conn.recv(4096) or b'{"refused": "the host ended while starting"}')
         except OSError as error:
-            told = {"refused": str(error)}
-        if self._level in NAMESPACED or "refused" in told:
-            shutil.rmtree(self._root, ignore_errors=True)  # its own view of it stays
-        if "refused" in told:
+            reply = {"refused": str(error)}
+        if self._level in NAMESPACED or "refused" in reply:
+            shutil.rmtree(self._root, ignore_errors=True)  # the host's mount of it stays
+        if "refused" in reply:
             self.close()
-            raise SandboxError(f"{self._level}: {told['refused']}")
-        return told["note"]
+            raise SandboxError(f"{self._level}: {reply['refused']}")
+        return reply["note"]
 
     def _start(self) -> None:
         self._level = self._level or isolation().level
@@ -229,10 +229,10 @@ def isolation() -> Isolation:
         try:
             with Sandbox(level) as box:
                 note = box.start()
-                seen = box.run(Job("script", "print('fine')"), Limits())
-                if seen.stdout == "fine\n":
+                execution = box.run(Job("script", "print('fine')"), Limits())
+                if execution.stdout == "fine\n":
                     return Isolation(level, note, tuple(refused))
-                refused.append(f"{level}: programs do not run: {seen.outcome} {seen.stderr.strip()[-200:]}")
+                refused.append(f"{level}: programs do not run: {execution.outcome} {execution.stderr.strip()[-200:]}")
         except SandboxError as error:
             refused.append(str(error))
     raise SandboxError("; ".join(refused))
@@ -257,26 +257,26 @@ def _readable_file(content: str | bytes) -> int:
         os.close(fd)
 
 
-def _look(seen: dict[str, Any], files: list[int], limits: Limits) -> Execution:
-    """Exit status, output and report decide on a program."""
-    _, out, err, report, _ = files
+def _execution(answer: dict[str, Any], files: list[int], limits: Limits) -> Execution:
+    """Reads output and report from the files; these and the exit status decide the outcome."""
+    _, out, err, report_fd, _ = files
     stdout, stderr = (os.pread(fd, limits.output_bytes, 0).decode("utf-8", "replace") for fd in (out, err))
-    said = os.pread(report, limits.output_bytes, 0)
+    report = os.pread(report_fd, limits.output_bytes, 0)
     full = max(os.fstat(fd).st_size for fd in (out, err)) >= limits.output_bytes
-    return Execution("output" if full else _outcome(seen, said, limits), stdout, stderr, said)
+    return Execution("output" if full else _outcome(answer, report, limits), stdout, stderr, report)
 
 
-def _outcome(seen: dict[str, Any], said: bytes, limits: Limits) -> str:
-    status = seen["status"]
+def _outcome(answer: dict[str, Any], report: bytes, limits: Limits) -> str:
+    status = answer["status"]
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if seen["why"]:
-        return seen["why"]
-    if killed == signal.SIGXCPU or (killed and seen["cpu_s"] >= limits.cpu_s):
+    if answer["why"]:
+        return answer["why"]
+    if killed == signal.SIGXCPU or (killed and answer["cpu_s"] >= limits.cpu_s):
         return "timeout"
     if killed == signal.SIGXFSZ:
         return "output"
     if status == 0:
         return "ok"
-    if killed == signal.SIGKILL:  # not by us: the kernel was out of memory
+    if killed == signal.SIGKILL:  # we did not kill it: the kernel was out of memory
         return "memory"
-    return said.decode() if said in (b"compile", b"memory", b"wrong") else "runtime"
+    return report.decode() if report in (b"compile", b"memory", b"wrong") else "runtime"

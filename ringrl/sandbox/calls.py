@@ -35,7 +35,7 @@ _Ops = dict[str, Callable[..., Any]]
 
 
 class RemoteError(Exception):
-    """What the other side raised, if it is no exception that Python has."""
+    """An exception of the other side that is not a built-in one."""
 
 
 class RemoteObject:
@@ -84,10 +84,10 @@ class RemoteObject:
 
 def _unary(name: str, kind: type) -> Callable[[RemoteObject], Any]:
     def ask(self: RemoteObject) -> Any:
-        found = self._peer.ask(name, self)
-        if not isinstance(found, kind):
-            raise TypeError(f"{name} of the program's object is a {type(found).__name__}")
-        return found
+        result = self._peer.ask(name, self)
+        if not isinstance(result, kind):
+            raise TypeError(f"{name} of the program's object is a {type(result).__name__}")
+        return result
 
     return ask
 
@@ -123,12 +123,12 @@ class Peer:
     def ask(self, op: str, *args: Any) -> Any:
         """The result of an operation on the other side, or what it raised."""
         self.send({"op": op, "args": [self.encode(a) for a in args]})
-        return self.decode(self.told()["value"])
+        return self.decode(self.receive()["value"])
 
     def call(self, function: RemoteObject, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls a function there; lists, dictionaries and sets that it changed are changed here."""
         self.send({"op": "call", "args": [self.encode(v) for v in (function, list(args), named)]})
-        answer = self.told()
+        answer = self.receive()
         for index, changed in answer["changed"]:
             _overwrite(args[index], self.decode(changed))
         return self.decode(answer["value"])
@@ -166,8 +166,8 @@ class Peer:
         line = self._file.readline()
         return json.loads(line) if line else {}
 
-    def told(self) -> dict[str, Any]:
-        """What the other side says to our question, whose own questions meanwhile are answered."""
+    def receive(self) -> dict[str, Any]:
+        """The other side's answer to our last question; questions that it asks meanwhile are answered."""
         while message := self._read():
             if "op" not in message:
                 if "error" in message:
@@ -244,35 +244,35 @@ def _describe(peer: Peer, name: str, value: Any) -> list[Any]:
 def check(conn: socket.socket, checks: str, entry: str, prelude: dict[str, Any]) -> None:
     """Runs the checks against the program at the other end. Raises whatever they raise."""
     peer = Peer(conn, {**_ALL_OPS, "getattr": _own_attribute, "setattr": _own_assignment})
-    found = _namespace(peer, peer.told()["value"])
+    namespace = _namespace(peer, peer.receive()["value"])
     used = {node.id for node in ast.walk(ast.parse(checks)) if isinstance(node, ast.Name)} | {entry}
     ours = {**{n: v for n, v in vars(math).items() if not n.startswith("_")}, **prelude}
     taken = {*vars(builtins), *ours} - {entry}
-    if (used & set(found)) - taken:  # a test of `f` means the real `sum`; a test of nothing but `sum` the program's
-        found = {name: value for name, value in found.items() if name not in taken}
+    if (used & set(namespace)) - taken:  # a test of `f` means the real `sum`; a test of nothing but `sum` the program's
+        namespace = {name: value for name, value in namespace.items() if name not in taken}
     for name in ("answer", "solution"):  # tests may import what they test
         sys.modules[name] = ModuleType(name)
-        vars(sys.modules[name]).update(found)
-    space = {"__name__": "checks", **ours, **found}
-    exec(compile(checks, "<checks>", "exec", dont_inherit=True, optimize=0), space)
+        vars(sys.modules[name]).update(namespace)
+    scope = {"__name__": "checks", **ours, **namespace}
+    exec(compile(checks, "<checks>", "exec", dont_inherit=True, optimize=0), scope)
 
 
 def _namespace(peer: Peer, names: list[list[Any]]) -> dict[str, Any]:
     """What the program defines, except that names of the standard library mean the standard library here."""
-    found: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     for kind, name, what in names:
         if kind == "exception":
             base = getattr(builtins, what)
-            found[name] = _raised[name] = type(name, (base if issubclass(base, Exception) else Exception,), {})
+            namespace[name] = _raised[name] = type(name, (base if issubclass(base, Exception) else Exception,), {})
         elif kind == "module":
             if what in KNOWN:
-                found[name] = importlib.import_module(what)
+                namespace[name] = importlib.import_module(what)
         elif kind == "known":
             if what in KNOWN and hasattr(importlib.import_module(what), name):
-                found[name] = getattr(importlib.import_module(what), name)
+                namespace[name] = getattr(importlib.import_module(what), name)
         else:
-            found[name] = peer.decode(what)
-    return found
+            namespace[name] = peer.decode(what)
+    return namespace
 
 
 def _own(holder: Any, name: Any) -> None:

@@ -1,4 +1,4 @@
-"""The host of a sandbox: a warm interpreter that forks a process per program and says what it saw of it from outside.
+"""The host of a sandbox: a warm interpreter that forks a process per program and reports on it from outside.
 
 It handles file descriptors only: program, input and output pass through it unread, so that its copies, the programs,
 hold nothing of each other. In the namespaces it is process 1, which no program can signal or look into, and whose
@@ -63,7 +63,7 @@ def _guard(conn: socket.socket, parent: int) -> None:
     """The child goes on as process 1 of its namespaces; this one dies with the parent, and the child with it."""
     pid = os.fork()
     if pid == 0:
-        die_with_parent(0)  # which is how a parent outside is seen
+        die_with_parent(0)  # a parent outside the namespace has this id
         return
     conn.close()
     die_with_parent(parent)
@@ -77,14 +77,14 @@ def _serve(conn: socket.socket, place: Place) -> None:
             message, fds, _, _ = socket.recv_fds(conn, MESSAGE_BYTES, MESSAGE_FDS)
             if not message:
                 return
-            seen = _execute(json.loads(message), fds, place)
-            conn.send(json.dumps(seen).encode())
+            result = _execute(json.loads(message), fds, place)
+            conn.send(json.dumps(result).encode())
     except OSError:  # nobody is left to answer to
         return
 
 
 def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str, Any]:
-    """Runs one program in an empty directory, and says what was seen of it."""
+    """Runs one program in an empty directory; returns wait status, why we killed it, and CPU seconds."""
     if place.level not in NAMESPACED:
         shutil.rmtree(place.cwd, ignore_errors=True)
         os.mkdir(place.cwd, 0o700)  # if it could not be removed, this ends the host; the next one has another directory
@@ -154,7 +154,7 @@ def _use(pids: list[int]) -> tuple[int, float]:
                 _, resident, shared = map(int, file.read().split()[:3])
             with open(f"/proc/{pid}/stat") as file:
                 ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
-        except (OSError, ValueError):  # it ended meanwhile
+        except (OSError, ValueError):  # it has ended
             continue
         memory += (resident - shared) * _PAGE
     return memory, ticks / _TICKS

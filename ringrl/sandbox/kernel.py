@@ -26,7 +26,7 @@ from dataclasses import dataclass
 LEVELS = ("user-namespaces", "namespaces", "uid", "process")
 NAMESPACED = LEVELS[:2]
 FIRST_UID, UIDS = 60_001, 4_000  # each host that is root takes one of them for its programs
-TMP_BYTES, TMP_FILES = 64 << 20, 4096  # of a program's own /tmp
+TMP_BYTES, TMP_FILES = 64 << 20, 4096  # size of a program's own /tmp
 STACK_BYTES = 64 << 20
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
@@ -76,7 +76,7 @@ class Place:
     """Where and as whom programs run."""
 
     level: str  # one of LEVELS
-    uid: int  # of programs; the host's own if it need not be changed
+    uid: int  # user id of programs; the host's own if it need not be changed
     cwd: str
 
 
@@ -297,7 +297,7 @@ def _filter(level: str, pid: int) -> tuple[bytes, object]:
 
 
 def _rules(level: str, pid: int) -> Iterator[tuple[str, list[tuple[int, int, int, int]]]]:
-    """(system call, what decides by its first argument)."""
+    """(system call, instructions that decide by its first argument)."""
     first, allow, refuse = (_LOAD, 0, 0, _OFFSET_FIRST), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)
     yield "clone", [first, (_ANY_BIT, 0, 1, _ANY_NEW), refuse, allow]
     yield "clone3", [(_RETURN, 0, 0, _UNKNOWN)]  # its arguments lie in memory; libraries fall back to clone

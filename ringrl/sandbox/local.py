@@ -12,7 +12,7 @@ from typing import Any
 from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError, check
 
-LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # and the programs that each needs
+LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
 BUILD = Limits(cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
 _SMALLEST = {"python": "", "cpp": "int main() {}", "java": "class A { public static void main(String[] a) {} }"}
@@ -25,13 +25,17 @@ def missing(language: str) -> list[str]:
 
 
 class Local:
-    """Executes programs in one sandbox, and trusted tests of them in a second one; starts both when they are needed."""
+    """Executes programs in one sandbox, and trusted tests of them in a second one; starts both when they are needed.
+
+    Args:
+        level: one of `kernel.LEVELS`; "" for the best that this machine grants.
+    """
 
     def __init__(self, level: str = "") -> None:
         self.sandbox, self._trusted = Sandbox(level), Sandbox(level)
         self._proved: set[str] = set()  # languages whose compiler has worked
         self._source = ("", "")  # the last language and code that were compiled
-        self._built: Job | Execution  # and the job that runs it, or why there is none
+        self._built: Job | Execution  # the job that runs it, or why there is none
 
     def execute(self, language: str, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a program; it is compiled, in the same time, if it is not the one of the last call.
@@ -56,8 +60,8 @@ class Local:
 
         Its result, as plain data, is the report. Raises SandboxError.
         """
-        told = json.dumps({"entry": entry, "args": values.encode(args)})
-        return self.sandbox.run(Job("call", code, told), limits)
+        request = json.dumps({"entry": entry, "args": values.encode(args)})
+        return self.sandbox.run(Job("call", code, request), limits)
 
     def check(self, code: str, checks: str, entry: str, limits: Limits) -> str:
         """The outcome of Python tests of a Python program. Raises SandboxError."""
@@ -70,10 +74,10 @@ class Local:
     def problem(self, language: str) -> str:
         """Why programs in a language do not run here, or ""."""
         try:
-            seen = self.execute(language, _SMALLEST[language], "", BUILD)
+            execution = self.execute(language, _SMALLEST[language], "", BUILD)
         except SandboxError as error:
             return str(error)
-        return "" if seen.outcome == "ok" else f"{seen.outcome} {seen.stderr.strip()[-200:]}"
+        return "" if execution.outcome == "ok" else f"{execution.outcome} {execution.stderr.strip()[-200:]}"
 
     def close(self) -> None:
         self.sandbox.close()
@@ -82,23 +86,23 @@ class Local:
     def _build(self, language: str, code: str, wall_s: float) -> Job | Execution:
         if absent := missing(language):
             raise SandboxError(f"{language} needs {' and '.join(absent)}, which this machine does not have")
-        seen, job = self._compile(language, code, wall_s)
-        if seen.outcome == "ok":
+        execution, job = self._compile(language, code, wall_s)
+        if execution.outcome == "ok":
             self._proved.add(language)
-            return replace(job, program=seen.report)
+            return replace(job, program=execution.report)
         if language not in self._proved:  # is it the program, or the compiler?
             proof, _ = self._compile(language, _SMALLEST[language], BUILD.wall_s)
             if proof.outcome != "ok":
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
-        return replace(seen, outcome="compile")
+        return replace(execution, outcome="compile")
 
     def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
-        """What was seen of the compiler, and the job that runs what it has made of the code."""
+        """The compiler's execution, and the job that runs its result."""
         source, command, result, job = (_cpp if language == "cpp" else _java)(code)
-        told = json.dumps({"source": source, "command": command, "result": result})
+        request = json.dumps({"source": source, "command": command, "result": result})
         jvm = tuple(command) if language == "java" else ()
-        return self.sandbox.run(Job("build", code, told, command=jvm), replace(BUILD, wall_s=wall_s)), job
+        return self.sandbox.run(Job("build", code, request, command=jvm), replace(BUILD, wall_s=wall_s)), job
 
 
 def _cpp(code: str) -> tuple[str, list[str], str, Job]:
@@ -120,6 +124,6 @@ def _java(code: str) -> tuple[str, list[str], str, Job]:
 
 
 def _path(name: str) -> str:
-    found = shutil.which(name)
-    assert found
-    return found
+    path = shutil.which(name)
+    assert path
+    return path

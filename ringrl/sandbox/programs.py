@@ -15,7 +15,6 @@ Besides, the report of Python and of a build may be one word: `compile`, `memory
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import fcntl
 import json
@@ -33,6 +32,7 @@ from typing import Any
 from ringrl.processes import die_with_parent
 from ringrl.sandbox import calls, kernel, values
 from ringrl.sandbox.kernel import NAMESPACED, Place
+from ringrl.sandbox.python_internals import finish
 
 REPORT, PROGRAM, CHANNEL = 3, 4, 5
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
@@ -80,7 +80,7 @@ def _enter(request: dict[str, Any], fds: list[int], place: Place) -> None:
     os.umask(0o077)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
     sys.argv = ["answer.py"]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # what `site` would have added
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # `site` would have added them
     kernel.limit(resource.RLIMIT_CPU, request["cpu_s"], grace=1)  # a second later it is killed
     if not request["command"]:  # a JVM reserves far more than it uses; its heap is limited by an option
         kernel.limit(resource.RLIMIT_AS, request["memory_bytes"])
@@ -100,26 +100,17 @@ def _program() -> bytes:
 
 
 def _input() -> dict[str, Any]:
-    """What standard input says, which is then empty."""
-    told = json.load(sys.stdin)
+    """The JSON object on standard input, which is empty afterwards."""
+    spec = json.load(sys.stdin)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     sys.stdin = open(0)
-    return told
+    return spec
 
 
 def _report(word: bytes) -> None:
     os.pwrite(REPORT, word, 0)
-
-
-def _finish() -> None:
-    """What the interpreter does at its end, as far as a program sees it: threads, exit handlers, flushing."""
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int:
@@ -149,22 +140,22 @@ def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int
 
 def _script(request: dict[str, Any]) -> int:
     code = _python("__main__", lambda module: None, prelude=False)
-    _finish()
+    finish()
     return code
 
 
 def _call(request: dict[str, Any]) -> int:
-    told = _input()
+    spec = _input()
 
     def call(module: ModuleType) -> None:
-        owner, _, name = told["entry"].rpartition(".")
+        owner, _, name = spec["entry"].rpartition(".")
         own = vars(module).get(name) is not _prelude.get(name)
         holder = getattr(module, owner)() if owner else module if own else module.Solution()
-        result = getattr(holder, name)(*values.decode(told["args"]))
+        result = getattr(holder, name)(*values.decode(spec["args"]))
         _report(json.dumps(values.encode(result)).encode())
 
     code = _python("answer", call, prelude=True)
-    _finish()
+    finish()
     return code
 
 
@@ -177,10 +168,10 @@ def _serve(request: dict[str, Any]) -> int:
 
 
 def _check(request: dict[str, Any]) -> int:
-    told = _input()
+    spec = _input()
     try:
-        calls.check(socket.socket(fileno=CHANNEL), _program().decode(), told["entry"], _prelude)
-        _report(told["proof"].encode())
+        calls.check(socket.socket(fileno=CHANNEL), _program().decode(), spec["entry"], _prelude)
+        _report(spec["proof"].encode())
         return 0
     except AssertionError:
         _report(b"wrong")
@@ -190,9 +181,9 @@ def _check(request: dict[str, Any]) -> int:
 
 
 def _build(request: dict[str, Any]) -> int:
-    told = _input()
-    command, result = told["command"], told["result"]
-    with open(told["source"], "wb") as file:
+    spec = _input()
+    command, result = spec["command"], spec["result"]
+    with open(spec["source"], "wb") as file:
         file.write(_program())
     os.mkdir("classes")
     if subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL).returncode:

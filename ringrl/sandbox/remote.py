@@ -1,21 +1,23 @@
 """Programs run by a sandbox service over HTTP, with the API of SandboxFusion: `POST /run_code`.
 
-Its documentation: https://bytedance.github.io/SandboxFusion/docs/api/run-code-run-code-post. What it answers badly,
-late or not at all is our error and says nothing about the program. Memory and processes are the service's to limit.
+Its documentation: https://bytedance.github.io/SandboxFusion/docs/api/run-code-run-code-post. An answer that is bad,
+late or missing is our error and says nothing about the program. Memory and processes are the service's to limit.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import math
 import secrets
-import urllib.request
 from typing import Any
 
+from ringrl.http import Client, Refused, ServerFailed
 from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Limits, SandboxError
 
-MOST_BYTES = 256 << 20  # of an answer
+RETRIES, CONNECTIONS = 2, 64
 _CALLER = """
 import json, sys
 __values, __told = {{}}, json.loads(sys.stdin.read())
@@ -30,10 +32,10 @@ print("\\n{mark}" + __result)
 
 
 class SandboxService:
-    """A sandbox service, an answer of which may take `patience_s` seconds."""
+    """A sandbox service at a URL; an answer, retries included, may take `patience_s` seconds."""
 
     def __init__(self, url: str, patience_s: float) -> None:
-        self._url, self._patience_s = url.rstrip("/") + "/run_code", patience_s
+        self._url, self._patience_s = url, patience_s
 
     def execute(self, language: str, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a program. Raises SandboxError if the service fails."""
@@ -56,19 +58,22 @@ class SandboxService:
         """One call of a Python function. Its result, as plain data, is the report. Raises SandboxError."""
         mark = secrets.token_hex(16)
         program = _CALLER.format(values=inspect.getsource(values), code=code, mark=mark)
-        told = json.dumps({"entry": entry, "args": values.encode(args)})
-        seen = self.execute("python", program, told, limits)
-        stdout, _, report = seen.stdout.rpartition(f"\n{mark}")
-        return Execution(seen.outcome, stdout, seen.stderr, report.encode())
+        request = json.dumps({"entry": entry, "args": values.encode(args)})
+        execution = self.execute("python", program, request, limits)
+        stdout, _, report = execution.stdout.rpartition(f"\n{mark}")
+        return Execution(execution.outcome, stdout, execution.stderr, report.encode())
 
     def _post(self, request: dict[str, Any]) -> Any:
-        data = json.dumps(request).encode()
-        post = urllib.request.Request(self._url, data, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(post, timeout=self._patience_s) as answer:
-                return json.loads(answer.read(MOST_BYTES))
-        except (OSError, ValueError) as error:  # refused, late, 4xx and 5xx, no JSON
-            raise SandboxError(f"{self._url}: {error}") from None
+            return _client(self._url).post("run_code", request, self._patience_s)
+        except (Refused, ServerFailed) as error:
+            raise SandboxError(str(error)) from None
+
+
+@functools.cache
+def _client(url: str) -> Client:
+    """One for all programs of this process, so that connections stay open."""
+    return Client(url, key="", deadline_s=math.inf, retries=RETRIES, concurrent=CONNECTIONS)
 
 
 def _read(answer: dict[str, Any], limits: Limits) -> Execution:

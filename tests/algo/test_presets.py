@@ -122,7 +122,7 @@ def test_presets_carry_the_published_numbers(method: str):
     assert tuple(getattr(loss, c) for c in COLUMNS) == EXPECTED[method]
     assert (loss.kl_estimator, loss.balance, loss.z) == ("k3", 1e-5, 1e-7)
     assert (loss.kl == 0) == (loss.reference == "none")
-    assert loss.correction.method == loss.replay == "none"
+    assert loss.correction.method == loss.router_replay == "none"
 
 
 @pytest.mark.parametrize("method", PRESETS)

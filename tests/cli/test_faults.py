@@ -53,13 +53,13 @@ def config(inputs: Inputs, folder: Path, **more: Any) -> dict[str, Any]:
 RANK_1_DIES = """
     import os, signal
     import ringrl.rl.loop as rl
-    calls, learn = [], rl.learn
+    calls, update = [], rl.Loop.update
     def broken(*args):
         calls.append(1)
         if len(calls) == 3 and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-        return learn(*args)
-    rl.learn = broken
+        return update(*args)
+    rl.Loop.update = broken
 """
 DISK_FILLS = """
     from ringrl.policy.checkpoint import Writer

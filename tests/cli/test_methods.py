@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("uneven_rewards")
 SAME = ("loss", "policy_loss", "kl", "grad_norm", "entropy", "clip_frac", "ratio_max", "balance_loss", "masked_frac")
 VARIANTS = {
     "gspo": ["loss.method=gspo", "updates=2", "loss.correction.method=sequence_mis"],
-    "c3po": ["loss.correction.method=icepop", "loss.replay=trainer", "loss.kl_estimator=unbiased", "updates=2"],
+    "c3po": ["loss.correction.method=icepop", "loss.router_replay=trainer", "loss.kl_estimator=unbiased", "updates=2"],
     "informative": ["stages.0.budget.order=informative", "updates=2"],
 }
 

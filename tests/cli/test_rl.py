@@ -82,9 +82,6 @@ def test_checkpoint_is_a_plain_model_folder(finished: Path, inputs: Inputs) -> N
         pytest.param(["trainer.ranks=2", "trainer.parallel.zero=2"], marks=pytest.mark.slow),
         ["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 1}"],
         pytest.param(["trainer.ranks=2", "trainer.parallel={expert: 2, zero: 3}"], marks=pytest.mark.slow),
-        pytest.param(
-            ["trainer.ranks=2", "trainer.parallel={expert: 2, implementation: autoep}"], marks=pytest.mark.slow
-        ),
     ],
     ids=lambda x: x[-1],
 )
@@ -105,7 +102,7 @@ def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], i
     "parallel",
     [
         "{expert: 2, zero: 3, offload: parameters}",
-        "{expert: 2, zero: 2, implementation: autoep}",
+        "{expert: 2, zero: 2}",
     ],
 )
 def test_killed_run_with_expert_parallelism_resumes_exactly(parallel: str, inputs: Inputs, tmp_path: Path) -> None:
@@ -149,17 +146,14 @@ def test_a_run_goes_on_with_other_ranks(
 
 
 BROKEN_FROM_THE_THIRD_BATCH_ON = """
-    import ringrl.rewards.worker as worker
-    calls = []
-    class Broken(dict):
-        def __setitem__(self, domain, verify):
-            def broken(text, reference):
-                calls.append(1)
-                if len(calls) > 2 * 16:
-                    raise OSError("a library is gone")
-                return verify(text, reference)
-            super().__setitem__(domain, broken)
-    worker.VERIFIERS = Broken(worker.VERIFIERS)
+    import ringrl.rewards.answers as answers
+    calls, verify = [], answers.verify_math
+    def broken(text, reference):
+        calls.append(1)
+        if len(calls) > 2 * 16:
+            raise OSError("a library is gone")
+        return verify(text, reference)
+    answers.verify_math = broken
 """
 
 

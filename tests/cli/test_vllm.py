@@ -28,8 +28,8 @@ def run(inputs: Inputs, folder: Path, *more: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_experts_the_engine_took_are_those_the_trainer_takes(inputs: Inputs, tmp_path: Path) -> None:
     """In float32 both choose alike, so replaying the engine's choice is replaying the trainer's own."""
-    engine = run(inputs, tmp_path / "engine", "loss.replay=engine")
-    trainer = run(inputs, tmp_path / "trainer", "loss.replay=trainer")
+    engine = run(inputs, tmp_path / "engine", "loss.router_replay=engine")
+    trainer = run(inputs, tmp_path / "trainer", "loss.router_replay=trainer")
     keys = ("loss", "grad_norm", "ratio_max", "mismatch_kl", "expert_load_max")
     for a, b in zip(engine, trainer, strict=True):
         assert {k: a[k] for k in keys} == pytest.approx({k: b[k] for k in keys}, rel=1e-3, abs=1e-5)
@@ -71,7 +71,7 @@ def test_workers_pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
 
 def pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
     more = ["stages.0.budget.retention=3", "stages.0.budget.phi=100", "stages.0.budget.max_resamples=8"]
-    rows = run(inputs, tmp_path / "a", *more, "rollout.workers=2", "loss.replay=engine")
+    rows = run(inputs, tmp_path / "a", *more, "rollout.workers=2", "loss.router_replay=engine")
     assert all(r["tokens_trained"] == 50 and r["parity"] < 1e-3 for r in rows)
     assert max(r["tokens_carried"] for r in rows) > 0 == rows[0]["staleness"]
     assert max(r["staleness"] for r in rows) > 0

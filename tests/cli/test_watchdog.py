@@ -35,13 +35,13 @@ STALE_WEIGHTS = """
     LocalEngine.update = stale
 """
 THREE_GOOD_BATCHES = """
-    import ringrl.rewards.worker as worker
+    import ringrl.rewards.answers as answers
     from ringrl.rewards import Verdict
     calls = []
     def verify(text, reference):
         calls.append(1)
         return Verdict("pass" if len(calls) <= 48 and len(calls) % 2 else "fail", "")
-    worker.VERIFIERS["math"] = verify
+    answers.verify_math = verify
 """
 
 

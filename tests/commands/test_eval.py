@@ -19,6 +19,7 @@ import pytest
 from ringrl.commands.eval import Collector, main
 from ringrl.commands.eval_tools import check_contamination, rejudge
 from ringrl.config.commands import EvalConfig
+from ringrl.domains import Domains
 from ringrl.errors import RingError, UserError
 from ringrl.evals.codeforces import rating_of
 from ringrl.evals.results import tasks_of
@@ -189,7 +190,7 @@ def finished(run: Path, bench: str) -> list[dict[str, Any]]:
 
 def test_what_passes_is_tried_again_and_what_does_not_is_refused(script: Script, tmp_path: Path, monkeypatch: Any):
     pauses: list[float] = []
-    monkeypatch.setattr("ringrl.evals.client.sleep", pauses.append)
+    monkeypatch.setattr("ringrl.http.sleep", pauses.append)
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")
     script.faults = {2: [(429, {"Retry-After": "3"})], 5: [(503, {})]}
     results = evaluate(config(script, tmp_path, "a", 1, "sums"))
@@ -238,7 +239,7 @@ def test_a_verdict_that_arrives_while_they_are_looked_through_is_not_lost(script
     run = open_run(config(script, tmp_path, "a"), "", {}, False)
     (run.path / "responses").mkdir()
     found: dict[str, Any] = {"sums": {}}
-    collector = Collector(Context.of_rank(run, {}, talks=False), None, [], found)  # type: ignore[arg-type]
+    collector = Collector(Context.of_rank(run, {}, talks=False), None, Domains(), [], found)  # type: ignore[arg-type]
     collector.pending = [(Ask("sums", {"id": "one"}, 0), Late())]
     collector.pending[0][1].set_result(Verdict("pass", "exact"))
     for wait in (False, True):

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from ringrl.cli import cli
+from ringrl.commands.table import command_of
 from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, dump, load, read, resolve
 from ringrl.errors import ConfigError
-from ringrl.plan.dry_run import arithmetic
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BY_NAME = {"sft": SFTConfig, "select": SelectConfig, "rl": RLConfig, "eval": EvalConfig, "run": PipelineConfig,
@@ -80,17 +80,7 @@ def test_every_shipped_configuration_parses_and_survives_being_written(path: Pat
     cls = shipped_class(path)
     cfg = load(cls, path)
     assert resolve(cls, yaml.safe_load(dump(cfg)), (), "again") == cfg
-    assert arithmetic(cfg)
-
-
-COMMANDS = {
-    DataConfig: "data",
-    SFTConfig: "sft",
-    SelectConfig: "select-ckpt",
-    RLConfig: "rl",
-    EvalConfig: "eval",
-    PipelineConfig: "run",
-}
+    assert command_of(cfg).arithmetic(cfg)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
@@ -100,7 +90,7 @@ def test_every_shipped_configuration_resolves_where_nothing_is(
     """No model, no data, no GPU: a dry run prints what would run, and says in one line what it cannot know."""
     monkeypatch.chdir(tmp_path)
     cls = shipped_class(path)
-    result = CliRunner().invoke(cli, [COMMANDS[cls], str(path), "--dry-run"])
+    result = CliRunner().invoke(cli, [command_of(load(cls, path)).name, str(path), "--dry-run"])
     assert result.exit_code == 0, result.output
     assert resolve(cls, yaml.safe_load(result.output), (), "printed") == load(cls, path)
     missing = re.findall(r"^# (\w+: )?.*no memory estimate", result.output, re.MULTILINE)
@@ -241,7 +231,11 @@ def test_a_key_like_no_other_gets_no_suggestion():
         (SFTConfig, sft(optimizer={}), ["optimizer.lr: missing"]),
         (SFTConfig, {k: v for k, v in sft().items() if k != "model"}, ["my.yaml: model: missing"]),
         (SFTConfig, sft(data={"files": []}), ["data.files: got []"]),
-        (SFTConfig, sft(data={"files": ["a"], "domain": "art"}), ["data.domain: got 'art'", "'math'", "'row'"]),
+        (
+            SFTConfig,
+            sft(data={"files": ["a"], "domain": "art"}),
+            ["data.domain: got 'art', expected one of math, code, science, row"],
+        ),
         (SFTConfig, sft(trainer={"parallel": {"zero": 4}}), ["trainer.parallel.zero: got 4"]),
         (SFTConfig, sft(prompting={"system": "a\nb", "max_tokens": "a\nb"}), ["prompting.max_tokens: got 'a\\nb'"]),
         (RLConfig, rl({"samples": 1}), ["stages.0.samples: got 1"]),
@@ -347,7 +341,7 @@ def test_what_phi_counts_in_every_scope(
     (stage,) = cfg.stages
     assert (cfg.step_phi(stage), cfg.update_phi(stage), cfg.parts(stage)) == (step_phi, update_phi, parts)
     assert cfg.step_phi(stage) % cfg.parts(stage) == 0
-    assert any(f"Φ = {update_phi:,} tokens per optimizer step" in line for line in arithmetic(cfg))
+    assert any(f"Φ = {update_phi:,} tokens per optimizer step" in line for line in command_of(cfg).arithmetic(cfg))
 
 
 def test_phi_may_be_all_that_can_be_sampled_and_not_a_token_more():
@@ -405,7 +399,7 @@ def test_a_pipeline_may_begin_with_data():
     stage = cfg.stage("data", "m")
     assert isinstance(stage, DataConfig)
     assert (stage.run, stage.seed, stage.steps) == ("r/data", 5, ("mix",))
-    assert "data: read -> mix, " in arithmetic(cfg)[0]
+    assert "data: read -> mix, " in command_of(cfg).arithmetic(cfg)[0]
     assert "data.seed: set by the pipeline, remove it" in refused(PipelineConfig, pipeline(data={**data, "seed": 1}))
     assert "data: model: unknown key" in refused(PipelineConfig, pipeline(data={**data, "model": "m"}))
     message = refused(PipelineConfig, pipeline(data={**data, "mix": {"outputs": [{"name": "a", "domains": ["art"]}]}}))
@@ -417,7 +411,7 @@ def test_a_pipeline_may_end_with_general_sft():
     cfg = resolve(PipelineConfig, pipeline(general=general), (), "x")
     assert cfg.sections == ("sft", "select", "rl", "general", "eval")
     assert cfg.stage("general", "m").epochs == 2
-    assert [line for line in arithmetic(cfg) if line.startswith("general: step: 256 examples")]
+    assert [line for line in command_of(cfg).arithmetic(cfg) if line.startswith("general: step: 256 examples")]
     assert resolve(PipelineConfig, pipeline(), (), "x").sections == ("sft", "select", "rl", "eval")
     message = refused(PipelineConfig, pipeline(general={**general, "epoch": 1}))
     assert "general: epoch: unknown key, did you mean 'epochs'?" in message
@@ -449,8 +443,8 @@ def test_a_pipeline_may_end_with_general_sft():
          ["loss.correction.low: got 0.5, expected 0 with method tis"]),
         ({"loss": {"entropy_target": 0.2}}, ["loss.entropy_step: got 0, expected above 0"]),
         ({"loss": {"entropy_step": 0.1}}, ["loss.entropy_target: got 0, expected above 0"]),
-        ({"loss": {"replay": "engine"}, "rollout": {"engine": "transformers"}},
-         ["loss.replay: got engine, expected trainer"]),
+        ({"loss": {"router_replay": "engine"}, "rollout": {"engine": "transformers"}},
+         ["loss.router_replay: got engine, expected trainer"]),
         ({"top_p": 0.9}, ["my.yaml: top_p: got 0.9, expected no such key in training", "log-probs"]),
         ({"rollout": {"top_k": 5}}, ["my.yaml: rollout.top_k: got 5, expected no such key in training"]),
     ],
@@ -498,8 +492,9 @@ def test_evaluation_may_truncate_the_distribution():
          "max_staleness: got 1, expected 0 with rollout.colocated"),
         ({"max_staleness": 1, "loss": {"old_logprobs": "sampler"},
           "rollout": {"in_flight": True, "engine": "transformers"}}, "expected false with rollout.engine transformers"),
-        ({"max_staleness": 1, "loss": {"old_logprobs": "sampler", "replay": "engine"},
-          "rollout": {"in_flight": True}}, "rollout.in_flight: got true, expected false with loss.replay engine"),
+        ({"max_staleness": 1, "loss": {"old_logprobs": "sampler", "router_replay": "engine"},
+          "rollout": {"in_flight": True}},
+         "rollout.in_flight: got true, expected false with loss.router_replay engine"),
         ({"keep_best": 2}, "keep_best: got 2, expected 0 with keep_last 0"),
         ({"rollout": {"addresses": ["a:1"]}}, "rollout.key_file: got '', expected one exactly when"),
         ({"rollout": {"addresses": ["a:1"], "key_file": "k", "colocated": True}},

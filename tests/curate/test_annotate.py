@@ -14,6 +14,7 @@ from ringrl.curate.annotate import Label, by_rules, chosen, open_labels, questio
 from ringrl.curate.sample import responses_of
 from ringrl.curate.shards import Row, Shards
 from ringrl.curate.verdicts import Verdicts
+from ringrl.domains import Domains
 
 
 def row(problem: str, **more: Any) -> Row:
@@ -41,7 +42,7 @@ def test_built_in_rules(problem: str, topic: str, level: str):
 
 def label(folder: Path, problem: Row, cfg: Annotate, *answers: str) -> Row:
     after = Shards(folder)
-    step = Label(Verdicts(after, ("t",) if cfg.teacher else (), Verify()), cfg)
+    step = Label(Verdicts(after, ("t",) if cfg.teacher else (), Verify(), Domains()), cfg)
     file = responses_of(after, "t") / "000000.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"id": problem["id"], "answers": [{"text": a} for a in answers]}) + "\n")

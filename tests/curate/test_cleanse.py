@@ -18,6 +18,7 @@ from ringrl.curate import cleanse, wording
 from ringrl.curate.cleanse import RULES, Cleanser
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
+from ringrl.domains import Domains
 from ringrl.errors import ChildDied
 from tests.curate.faults import FAULTS, GOOD
 
@@ -25,7 +26,7 @@ DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 def step(**how: Any) -> Cleanser:
-    return Cleanser(Cleanse(**how), Verify(deadline_s=20))
+    return Cleanser(Cleanse(**how), Verify(deadline_s=20), Domains())
 
 
 def row(n: int, problem: str, answer: str, domain: str = "math") -> Row:
@@ -40,7 +41,7 @@ def one(problem: str, answer: str = "3", domain: str = "math", **how: Any) -> Ro
 @pytest.fixture(scope="module", autouse=True)
 def _verifier() -> Iterator[None]:
     yield
-    verifier(Verify().deadline_s, "").close()
+    verifier(Verify().deadline_s, Domains()).close()
     verifier.cache_clear()
 
 
@@ -166,8 +167,8 @@ def test_long_repetitions_take_no_longer_than_other_texts(text: str):
 def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
-        list(Cleanser(Cleanse(), Verify(deadline_s=7))(0, [row(0, "What is $x$?", "x^2")]))
-    verifier(7, "").close()
+        list(Cleanser(Cleanse(), Verify(deadline_s=7), Domains())(0, [row(0, "What is $x$?", "x^2")]))
+    verifier(7, Domains()).close()
 
 
 def known_problems() -> list[Row]:

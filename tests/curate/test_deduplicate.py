@@ -17,6 +17,7 @@ from ringrl.config.data import DataConfig
 from ringrl.curate.deduplicate import agreed, prepare, quality, same_answer
 from ringrl.curate.read import shards
 from ringrl.curate.shards import Dropped, Row, Shards
+from ringrl.domains import Domains
 from tests.conftest import lines, ringrl, ringrl_until, write_yaml
 from tests.curate.plants import KINDS, plant
 
@@ -131,7 +132,7 @@ def test_who_is_like_a_row_that_went_is_compared_with_its_twin(tmp_path: Path):
 )
 def test_which_answer_is_right(answers: list[str], verified: list[int], right: list[int]):
     rows = [row(n, "p", a, **({"pass_rates": {"t": 0.5}} if n in verified else {})) for n, a in enumerate(answers)]
-    assert [n for n, ok in enumerate(agreed(rows)) if ok] == right
+    assert [n for n, ok in enumerate(agreed(rows, Domains())) if ok] == right
 
 
 def test_contradictions_of_exact_duplicates(tmp_path: Path):
@@ -177,11 +178,11 @@ def test_quality_puts_verified_before_answered_before_more_responses():
     ordered = [row(0, "p", ""), row(0, "p", "", responses=[{}] * 3), row(0, "p"), row(0, "p", pass_rates={"t": 0.0}),
                row(0, "p", responses=[{}]), row(0, "p", responses=[{}] * 99_999), row(0, "p", pass_rates={"t": 0.1}),
                {**code, "solutions": [""]}, {**code, "solutions": ["", ""]}]  # fmt: skip
-    found = [quality(r) for r in ordered]
+    found = [quality(r, Domains()) for r in ordered]
     assert found == sorted(found)
     assert found[2] == found[3]
     assert len(set(found)) == len(found) - 1
-    assert quality(code) == quality(row(0, "p"))
+    assert quality(code, Domains()) == quality(row(0, "p"), Domains())
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def at_least(number: int, folder: Path, pattern: str) -> bool:
 
 def in_process(cfg: DataConfig, folder: Path) -> Path:
     before, after = Shards(folder / "before"), Shards(folder / "after")
-    for n, results in shards(cfg.sources, cfg.shard_rows):
+    for n, results in shards(cfg.sources, cfg.known_domains, cfg.shard_rows):
         before.write(n, "read", results)
     step = prepare(cfg, before, after, over)
     for n in before.numbers:

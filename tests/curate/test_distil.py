@@ -14,6 +14,7 @@ from ringrl.config.sections import Verify
 from ringrl.curate.distil import Filter, repetition, scripts, unbalanced, unfinished
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.verdicts import Verdicts
+from ringrl.domains import Domains
 
 ROW: Row = {"id": "s/0", "source": "s", "domain": "math", "problem": "How many apples are left?", "answer": "2"}
 THOUGHT = "<think>Five apples, three of them are eaten, so two are left.</think>"
@@ -25,8 +26,8 @@ def response(text: str = GOOD, teacher: str = "t", **more: Any) -> Row:
 
 
 def filtered(*responses: Row, verdict: str = "pass", row: Row = ROW, **knobs: Any) -> tuple[list[Dropped], Row]:
-    step = Filter(Verdicts(Shards(Path("nowhere")), ("t",), Verify(), own=True), Distil(**knobs))
-    *dropped, kept = step.filtered(row, [(r, (verdict, "why")) for r in responses])
+    step = Filter(Verdicts(Shards(Path("nowhere")), ("t",), Verify(), Domains(), own=True), Distil(**knobs))
+    *dropped, kept = step.filtered(row, [(r, (verdict, "why", float(verdict == "pass"))) for r in responses])
     assert isinstance(kept, dict)
     assert all(isinstance(d, Dropped) for d in dropped)
     return dropped, kept  # type: ignore[return-value]

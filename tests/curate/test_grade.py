@@ -15,6 +15,7 @@ from ringrl.curate.grade import Grader, prepare
 from ringrl.curate.sample import responses_of
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.verdicts import Verdicts
+from ringrl.domains import Domains
 from ringrl.errors import RingError
 
 ROW: Row = {"id": "s/0", "source": "s", "domain": "math", "problem": "1+1?", "answer": "2"}
@@ -29,8 +30,8 @@ def graded(
     row: Row = ROW, bins: int = 10, keep_right: bool = False, **given: tuple[list[dict[str, Any]], str]
 ) -> Row | Dropped:
     """Of teachers by name: answers, and a verdict on each: + right, - wrong, e error."""
-    kinds = {"+": ("pass", "exact"), "-": ("fail", "wrong"), "e": ("error", "deadline passed")}
-    step = Grader(Verdicts(Shards(Path("nowhere")), tuple(given), Verify()), bins, keep_right)
+    kinds = {"+": ("pass", "exact", 1.0), "-": ("fail", "wrong", 0.0), "e": ("error", "deadline passed", 0.0)}
+    step = Grader(Verdicts(Shards(Path("nowhere")), tuple(given), Verify(), Domains()), bins, keep_right)
     verdicts = {name: [kinds[v] for v in each] for name, (_, each) in given.items()}
     return step.grade(row, {name: answers for name, (answers, _) in given.items()}, verdicts)
 

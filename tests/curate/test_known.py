@@ -185,7 +185,7 @@ def test_files_benchmarks_and_their_sums(tmp_path: Path):
     known.check(knobs)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        known.write(knobs, tmp_path / folder)
+        known.write(knobs, tmp_path / folder, {})
     said = json.loads((tmp_path / "a" / "known.json").read_text())
     assert said["sources"][1] == {
         "name": "gsm8k",
@@ -221,7 +221,7 @@ def test_what_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         DataError, match=r"^decontaminate: aime24: hf:.*no network; put aime24\.jsonl .*`decontaminate\.data`, or list"
     ):
-        known.write(Decontaminate(), tmp_path)
+        known.write(Decontaminate(), tmp_path, {})
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match=r"^decontaminate\.benchmarks: got 'aime42', expected all, one of aime24, "):
         known.check(Decontaminate(benchmarks=("aime42",)))
@@ -233,7 +233,7 @@ def test_what_is_not_to_be_had_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         DataError, match=r"odd\.jsonl:1: got keys text, expected a text in problem or question, or messages"
     ):
-        known.write(Decontaminate(benchmarks=(), files=(str(tmp_path / "odd.jsonl"),)), tmp_path)
+        known.write(Decontaminate(benchmarks=(), files=(str(tmp_path / "odd.jsonl"),)), tmp_path, {})
 
 
 # ---- published problems

@@ -25,6 +25,7 @@ from ringrl.curate.lsh import (
     text_of,
 )  # fmt: skip
 from ringrl.curate.shards import Row, Shards
+from ringrl.domains import Domains
 
 
 def row(n: int, problem: str, **more: str) -> Row:
@@ -34,7 +35,8 @@ def row(n: int, problem: str, **more: str) -> Row:
 def indexed(folder: Path, rows: list[Row], size: int, threshold: float = 0.7) -> LSHIndex:
     shards = Shards(folder / "before")
     (folder / "sketches").mkdir()
-    make = functools.partial(sketch, threshold, lambda r: r["answer"], lambda r: int(r["answer"]), shards)
+    answer, quality = (lambda r, d: ("", r["answer"])), (lambda r, d: int(r["answer"]))
+    make = functools.partial(sketch, threshold, Domains(), answer, quality, shards)
     for n, start in enumerate(range(0, len(rows), size)):
         shards.write(n, "s", rows[start : start + size])
         save(sketch_file(folder / "sketches", n), make(n))
@@ -71,13 +73,14 @@ def test_rows_are_read_back_by_number(tmp_path: Path):
     assert index.bands == 2 * (PERMUTATIONS // 5)
     assert index.line(QUALITY).tolist() == [1] * 11
     assert index.line(OFFSET)[[0, 4, 8]].tolist() == [0, 0, 0]
-    assert index.line(KEY).tolist() == [hash_of(text_of(r).key) for r in rows]
+    assert index.line(KEY).tolist() == [hash_of(text_of(r, Domains()).key) for r in rows]
 
 
 def test_a_sketch_of_no_rows(tmp_path: Path):
     index = indexed(tmp_path, [row(0, "one")], 1)
     index.shards.write(1, "s", [])
-    save(sketch_file(tmp_path / "sketches", 1), sketch(0.7, lambda r: "", lambda r: 0, index.shards, 1))
+    empty = sketch(0.7, Domains(), lambda r, d: ("", ""), lambda r, d: 0, index.shards, 1)
+    save(sketch_file(tmp_path / "sketches", 1), empty)
     again = LSHIndex(index.shards, tmp_path / "sketches")
     assert (len(again), again.bands) == (1, index.bands)
     assert again._sketch(1).shape == (BANDS + index.bands, 0)
@@ -97,7 +100,7 @@ def test_similar_rows_share_a_band(tmp_path: Path, threshold: float):
     for r in rows:
         r["problem"] = r["problem"].translate({ord(str(d)): chr(ord("q") + d) for d in range(10)})
     found = pairs(indexed(tmp_path, rows, 300, threshold))
-    texts = [text_of(r) for r in rows]
+    texts = [text_of(r, Domains()) for r in rows]
     alike = [n for n in range(0, 2000, 2) if texts[n].similarity(texts[n + 1]) >= threshold]
     assert len(alike) > 400
     missed = [n for n in alike if (n, n + 1) not in found]
@@ -109,7 +112,7 @@ def test_other_numbers_share_none(tmp_path: Path):
     text = "A train goes from here to there in {} hours and comes back in the same time; how fast is it?"
     index = indexed(tmp_path, [row(n, text.format(n + 10)) for n in range(50)], 20)
     assert not pairs(index)
-    assert text_of(row(0, text.format(10))).similarity(text_of(row(0, text.format(11)))) == 0.0
+    assert text_of(row(0, text.format(10)), Domains()).similarity(text_of(row(0, text.format(11)), Domains())) == 0.0
 
 
 def test_code_and_answers_are_never_alike(tmp_path: Path):

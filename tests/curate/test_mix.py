@@ -20,6 +20,7 @@ from ringrl.curate import mix, outputs
 from ringrl.curate.chain import phases
 from ringrl.curate.shards import Dropped, Row
 from ringrl.data.source import read_conversations, read_problems
+from ringrl.domains import Domains
 from ringrl.errors import ConfigError
 
 MATH, CODE, SCIENCE = "math", "code", "science"
@@ -175,7 +176,7 @@ def test_problems_are_what_rl_reads(tmp_path: Path):
     rows = [{**r, "pass_rate": 0.5, "solutions": ["x"]} for r in rows_of({MATH: 3, CODE: 2}, responses=2)]
     run_mix(config(tmp_path, {"name": "rl"}), rows)
     file = tmp_path / "data" / "rl.jsonl"
-    found = read_problems(Source(files=(str(file),)))
+    found = read_problems(Source(files=(str(file),)), Domains())
     want = {r["id"]: {k: v for k, v in r.items() if k not in ("where", "responses", "solutions")} for r in rows}
     assert {r["id"]: r for r in found} == want
 

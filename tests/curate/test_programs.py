@@ -14,17 +14,19 @@ from ringrl.curate.cleanse import Cleanser
 from ringrl.curate.programs import has_typed_breaks, is_cut_off, with_good_tests
 from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
+from ringrl.domains import BUILT_IN, Domains
 from ringrl.rewards.code import same_output
 
 SUM = "print(sum(map(int, input().split())))"
 PAIRS = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 6\n", "output": "11\n"}]
+CODE = BUILT_IN["code"]
 VERIFY = Verify(deadline_s=20)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _verifier() -> Iterator[None]:
     yield
-    verifier(VERIFY.deadline_s, "").close()
+    verifier(VERIFY.deadline_s, Domains()).close()
     verifier.cache_clear()
 
 
@@ -34,11 +36,11 @@ def row(tests: Any, *solutions: str, **more: Any) -> Row:
 
 
 def cleansed(*rows: Row, **how: Any) -> list[Row | Dropped]:
-    return list(Cleanser(Cleanse(**how), VERIFY)(0, rows))
+    return list(Cleanser(Cleanse(**how), VERIFY, Domains())(0, rows))
 
 
 def left_of(tests: Any, **more: Any) -> Row | Dropped:
-    return with_good_tests(row(tests, **more))
+    return with_good_tests(row(tests, **more), CODE)
 
 
 BROKEN = [  # one broken test each, with what goes with it
@@ -118,7 +120,7 @@ def test_a_row_with_nothing_but_truncated_tests_is_dropped(cut: Any, more: Row):
 @pytest.mark.parametrize(("test", "more"), SOUND)
 def test_sound_tests_stay_as_they_are(test: Any, more: Row):
     before = row([test], **more)
-    assert with_good_tests(before) == before
+    assert with_good_tests(before, CODE) == before
 
 
 @pytest.mark.parametrize(("broken", "more"), [b for b in BROKEN + TRUNCATED if not isinstance(b[0], str)])
@@ -126,7 +128,7 @@ def test_a_broken_test_goes_and_the_others_stay(broken: Any, more: Row):
     good = {"input": [1], "output": 2} if more else PAIRS[0]
     said = left_of([good, broken, good], **more)
     assert isinstance(said, dict)
-    assert said["tests"] == [with_good_tests(row([good], **more))["tests"][0]] * 2
+    assert said["tests"] == [with_good_tests(row([good], **more), CODE)["tests"][0]] * 2
     assert len(said["removed"]) == 1
     assert said["removed"][0].startswith("test 1: ")
 
@@ -278,9 +280,9 @@ def test_each_row_once_and_in_order():
 
 
 def test_a_sandbox_that_does_not_answer_is_not_the_solutions_fault():
-    step = Cleanser(Cleanse(), Verify(deadline_s=3, remote="http://127.0.0.1:9"))
+    step = Cleanser(Cleanse(), Verify(deadline_s=3, remote="http://127.0.0.1:9"), Domains())
     [said] = step(0, [row(PAIRS, SUM)])
-    verifier(3, "http://127.0.0.1:9").close()
+    verifier(3, Domains(), "http://127.0.0.1:9").close()
     assert isinstance(said, Dropped)
     assert said.reason == programs.NOT_RUN
     assert "127.0.0.1:9" in said.more["detail"]

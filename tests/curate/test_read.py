@@ -14,6 +14,7 @@ import pytest
 from ringrl.config.data import Pile
 from ringrl.curate.read import MALFORMED, read, shards
 from ringrl.curate.shards import Dropped, Row
+from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 
@@ -27,7 +28,7 @@ def pile(*files: str, **more: Any) -> Pile:
 
 
 def all_of(*sources: Pile) -> list[Row | Dropped]:
-    return list(read(sources))
+    return list(read(sources, Domains()))
 
 
 def test_a_row_knows_where_it_comes_from(tmp_path: Path):
@@ -139,7 +140,7 @@ def test_a_missing_file_is_the_users(tmp_path: Path):
 @pytest.mark.parametrize("size", [1, 2, 5, 7])
 def test_shards_hold_all_rows_in_order(tmp_path: Path, size: int):
     file = written(tmp_path / "a.jsonl", *({"problem": str(i)} for i in range(7)))
-    numbers, parts = zip(*shards([pile(file)], size), strict=True)
+    numbers, parts = zip(*shards([pile(file)], Domains(), size), strict=True)
     assert list(numbers) == list(range(len(parts)))
     assert [r["problem"] for part in parts for r in part if isinstance(r, dict)] == [str(i) for i in range(7)]
     assert {len(part) for part in parts[:-1]} <= {size}

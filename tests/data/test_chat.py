@@ -14,6 +14,7 @@ from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
 from ringrl.data.chat import load_tokenizer, make_prompts, make_sequence, template_hash
 from ringrl.data.tiny import build_model
+from ringrl.domains import Domains
 from ringrl.errors import DataError
 from ringrl.rewards.answers import verify_math
 from ringrl.rollout.score import read, thinking_prefix
@@ -71,7 +72,7 @@ def test_every_turn_ends_with_a_trained_end_of_sequence(tokenizer: PreTrainedTok
 def test_the_prompt_has_the_same_tokens_when_trained_on_and_when_sampled_from(
     tokenizer: PreTrainedTokenizerBase, how: Prompting
 ):
-    (prompt,) = make_prompts([ROW], tokenizer, how, room=999)
+    (prompt,) = make_prompts([ROW], tokenizer, how, room=999, domains=Domains())
     suffix = how.suffix.get("math", "")
     system = [{"role": "system", "content": how.system}] if how.system else []
     user = {"role": "user", "content": ROW["problem"] + (f"\n{suffix}" if suffix else "")}
@@ -84,7 +85,7 @@ def test_the_prompt_has_the_same_tokens_when_trained_on_and_when_sampled_from(
 
 def test_prompts_carry_what_the_verifier_needs_and_no_more(tokenizer: PreTrainedTokenizerBase):
     code = {"id": 7, "domain": "code", "problem": "echo", "tests": [{"input": "1", "output": "1"}], "entry_point": "f"}
-    prompts = make_prompts([ROW, code], tokenizer, Prompting(), room=999)
+    prompts = make_prompts([ROW, code], tokenizer, Prompting(), room=999, domains=Domains())
     assert [(p.id, p.domain) for p in prompts] == [("sum-1", "math"), ("7", "code")]
     assert prompts[0].reference == {"answer": "46"}
     assert prompts[1].reference == {"tests": code["tests"], "entry_point": "f"}
@@ -93,20 +94,20 @@ def test_prompts_carry_what_the_verifier_needs_and_no_more(tokenizer: PreTrained
 
 
 def test_a_prompt_that_is_too_long_is_named_at_the_exact_length(tokenizer: PreTrainedTokenizerBase):
-    (prompt,) = make_prompts([ROW], tokenizer, PLAIN, room=999)
+    (prompt,) = make_prompts([ROW], tokenizer, PLAIN, room=999, domains=Domains())
     n = len(prompt.token_ids)
-    assert len(make_prompts([ROW], tokenizer, PLAIN, room=n + 1)) == 1
-    assert len(make_prompts([ROW], tokenizer, Prompting(suffix={}, max_tokens=n), room=999)) == 1
+    assert len(make_prompts([ROW], tokenizer, PLAIN, room=n + 1, domains=Domains())) == 1
+    assert len(make_prompts([ROW], tokenizer, Prompting(suffix={}, max_tokens=n), room=999, domains=Domains())) == 1
     for how, room in ((PLAIN, n), (Prompting(suffix={}, max_tokens=n - 1), 999)):
         with pytest.raises(DataError, match=f"^sum-1: the prompt has {n} tokens, expected at most {n - 1}$"):
-            make_prompts([ROW], tokenizer, how, room)
+            make_prompts([ROW], tokenizer, how, room, Domains())
 
 
 def test_a_configured_template_replaces_the_tokenizers(folder: Path, tmp_path: Path):
     file = tmp_path / "mine.jinja"
     file.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
     mine = load_tokenizer(str(folder), Prompting(suffix={}, template=str(file)))
-    (prompt,) = make_prompts([ROW], mine, PLAIN, room=999)
+    (prompt,) = make_prompts([ROW], mine, PLAIN, room=999, domains=Domains())
     assert mine.decode(prompt.token_ids) == "[user]What is 12 + 34?"
     assert template_hash(mine) != template_hash(load_tokenizer(str(folder), PLAIN))
 
@@ -164,7 +165,7 @@ def family(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, how: Prompting) -> str:
-    return tokenizer.decode(make_prompts([ROW], tokenizer, how, room=999)[0].token_ids)
+    return tokenizer.decode(make_prompts([ROW], tokenizer, how, room=999, domains=Domains())[0].token_ids)
 
 
 def test_a_family_has_a_template_when_its_tokenizer_has_none(family: Path, tmp_path: Path):
@@ -219,7 +220,7 @@ def test_a_turn_extends_the_prompt_that_is_sampled_from(
     assert trained_texts(sequence_of, tokenizer) == [(i % 2 == 1, text) for i, text in enumerate(expected)]
     system = "Be brief." if messages[0]["role"] == "system" else ""
     sampled = Prompting(suffix={}, system=system, thinking=thinking)
-    (prompt,) = make_prompts([ROW], tokenizer, sampled, room=999)
+    (prompt,) = make_prompts([ROW], tokenizer, sampled, room=999, domains=Domains())
     assert sequence_of.token_ids[: len(prompt.token_ids)] == prompt.token_ids
     assert sequence_of.trained.index(True) == len(prompt.token_ids)
 
@@ -273,7 +274,7 @@ def test_a_conversation_that_the_template_refuses_is_named(family: Path):
 )
 def test_a_response_to_a_prompt_that_opens_the_thought_is_read_with_it(family: Path, sampled: str, verdict: str):
     tokenizer = load_tokenizer(str(family), PLAIN)
-    (prompt,) = make_prompts([ROW], tokenizer, PLAIN, room=999)
+    (prompt,) = make_prompts([ROW], tokenizer, PLAIN, room=999, domains=Domains())
     ids = [*tokenizer(sampled, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     text = thinking_prefix(prompt, tokenizer) + read(ids, tokenizer)
     assert text == "<think>" + sampled

@@ -12,11 +12,12 @@ import pytest
 
 from ringrl.data import pile
 from ringrl.data.pile import FAULTS, GOOD, HELD_OUT
-from ringrl.data.source import reference_of
 from ringrl.data.tasks import DOMAINS, Row, problems, program, teach
-from ringrl.rewards import VERIFIERS
+from ringrl.domains import BUILT_IN
+from ringrl.rewards.load import load
 
 COPIES = ("copy", "copy in other letters", "copy with a word more", "held out")
+VERIFIERS = {name: load(domain.rewards[0]) for name, domain in BUILT_IN.items()}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_the_teacher_is_right_in_all_styles(domain: str):
     for row in problems(domain, 40, 3):
         for _ in range(4):
             text = teach(row, rng)
-            verdict = VERIFIERS[domain](text, reference_of(row))
+            verdict = VERIFIERS[domain](text, BUILT_IN[domain].reference(row))
             assert verdict.kind == "pass", (row, text, verdict)
 
 
@@ -102,10 +103,10 @@ def test_wrong_responses_and_programs_fail(folder: Path, domain: str):
     for row in rows(folder / "pile" / f"{domain}.jsonl"):
         fault = row.get("fault")
         if fault in ("wrong response", "cut response"):
-            assert VERIFIERS[domain](row["responses"][0]["text"], reference_of(row)).kind == "fail", row
+            assert VERIFIERS[domain](row["responses"][0]["text"], BUILT_IN[domain].reference(row)).kind == "fail", row
         if fault in ("wrong solution", "cut test"):
             text = f"```python\n{row['solutions'][0]}\n```"
-            assert VERIFIERS[domain](text, reference_of(row)).kind == "fail", row
+            assert VERIFIERS[domain](text, BUILT_IN[domain].reference(row)).kind == "fail", row
 
 
 def test_solutions_are_the_programs_of_responses(folder: Path):

@@ -13,7 +13,7 @@ from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import BOXED, FENCED
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, definition, read_benchmark, samples_of, source_of
-from ringrl.plan.dry_run import arithmetic
+from ringrl.plan import dry_run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LCB = {
@@ -119,7 +119,7 @@ def test_release_and_window_of_livecodebench_are_said_and_kept(tmp_path: Path, c
         rows({**bench, "since": "2026-01-01", "until": "2026-02-01"})
     show_benchmark(config(bench))
     assert "release      v5\n  window       2024-08-01 to 2025-01-31" in capsys.readouterr().out
-    assert arithmetic(config("livecodebench"))[0].startswith(
+    assert dry_run.evaluation(config("livecodebench"))[0].startswith(
         "livecodebench: release v5, problems from 2024-08-01 to 2025-01-31; k = 8"
     )
     files = source_of(Bench(name="livecodebench", release="v2"), config("livecodebench")).files
@@ -202,3 +202,18 @@ def test_rows_that_lack_a_column_or_repeat_an_id_are_named(tmp_path: Path):
 )  # fmt: skip
 def test_published_files(name: str, file: str, n: int):
     assert len(rows({"name": name, "data": str(SHARED / file)})) == n
+
+
+def test_problems_of_a_users_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    board = {"problem": "Mate?", "domain": "chess", "fen": "8/8", "best": "Qh5"}
+    bench = {"name": "mine", "data": write(tmp_path / "mine.jsonl", board, {**board, "problem": "And now?"})}
+    chess = {"verifier": "my_rewards.py:chess", "suffix": "Say a move."}
+    assert rows(bench, domains={"chess": chess})[0] == {**board, "id": "mine-0"}
+    show_benchmark(config(bench, domains={"chess": chess}))
+    shown = capsys.readouterr().out
+    assert "Mate?\nSay a move." in shown
+    assert shown.endswith("[expected]\nmy_rewards.py:chess\n")
+    show_benchmark(config(bench, domains={"chess": {**chess, "answer": "best"}}))
+    assert capsys.readouterr().out.endswith("[expected]\nQh5\n")
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected one of math, code, science$"):
+        rows(bench)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from ringrl.evals.metrics import Outcome, pass_at_k, report, summarize, too_many_errors
+from ringrl.evals.metrics import Outcome, part_means, pass_at_k, report, samples_needed, summarize, too_many_errors
 from ringrl.types import Completion, Group, Prompt, ScoredGroup
 
 
@@ -87,6 +88,40 @@ def test_too_many_errors_are_a_share_and_a_number():
 def test_part_of_a_reward_is_averaged_but_does_not_pass():
     numbers = summarize([group([0.5, 0.5])])
     assert (numbers["avg"], numbers["pass_k"]) == (0.5, 0.0)
+    assert numbers["verdicts"] == {"pass": {}, "fail": {}, "error": {}, "partial": {"wrong": 2}}
+    assert "partial" not in summarize([group([1.0, 0.0])])["verdicts"]
+
+
+def with_scores(rewards: list[float], scores: list[float], errors: list[str] | None = None) -> ScoredGroup:
+    return replace(group(rewards, errors), scores=tuple(scores))
+
+
+def test_solved_and_unsolved_go_by_the_headline_and_flat_by_the_reward():
+    def kinds(g: ScoredGroup) -> tuple[bool, bool, bool]:
+        return g.solved, g.unsolved, g.flat
+
+    assert kinds(with_scores([1.0, 0.75], [1.0, 1.0])) == (True, False, False)
+    assert kinds(with_scores([0.25, 0.0], [0.0, 0.0])) == (False, True, False)
+    assert kinds(with_scores([0.5, 0.5], [1.0, 0.0])) == (False, False, True)
+    assert kinds(with_scores([0.5, 0.5], [0.5, 0.5])) == (False, False, True)
+    assert kinds(with_scores([0.0, 0.75], [0.0, 1.0], ["late", ""])) == (True, False, True)
+    assert kinds(with_scores([0.0], [0.0], ["late"])) == (False, True, True)
+    for rewards in ([1.0, 1.0], [0.0, 0.0], [0.0, 1.0]):  # with one reward, as ever
+        assert group(rewards).scores == tuple(rewards)
+        assert kinds(group(rewards)) == (rewards == [1, 1], rewards == [0, 0], rewards != [0, 1])
+
+
+def test_scores_are_summarized_and_not_rewards():
+    numbers = summarize([with_scores([0.9, 0.1], [1.0, 0.5]), with_scores([0.7, 0.7], [0.0, 0.5])])
+    assert (numbers["avg"], numbers["pass_k"]) == (0.5, 0.5)
+
+
+def test_parts_are_averaged_by_name_over_what_was_judged():
+    one = replace(group([0.5, 0.0], ["", "late"]), parts=({"won": 1.0, "short": 0.0}, {}))
+    two = replace(group([1.0, 0.25]), parts=({"won": 1.0, "short": 1.0}, {"won": 0.0, "short": 0.5}))
+    other = replace(group([1.0]), parts=({"math": 1.0},))
+    assert part_means([one, two, other]) == {"math": 1.0, "short": 0.5, "won": pytest.approx(2 / 3)}
+    assert part_means([]) == {}
 
 
 def test_lengths_and_truncation_count_every_response():
@@ -134,6 +169,28 @@ def test_standard_error_over_samples_is_that_of_sampling_the_same_problems_again
     assert np.mean(needed) == pytest.approx(expected, rel=0.05)
 
 
+def test_of_graded_scores_the_standard_error_is_that_of_their_own_spread():
+    """Uniform on [0.4, 0.6] has 1/75 of the variance that yes and no of the same mean have."""
+    rng = np.random.default_rng(1)
+    scores = rng.uniform(0.4, 0.6, (500, 30, 8))
+    actual = scores.mean((1, 2)).std()
+    groups = [{str(i): outcomes([float(x) for x in g]) for i, g in enumerate(run)} for run in scores[:40]]
+    said = [report(g, (), False, 1.0) for g in groups]
+    assert np.mean([s["se_samples"] for s in said]) == pytest.approx(actual, rel=0.1)
+    expected = 0.2**2 / 12 / 30 / 0.001**2
+    assert np.mean([samples_needed(list(g.values()), 0.001) for g in groups]) == pytest.approx(expected, rel=0.1)
+    assert {s["pass"]["8"] for s in said} == {0.0}
+    assert {s["length_right"] for s in said} == {None}
+
+
+def test_yes_and_no_have_the_binomial_error():
+    rng = random.Random(3)
+    judged = [outcomes([float(rng.random() < 0.4) for _ in range(7)]) for _ in range(11)]
+    p = [sum(o.reward for o in g) / 7 for g in judged]
+    numbers = report({str(i): g for i, g in enumerate(judged)}, (), False, 0.5)
+    assert numbers["se_samples"] == pytest.approx(math.sqrt(sum(x * (1 - x) / 6 for x in p)) / 11, rel=1e-12)
+
+
 def test_precision_is_unknown_with_one_sample_a_problem():
     numbers = report({"a": outcomes([1.0]), "b": outcomes([0.0])}, (), False, 0.5)
     assert numbers["se_samples"] is None
@@ -151,6 +208,8 @@ def test_precision_is_unknown_with_one_sample_a_problem():
         ("7 07 8 8", [1, 1, 0, 0], 1 / 2),  # right answers are one answer, however written
         ("7 - - -", [1, 0, 0, 0], 1.0),  # who has no answer has no vote
         ("8 9", [0, 0], 0.0),
+        ("7 8 8", [1, 0.9, 0.9], 0.0),  # nearly right is not right
+        ("8 8", [0.9, 0.9], 0.0),
     ],
 )
 def test_majority_is_the_chance_that_the_most_frequent_answer_is_right(

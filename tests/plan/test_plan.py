@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from ringrl.config.commands import RLConfig, load_any
+from ringrl.commands.table import command_of, load_any
+from ringrl.config.commands import RLConfig
 from ringrl.config.data import DataConfig
-from ringrl.config.load import resolve
+from ringrl.config.load import Knobs, resolve
 from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import ConfigError
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import GPUS, find_gpu
 from ringrl.plan.memory import SPARE, rank_memory
-from ringrl.plan.report import as_json, as_text, plan
+from ringrl.plan.report import Section, as_json, as_text, whole
 from ringrl.plan.shape import read_shape
 from ringrl.plan.timing import Assumed
 from tests.conftest import ringrl
@@ -43,6 +44,10 @@ def rl(model: str, **more: Any) -> RLConfig:
 def assumed(**more: Any) -> Assumed:
     return Assumed(**{"gpu": GPUS["h100"], "mfu": 0.25, "bandwidth": 0.6, "prompt": 256, "response": 12000, "rows": 0,
                       **more})  # fmt: skip
+
+
+def plan(cfg: Knobs, a: Assumed, gpus: int = 0) -> list[Section]:
+    return whole(command_of(cfg).plan(cfg, a, gpus), a)
 
 
 def items(sections: Any) -> dict[str, float]:
@@ -86,10 +91,10 @@ def test_sampling_ahead_takes_the_longer_of_both(model: str):
 def test_a_pass_that_is_not_made_costs_nothing(model: str):
     shape = read_shape(model)
     base = rl(model, loss={"kl": 0, "old_logprobs": "sampler", "balance": 0})
-    t = timing.training(shape, base, base.stages[0], assumed())
+    t = timing.rl_training(shape, base, base.stages[0], assumed())
     assert (t.old, t.reference) == (0, 0)
     again = rl(model, loss={"kl": 0, "old_logprobs": "sampler", "balance": 0}, trainer={"recompute": True})
-    more = timing.training(shape, again, again.stages[0], assumed()).update - t.update
+    more = timing.rl_training(shape, again, again.stages[0], assumed()).update - t.update
     assert more == pytest.approx(shape.cost.forward([12256], 0)[0] * t.tokens / 12000)
 
 
@@ -170,6 +175,14 @@ def test_a_shared_gpu_is_told_what_is_left(model: str):
     assert not advice.for_shared(*args, Rollout(), 24576, True, 80e9)
 
 
+def test_counting_experts_over_the_batch_costs_a_pass_of_its_own(model: str):
+    loss = {"old_logprobs": "sampler"}  # which needs no such pass itself
+    passes = {over: items(plan(rl(model, loss={**loss, "balance_over": over}), assumed()))["old log-probs"]
+              for over in ("batch", "microbatch")}  # fmt: skip
+    assert passes["batch"] > 0
+    assert passes["microbatch"] == 0
+
+
 # ---- the command
 
 
@@ -225,6 +238,18 @@ def test_the_teachers_of_a_chain(model: str, tmp_path: Path):
     assert [i.value for s in found for i in s.items if i.name == "responses"] == [400, 300]
     with pytest.raises(ConfigError, match="no model of a folder takes part"):
         plan(resolve(DataConfig, {**raw, "steps": ["cleanse"]}, (), "x"), assumed(rows=100))
+
+
+def test_a_pipeline_plans_the_teachers_of_its_data(model: str, tmp_path: Path):
+    teachers = [{"name": "strong", "model": model}]
+    data = {
+        "sources": [{"name": "a", "files": ["a.jsonl"]}],
+        "steps": ["distil", "mix"],
+        "distil": {"teachers": teachers},
+    }
+    sections = plan(load_any(write(tmp_path, model, {**KINDS, "data": data})), assumed(rows=100))
+    assert [s.title for s in sections if s.title.startswith("data: distil by strong: its responses")]
+    assert sum(i.name == "GPU hours" for s in sections[:-1] for i in s.items) == 5
 
 
 def test_nothing_heavy_is_loaded(model: str, tmp_path: Path):

@@ -43,9 +43,9 @@ def test_a_folder_appears_when_all_ranks_are_done(saved: Path) -> None:
 
 
 def test_another_number_of_ranks_is_no_obstacle(saved: Path) -> None:
-    from ringrl.policy.engine import saved_experts
+    from ringrl.policy.engine import saved_layout
 
-    assert saved_experts(saved, trainer()) == "fused"
+    assert saved_layout(saved, trainer())["experts"] == "fused"
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,22 @@ def test_another_number_of_ranks_is_no_obstacle(saved: Path) -> None:
     [
         ({"expert": 2}, "trainer.parallel.expert: got 2, expected 1, with which"),
         ({"zero": 3}, "trainer.parallel.zero: got 3, expected 1, with which"),
-        ({"implementation": "autoep"}, "trainer.parallel.implementation: got autoep, expected experts, with which"),
     ],
 )
 def test_what_cannot_be_taken_over_is_said(saved: Path, parallel: dict[str, Any], message: str) -> None:
-    from ringrl.policy.engine import saved_experts
+    from ringrl.policy.engine import saved_layout
 
     with pytest.raises(DataError, match=message):
-        saved_experts(saved, trainer(**parallel))
+        saved_layout(saved, trainer(**parallel))
+
+
+def test_experts_in_the_form_of_an_earlier_version_are_refused(saved: Path) -> None:
+    from ringrl.policy.engine import saved_layout
+
+    state = saved / "trainer" / "state.json"
+    state.write_text(state.read_text().replace('"fused"', '"other"'))
+    with pytest.raises(DataError, match=r"step_000002: got experts in the form other, expected fused or shards"):
+        saved_layout(saved, trainer())
 
 
 def test_a_file_that_is_short_or_missing_is_named(saved: Path) -> None:

@@ -51,11 +51,7 @@ def one_rank(rank: int, port: int, out: str) -> None:
     from ringrl.policy.ranks import Ranks
 
     ranks = Ranks(60)
-    from deepspeed.utils import groups
-
-    groups._create_expert_and_data_parallel(SIZE)
-    module = ParallelExperts(whole(), SIZE, rank)
-    module.set_deepspeed_parallelism()
+    module = ParallelExperts(whole(), SIZE)
     for name in ROUTES:
         module.zero_grad()
         hidden, chosen, gates = inputs(rank, name)

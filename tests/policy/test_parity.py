@@ -26,7 +26,6 @@ BF16 = {"dtype": "bfloat16"}
 TWO: dict[str, dict[str, Any]] = {  # of every family
     "data": {},
     "expert": {"parallel": {"expert": 2}},
-    "autoep": {"parallel": {"expert": 2, "implementation": "autoep"}},
 }
 MORE: dict[str, dict[str, Any]] = {  # of Qwen3-MoE
     "expert, zero 2": {"parallel": {"expert": 2, "zero": 2}},
@@ -37,16 +36,13 @@ MORE: dict[str, dict[str, Any]] = {  # of Qwen3-MoE
     "parameters offloaded": {"parallel": {"expert": 2, "zero": 3, "offload": "parameters"}},
     "expert, recompute": {"parallel": {"expert": 2}, "recompute": True},
     "expert, zero 3, recompute": {"parallel": {"expert": 2, "zero": 3}, "recompute": True},
-    "autoep, zero 2, recompute": {"parallel": {"expert": 2, "zero": 2, "implementation": "autoep"}, "recompute": True},
-    "autoep, zero 3": {"parallel": {"expert": 2, "zero": 3, "implementation": "autoep"}},
-    "autoep, expert 1": {"parallel": {"implementation": "autoep"}},
 }
 LOW = {f"bf16, zero {zero}": {"parallel": {"expert": 2, "zero": zero}, **BF16} for zero in (1, 2, 3)}
 FOUR = {f"four, {name}": trainer for name, trainer in (TWO | MORE).items() if "zero 3" in name or name in TWO}
 FOUR["four, expert 4"] = {"parallel": {"expert": 4}}
 EXACT = [(f, layout) for f in FAMILIES for layout in TWO]
 EXACT += [("qwen3_moe", layout) for layout in MORE]
-EXACT += [("deepseek_v3", layout) for layout in ("data, zero 3", "expert, zero 3", "autoep, zero 3")]  # has a buffer
+EXACT += [("deepseek_v3", layout) for layout in ("data, zero 3", "expert, zero 3")]  # has a buffer
 
 
 def build(folder: Path, family: str) -> None:
@@ -241,18 +237,3 @@ def test_offload_is_what_was_asked_for(layout: str, results: Path) -> None:
     two = torch.load(results / f"qwen3_moe {layout} 0.pt")
     assert two["offloads"] == (True, "cpu" if "parameters" in layout else "none")
     assert torch.load(results / "qwen3_moe expert 0.pt")["offloads"] == (False, "none")
-
-
-def test_autoep_refuses_a_family_that_it_does_not_know() -> None:
-    from transformers import OlmoeConfig, OlmoeForCausalLM
-
-    from ringrl.errors import DataError
-    from ringrl.policy import autoep
-
-    lm = OlmoeForCausalLM(OlmoeConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-                                      num_experts=2, vocab_size=8, pad_token_id=None))  # fmt: skip
-    lm.config.model_type = "unheard_of"
-    with pytest.raises(
-        DataError, match=r"trainer\.parallel\.implementation: got autoep, .* model_type unheard_of; .*mixtral"
-    ):
-        autoep.section(lm, 2)

@@ -149,7 +149,7 @@ def test_a_router_with_another_formula_trains_and_refuses_replay(monkeypatch: py
     stats = m(mb)
     assert m.routers.scoring == "softmax"
     assert torch.equal(stats.router_logits[0], expected)
-    with pytest.raises(DataError, match=r"loss\.replay: expected none with model_type qwen3_moe"):
+    with pytest.raises(DataError, match=r"loss\.router_replay: expected none with model_type qwen3_moe"):
         m(mb, stats.routes)
 
 

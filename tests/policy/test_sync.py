@@ -25,9 +25,11 @@ def config(inputs: Inputs, colocated: bool) -> Any:
 
 def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -> None:
     as_rank(rank, 2, port)
-    from ringrl.commands.sft import layout, train_step
+    from ringrl.algo.pack import pack
+    from ringrl.commands.sft import train_step
     from ringrl.data.chat import load_tokenizer, make_prompts
     from ringrl.data.source import read_problems
+    from ringrl.domains import Domains
     from ringrl.policy.engine import Policy
     from ringrl.policy.ranks import Ranks
     from ringrl.policy.sync import WeightSync
@@ -37,7 +39,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
     cfg = config(inputs, colocated=False)
     ranks = Ranks(120)
     tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-    prompts = make_prompts(read_problems(cfg.stages[0].data[0]), tokenizer, cfg.prompting, 64)[:3]
+    prompts = make_prompts(read_problems(cfg.stages[0].data[0], Domains()), tokenizer, cfg.prompting, 64, Domains())[:3]
     policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, ranks)
     engine = None
     if ranks.main:
@@ -48,7 +50,8 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
         if engine:
             engine.shared = colocated
         sft: Any = type("Settings", (), {"trainer": cfg.trainer, "balance": 0.0, "z": 0.0})
-        train_step(policy, layout(sequences(prompts), sft, ranks), sft, 3e-3)
+        rows = pack(sequences(prompts), ranks.size, cfg.trainer.microbatch_tokens)[ranks.rank]
+        train_step(policy, rows, sft, 3e-3)
         sync = WeightSync(policy, engine, cfg.model, prompts[0], Sampling(1, 1.0, 64), cfg.rollout, folder)
         parity = sync.push(version)
         policy.save(folder / f"version_{version}", {})
@@ -71,13 +74,14 @@ def sequences(prompts: Any) -> Any:
 @pytest.fixture(scope="module")
 def synced(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm")
-    from ringrl.launch.crew import Crew, Sampler, stop
+    from ringrl.launch.command import WorkerSpec
+    from ringrl.launch.crew import Crew, stop
     from ringrl.run import Run
 
     folder = tmp_path_factory.mktemp("sync")
     (folder / "logs").mkdir()
     cfg = config(inputs, colocated=False)
-    crew: Any = Crew(Run(folder), folder, None, Sampler(cfg.model, cfg.rollout, 64))  # type: ignore[arg-type]
+    crew: Any = Crew(Run(folder), folder, None, WorkerSpec(cfg.model, cfg.rollout, 64))  # type: ignore[arg-type]
     crew.authkey = b"key".hex()
     port = free_port()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from ringrl.report import dropped, plots, step_counts
 from ringrl.report.runs import write_report
@@ -71,10 +71,10 @@ def make_data(run: Path) -> None:
     easy = [r | {"reason": "solved always"} for r in graded if r["pass_rates"][NASTY] == 1]
     make_step(run, "4_grade", [good], hard + easy)
     more = {"responses": [{"text": "x" * 1234, "teacher": "t"}]}
-    said = [r | more | {"level": ("easy", NASTY)[i % 2]} for i, r in enumerate(good)]
-    cut = [r | {"reason": "truncated", "response": {"text": f"endless {NASTY}"}} for r in said[:7]]
-    make_step(run, "5_distil", [said], cut)
-    make_outputs(run, said)
+    answered = [r | more | {"level": ("easy", NASTY)[i % 2]} for i, r in enumerate(good)]
+    cut = [r | {"reason": "truncated", "response": {"text": f"endless {NASTY}"}} for r in answered[:7]]
+    make_step(run, "5_distil", [answered], cut)
+    make_outputs(run, answered)
 
 
 def make_outputs(run: Path, rows: list[Row]) -> None:
@@ -103,8 +103,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def cells(page: str, first: str) -> list[str]:
     """The texts of the first table row that begins with a cell."""
-    [line, *_] = re.findall(rf"<tr><td>{re.escape(html.escape(first))}</td>.*?</tr>", page)
-    return [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td>(.*?)</td>", line)]
+    [line, *_] = re.findall(rf"<tr><td>{re.escape(str(escape(first)))}</td>.*?</tr>", page)
+    return [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td[^>]*>(.*?)</td>", line)]
 
 
 def test_the_page_is_safe_and_self_contained(made: tuple[Path, str]):
@@ -113,7 +113,7 @@ def test_the_page_is_safe_and_self_contained(made: tuple[Path, str]):
     assert not {"script", "link", "img", "iframe", "metadata"} & Tags(page).seen
     assert not re.search(r'(src|href)="(?!#)|url\((?!#)|@import', page)
     assert NASTY not in page
-    assert page.count(html.escape(NASTY)) > 10
+    assert page.count(escape(NASTY)) > 10
     assert "⟨U+202E⟩⟨U+D800⟩ end" in page
     assert write_report(run).read_text() == page
 
@@ -138,7 +138,7 @@ def test_every_reason_has_its_count_and_examples(made: tuple[Path, str]):
     assert cells(page, "image") == ["image", "3", "3"]
     assert "image: 3, the first 3" in page
     assert "a/1 · f:1 · ![](x.png)" in page
-    assert f"endless {html.escape(NASTY)}" in page
+    assert f"endless {escape(NASTY)}" in page
     assert page.count("steps/1_cleanse/dropped.jsonl") == 1
 
 
@@ -157,7 +157,7 @@ def test_all_pairs_with_benchmarks_are_listed(made: tuple[Path, str]):
     assert len(re.findall(r"<summary>a/\d · n-grams · aime24/\d · half<", page)) == 4
     assert page.count("aime24/0 · share 0.75") == 2
     assert page.count("What is <mark>the</mark> <mark>sum</mark> <mark>of</mark> ") == 2  # all of it
-    assert page.count(f"<pre>What was {html.escape(NASTY)}?") == 2  # as far as the row says
+    assert page.count(f"<pre>What was {escape(NASTY)}?") == 2  # as far as the row says
 
 
 def test_more_pairs_than_are_shown_are_counted(tmp_path: Path):
@@ -177,7 +177,7 @@ def test_what_is_left(made: tuple[Path, str]):
     assert page.count("<figure") == 2 + 2
     assert cells(page, "data/rl.jsonl")[1:4] == ["18", "18 of 500 asked for", "math 75.0 %, science 25.0 %"]
     assert "<td>rl</td><td>math</td>" in page
-    assert ">66.7 %</span>" in page
+    assert ">66.7 %</td>" in page
     assert cells(page, "problems, rl")[1:] == ["18", "17", "17", "17"]
     assert cells(page, "responses, sft")[1:] == ["30", "50", "50", "50"]
     assert cells(page, "easy")[1:3] == ["9", "50.0"]
@@ -291,10 +291,10 @@ def test_a_real_run_ends_with_a_table_its_files_and_the_report(tmp_path: Path):
     run = tmp_path / "run"
     result = ringrl("data", write_yaml(tmp_path / "c.yaml", {"run": str(run), "sources": sources, "steps": []}))
     assert result.code == 0, result.text
-    said = [line.split() for line in result.text.splitlines() if line.strip()]
-    assert ["step", "rows", "in", "kept", "dropped", "%", "time", "rows/s"] in said
-    assert ["all", "8,792", "8,792", "0", "0.0"] in [line[:5] for line in said]
-    assert said[-1] == [f"{run}/report.html"]
+    printed = [line.split() for line in result.text.splitlines() if line.strip()]
+    assert ["step", "rows", "in", "kept", "dropped", "%", "time", "rows/s"] in printed
+    assert ["all", "8,792", "8,792", "0", "0.0"] in [line[:5] for line in printed]
+    assert printed[-1] == [f"{run}/report.html"]
     page = (run / "report.html").read_text()
     Tags(page)
     assert cells(page, "gsm8k-0")[1:3] == ["7,473", "7,473"]

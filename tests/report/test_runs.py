@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from ringrl.report.runs import write_picture, write_report
 
@@ -204,7 +204,7 @@ def few(steps: Iterable[int]) -> list[dict[str, Any]]:
 def test_verdicts_are_summed_over_the_steps(tmp_path: Path) -> None:
     make_rl(tmp_path)
     page = write_report(tmp_path).read_text()
-    for kind, reason, count in (("fail", html.escape(NASTY), 250), ("pass", "exact", 150), ("error", "deadline", 25)):
+    for kind, reason, count in (("fail", escape(NASTY), 250), ("pass", "exact", 150), ("error", "deadline", 25)):
         assert f"<td>all steps</td><td>{kind}</td><td>{reason}</td><td>{count}</td>" in page
 
 

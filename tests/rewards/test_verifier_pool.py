@@ -11,8 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ringrl.domains import Domain, Reward
 from ringrl.rewards import Verdict, VerifierPool
-from ringrl.rewards.pool import MAX_FAILED_STARTS
+from ringrl.rewards.child import MAX_FAILED_STARTS
+from ringrl.rewards.verdict import Part
 from tests.conftest import until
 
 RIGHT = ("math", r"\boxed{2}", {"answer": "2"})
@@ -33,7 +35,9 @@ def judge(pool: VerifierPool, items: list) -> list[Verdict]:
 
 
 def workers(pool: VerifierPool) -> list[psutil.Process]:
-    return [psutil.Process(child._process.pid) for child in pool._children if child._process]
+    """The processes that judge, each below its guard."""
+    guards = [psutil.Process(child._process.pid) for child in pool._children if child._process]
+    return [process for guard in guards for process in guard.children()]
 
 
 def test_order_and_kinds(pool):
@@ -49,13 +53,13 @@ def test_order_and_kinds(pool):
 
 
 def test_unknown_domain(pool):
-    with pytest.raises(ValueError, match="'poetry'; known: math, science, code"):
+    with pytest.raises(ValueError, match="'poetry'; known: math, code, science"):
         pool.submit("poetry", "", {})
 
 
 def test_a_reference_json_cannot_carry_is_an_error(pool):
     assert pool.submit("math", r"\boxed{2}", {"answer": object()}).result(timeout=30).kind == "error"
-    assert judge(pool, [RIGHT] * 2) == [Verdict("pass", "exact")] * 2
+    assert judge(pool, [RIGHT] * 2) == [Verdict("pass", "exact", parts=(Part("math", 1.0, 1.0),))] * 2
 
 
 def test_deadline_costs_one_item_only(pool):
@@ -89,7 +93,7 @@ def test_a_lost_process_is_replaced_before_the_next_item(pool):
 def test_closing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with VerifierPool(workers=1, deadline_s=20.0) as pool:
-        assert judge(pool, [CODE]) == [Verdict("pass", "tests", ("ok",))]
+        assert judge(pool, [CODE]) == [Verdict("pass", "tests", ("ok",), parts=(Part("code", 1.0, 1.0),))]
         running, queued = pool.submit(*LOOP), pool.submit(*RIGHT)
         until(running.running)
         assert list(tmp_path.iterdir())
@@ -132,11 +136,12 @@ def test_children_die_with_their_parent(tmp_path):
     assert psutil.wait_procs(family, timeout=20)[1] == []
 
 
-def test_a_child_that_cannot_start_is_an_error_and_not_tried_forever(tmp_path, monkeypatch):
-    boot = f"print('started', file=open({str(tmp_path / 'starts')!r}, 'a')); raise SystemExit(3)"
-    monkeypatch.setattr("ringrl.rewards.pool._BOOT", boot)
-    with VerifierPool(workers=1, deadline_s=20.0) as pool:
-        verdicts = judge(pool, [RIGHT] * 100)
+def test_a_child_that_cannot_start_is_an_error_and_not_tried_forever(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(f"import os\nwith open({str(tmp_path / 'starts')!r}, 'a') as f: f.write('started')\nos._exit(3)")
+    broken = Domain("chess", (Reward("chess", f"{file}:chess"),), "chess")
+    with VerifierPool(workers=1, deadline_s=20.0, domains={"chess": broken}) as pool:
+        verdicts = judge(pool, [("chess", "", {})] * 100)
     assert {verdict.kind for verdict in verdicts} == {"error"}
-    assert "died while starting, exit status 3" in verdicts[-1].reason
+    assert f"died while starting {file}:chess, exit status 3" in verdicts[-1].reason
     assert (tmp_path / "starts").read_text().count("started") == MAX_FAILED_STARTS

@@ -8,6 +8,7 @@ import torch
 from ringrl.config.sections import Prompting
 from ringrl.data.chat import load_tokenizer
 from ringrl.data.tiny import build_model
+from ringrl.domains import Domains
 from ringrl.rollout.engine import Sampling
 from ringrl.rollout.local import LocalEngine, OwnNoise
 from ringrl.rollout.respond import Ask, EngineModel
@@ -20,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> EngineModel:
     build_model(folder, corpus, 0, vocab_size=320, layers=1, hidden=32, experts=2, moe_intermediate=32)
     plain = Prompting(suffix={})
     engine = LocalEngine(str(folder), "float32", 8)
-    return EngineModel(engine, load_tokenizer(str(folder), plain), plain, 1.0, 0.95, 64, 3)
+    return EngineModel(engine, load_tokenizer(str(folder), plain), plain, Domains(), 1.0, 0.95, 64, 3)
 
 
 def test_a_response_depends_on_its_problem_and_sample_alone(model: EngineModel):

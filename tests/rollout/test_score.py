@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringrl.domains import BUILT_IN, Domain, Reward
 from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rollout.engine import Sampling, fresh
 from ringrl.rollout.score import sample, settle
@@ -30,8 +33,8 @@ class Letters:
 class Pool(VerifierPool):
     """Keeps what it was asked."""
 
-    def __init__(self) -> None:
-        super().__init__(workers=2, deadline_s=60.0)
+    def __init__(self, domains: Mapping[str, Domain] = BUILT_IN) -> None:
+        super().__init__(2, 60.0, domains)
         self.asked: list[tuple[str, Future[Verdict]]] = []
 
     def submit(self, domain: str, text: str, reference: Mapping[str, object]) -> Future[Verdict]:
@@ -92,3 +95,32 @@ def test_a_group_that_is_carried_over_is_judged_when_it_is_whole(pool: Pool):
     pending, unfinished = sample(engine, pool, Letters(), unfinished, SAMPLING, 0)  # type: ignore
     assert unfinished == []
     assert [(g.group.prompt.id, g.rewards) for g in settle(pending)] == [("0", (1.0, 0.0)), ("2", (1.0, 1.0))]
+
+
+MINE = """
+def won(response, row):
+    return response == row["answer"]
+
+def near(response, row):
+    return 1 / (1 + abs(int(response) - int(row["answer"])))
+"""
+
+
+def test_a_group_has_its_rewards_its_scores_and_every_part(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(MINE)
+    rewards = (Reward("won", f"{tmp_path}/mine.py:won", 0.5), Reward("near", f"{tmp_path}/mine.py:near", 0.5))
+    prompt = Prompt("p", "dice", (65,), {"answer": "4"})
+    with Pool({"dice": Domain("dice", rewards, "won")}) as pool:
+        said = [completion(text) for text in ("4", "5", "7", "six")]
+        engine = Engine(pool, *[(0, k, c) for k, c in enumerate(said)])
+        pending, _ = sample(engine, pool, Letters(), fresh([prompt]), replace(SAMPLING, samples=4), 0)  # type: ignore
+        (group,) = settle(pending)
+    assert group.rewards == (1.0, 0.25, 0.125, 0.0)
+    assert group.scores == (1.0, 0.0, 0.0, 0.0)
+    assert group.parts == ({"won": 1.0, "near": 1.0}, {"won": 0.0, "near": 0.5}, {"won": 0.0, "near": 0.25}, {})
+    assert [bool(e) for e in group.errors] == [False, False, False, True]
+    assert group.errors[3].startswith(
+        "near: ValueError: invalid literal for int() with base 10: 'six' (mine.py, line 6)"
+    )
+    assert group.judged == [1.0, 0.25, 0.125]
+    assert (group.solved, group.unsolved, group.flat) == (False, False, False)

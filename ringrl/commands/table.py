@@ -1,0 +1,138 @@
+"""All commands that have a configuration. A new one is an entry here and the module that its ranks run.
+
+Imports nothing heavy: the mains are known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectConfig, SFTConfig
+from ringrl.config.data import DataConfig
+from ringrl.config.load import Knobs, read, resolve
+from ringrl.curate.chain import phases, sampled, unfinished
+from ringrl.data.source import check_local, check_readable, read_conversations, read_graded, read_problems
+from ringrl.errors import ConfigError
+from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
+from ringrl.launch.command import Command, Needs, WorkerSpec
+from ringrl.plan import dry_run, report
+from ringrl.plan.report import Section
+from ringrl.plan.shape import read_shape
+from ringrl.plan.timing import Assumed
+from ringrl.run import find_checkpoints
+
+
+def command_of(cfg: Knobs) -> Command[Any]:
+    return next(command for command in COMMANDS.values() if command.config is type(cfg))
+
+
+def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
+    """The configuration in a file of whatever kind. Raises ConfigError."""
+    raw = read(path)
+    for command in COMMANDS.values():
+        if command.key in raw:
+            return resolve(command.config, raw, overrides, path)
+    keys = ", ".join(command.key for command in COMMANDS.values())
+    raise ConfigError(f"{path}: got keys {', '.join(map(str, raw))}, expected one of {keys}, which say what kind of "
+                      f"configuration it is")  # fmt: skip
+
+
+def pipeline_arithmetic(cfg: PipelineConfig) -> list[str]:
+    stages = [(name, cfg.stage(name, cfg.model)) for name in cfg.sections]
+    return [f"{name}: {line}" for name, stage in stages for line in command_of(stage).arithmetic(stage)]
+
+
+def pipeline_plan(cfg: PipelineConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
+    """Those of the stages, and what they all say of the model only once."""
+    model = report.about(read_shape(cfg.model))
+    yield model
+    for name in cfg.sections:
+        stage = cfg.stage(name, cfg.model)
+        for section in command_of(stage).plan(stage, assumed, gpus):
+            if section != model:
+                yield replace(section, title=f"{name}: {section.title}")
+
+
+def data_needs(cfg: DataConfig) -> Needs:
+    """Whenever a model comes or goes between phases that are not finished, there is a new launch."""
+    launches: list[WorkerSpec | None] = []
+    for teacher, group in groupby(unfinished(cfg), lambda phase: phase.engine):
+        most = sampled(cfg, next(group).step).max_total_tokens
+        launches.append(WorkerSpec(teacher.model, teacher.rollout, most) if teacher else None)
+    models = dict.fromkeys(phase.engine.model for phase in phases(cfg) if phase.engine)
+    return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # the outputs may be missing
+
+
+def check_data(cfg: DataConfig) -> None:
+    from ringrl.curate import known
+
+    check_readable(cfg.sources)
+    if "decontaminate" in cfg.steps:
+        known.check(cfg.decontaminate)
+
+
+def show_data(run: Path, reported: bool) -> None:
+    from ringrl.report.terminal import show_chain
+
+    show_chain(run, reported)
+
+
+def rl_needs(cfg: RLConfig) -> Needs:
+    sources = (*(s for stage in cfg.stages for s in stage.data), *(h.data for h in cfg.held_out))
+    most = cfg.max_total_tokens
+    sampler = WorkerSpec(cfg.model, cfg.rollout, most, cfg.loss.router_replay == "engine", cfg.max_staleness > 0)
+    return Needs(cfg.model, sources, cfg.model, cfg.trainer, (sampler,))
+
+
+def check_rl(cfg: RLConfig) -> None:
+    check_local(rl_needs(cfg).sources, partial(read_problems, domains=cfg.known_domains))
+    for stage in cfg.stages:
+        if stage.curriculum != "none":
+            check_local(stage.data, partial(read_graded, domains=cfg.known_domains))
+
+
+def eval_needs(cfg: EvalConfig) -> Needs:
+    sources = tuple(source_of(b, cfg) for b in cfg.benchmarks)
+    if cfg.server.base_url:
+        return Needs(f"{cfg.server.base_url} {cfg.model}", sources)
+    return Needs(cfg.model, sources, launches=(WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens),))
+
+
+def check_eval(cfg: EvalConfig) -> None:
+    for bench in cfg.benchmarks:
+        if given_file(bench, cfg):
+            read_benchmark(bench, cfg)
+
+
+def select_needs(cfg: SelectConfig) -> Needs:
+    first = str(find_checkpoints(cfg.model)[0])
+    one = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one after the other
+    sampler = WorkerSpec(first, cfg.rollout, cfg.max_total_tokens)
+    return Needs(cfg.model, (cfg.probe,), first, one, (sampler,))
+
+
+ENTRIES = (
+    Command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.", PipelineConfig, "sft",
+            pipeline_arithmetic, pipeline_plan, starter="ringrl.commands.pipeline"),
+    Command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.",
+            DataConfig, "sources", dry_run.data, report.data, "ringrl.commands.data", data_needs, check_data, show_data,
+            starter="ringrl.launch.start"),
+    Command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.", RLConfig, "stages",
+            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl),
+    Command("eval", "avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.\n\n"
+            "Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.", EvalConfig,
+            "benchmarks", dry_run.evaluation, report.evaluation, "ringrl.commands.eval", eval_needs, check_eval),
+    Command("select-ckpt", "Choose the SFT checkpoint to start RL from, by policy entropy.", SelectConfig, "probe",
+            dry_run.select_ckpt, report.select_ckpt, "ringrl.commands.select_ckpt", select_needs,
+            lambda cfg: check_local((cfg.probe,), partial(read_problems, domains=cfg.known_domains))),
+    Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
+            "validation", dry_run.sft, report.sft, "ringrl.commands.sft",
+            lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, cfg.trainer),
+            lambda cfg: check_local((cfg.data, cfg.validation), read_conversations)),
+)  # fmt: skip
+COMMANDS: dict[str, Command[Any]] = {command.name: command for command in ENTRIES}

@@ -1,0 +1,61 @@
+"""Files of JSON lines, and files that are replaced whole: what is read has the old content or the new, never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def read_lines(file: Path, cut: bool = False) -> Iterator[Any]:
+    """The values in a file of JSON lines, one in memory at a time.
+
+    Args:
+        cut: a process that was killed may have cut off the last line, which is then left out.
+    """
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                was_cut = cut and not line.endswith(b"\n")
+                assert was_cut, f"{file}:{number}: broken line"
+                return
+            yield value
+
+
+def readable_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """For a page that shows what there is: the rows of a file that may be missing, and the number of broken lines."""
+    lines = [line for line in file.read_text(errors="replace").splitlines() if line] if file.is_file() else []
+    rows = [row for row in map(parsed, lines) if row]
+    return rows, len(lines) - len(rows)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """As little as is readable: {} for a file that is missing or broken."""
+    return parsed(file.read_text(errors="replace")) if file.is_file() else {}
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """{} when it is not JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """To write what takes the place of `file` when the block ends without an error."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    with part.open("wb") as out:
+        yield out
+    os.replace(part, file)
+
+
+def write_atomic(file: Path, content: str | bytes) -> None:
+    with replacing(file) as out:
+        out.write(content.encode() if isinstance(content, str) else content)

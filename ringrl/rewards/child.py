@@ -1,0 +1,175 @@
+"""One verifier process as its pool sees it, and the environment it gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ringrl import processes
+from ringrl.domains import Reward
+from ringrl.rewards.verdict import Verdict
+
+START_S = 120.0  # until a child must be ready: importing Math-Verify takes seconds, more on a busy machine
+STOP_S = 10.0  # until a killed child must be gone
+MAX_FAILED_STARTS = 3  # in a row, after which a worker answers every item with the error
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.rewards.worker import main; main({parent})"
+_KEPT = re.compile(  # of our own environment: what programs need to run, and no secret
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_(FILE|DIR)|"
+    r"(REQUESTS|CURL)_CA_BUNDLE|((https?|all|no)_proxy)|TOKENIZERS_PARALLELISM|"
+    r"(LC|LD|OMP|MKL|KMP|OPENBLAS|NUMEXPR|HF|HUGGINGFACE|XDG|NVIDIA|ROCR|HIP)_.*|(PYTHON|CUDA|JAVA|RINGRL).*",
+    re.IGNORECASE,
+)
+_SECRET = re.compile(r"TOKEN(?!IZERS)|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def environment(key_variable: str = "") -> dict[str, str]:
+    """What a verifier's process gets of ours: nothing that looks like a secret, but for that one variable."""
+    kept = {k: v for k, v in os.environ.items() if _KEPT.fullmatch(k) and not _SECRET.search(k)}
+    return kept | ({key_variable: os.environ[key_variable]} if key_variable in os.environ else {})
+
+
+class VerifierChild:
+    """A process that judges, started again after it was lost; it loads a verifier when it first needs it. Used by one
+    thread, with which it dies; `close` by any.
+
+    Args:
+        key_variable: what it is given of the environment besides what everybody gets; "" for nothing.
+        code: further arguments of `verify_code`.
+        start_s: for starting, and for loading a verifier.
+    """
+
+    def __init__(
+        self, key_variable: str, deadline_s: float, code: Mapping[str, str | bool], start_s: float = START_S
+    ) -> None:
+        self._key_variable, self._deadline_s, self._start_s = key_variable, deadline_s, start_s
+        self._code = dict(code)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # of `_process` and `_closed`
+        self._failed_starts = 0  # in a row
+        self._problem = ""  # of the last start
+        self._known: dict[str, Reward] = {}  # rewards that it was asked to judge by, by name
+        self._loaded: dict[str, str] = {}  # by this process: why it cannot be used, or ""
+        self._lost: dict[str, list[str]] = {}  # how loading it ended a process, each time
+
+    def start(self) -> None:
+        """Brings the process up, or keeps the reason why it did not come up."""
+        self.stop()
+        try:
+            self._spawn()
+            setup = {"temporary": self._temporary.name, "deadline_s": self._deadline_s, "code": self._code}
+            self._problem = self._exchange(setup, self._start_s, "starting")[1]
+        except OSError as error:  # out of processes, memory or disk
+            self._problem = f"no verifier process: {error}"
+        self._failed_starts = self._failed_starts + 1 if self._problem else 0
+
+    def load(self, name: str, reward: Reward) -> str:
+        """Why there is no judging by this reward, or ""."""
+        self._known[name] = reward
+        if name in self._loaded:
+            return self._loaded[name]
+        lost = self._lost.setdefault(name, [])
+        if len(lost) == MAX_FAILED_STARTS:
+            return lost[-1]
+        if self._process is None:
+            return self._problem or "no verifier process: it was lost with another verifier"
+        question = {"load": name, "reward": dataclasses.asdict(reward)}
+        said, problem = self._exchange(question, self._start_s, f"starting {reward.verifier}")
+        if problem:
+            lost.append(problem)
+            return problem
+        self._loaded[name] = said
+        return str(said)
+
+    def judge(self, name: str, reward: Reward, text: str, reference: Mapping[str, Any]) -> Verdict:
+        """One verdict, whatever happens to the process."""
+        self.revive()
+        if problem := self._problem or self.load(name, reward):
+            return Verdict("error", problem)
+        question = {"judge": name, "text": text, "reference": reference}
+        answer, problem = self._exchange(question, self._deadline_s, "verifying")
+        if problem:
+            return Verdict("error", problem)
+        kind, reason, tests, score, worn = answer
+        if worn:  # a verifier has changed the process for good
+            self.stop()
+        return Verdict(kind, reason, tuple(tests), score)
+
+    def revive(self) -> None:
+        """Brings a process that is gone up again, with what it had loaded, unless that failed too often."""
+        if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
+            self.start()
+            for name, reward in self._known.items():
+                if not self._lost[name]:
+                    self.load(name, reward)
+
+    def stop(self) -> None:
+        """Ends the process, everything it started, and its temporary directory."""
+        with self._lock:
+            process, self._process = self._process, None
+        self._loaded.clear()
+        if process is None:
+            return
+        self._conn.close()
+        process.terminate()  # its guard ends what is below it
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            processes.kill_tree(process.pid)
+        self._temporary.cleanup()
+
+    def close(self) -> None:
+        """Ends the process for good; its own thread finds out."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.terminate()
+
+    def _spawn(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise OSError("the verifier pool is closed")
+            self._temporary = tempfile.TemporaryDirectory(prefix="ringrl-verifier-", ignore_cleanup_errors=True)
+            self._conn, theirs = socket.socketpair()
+            boot = _BOOT.format(root=str(Path(__file__).parents[2]), parent=os.getpid())
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", boot],
+                    stdin=theirs.fileno(),
+                    env=environment(self._key_variable),
+                    start_new_session=True,
+                )
+
+    def _exchange(self, message: dict[str, Any], timeout_s: float, doing: str) -> tuple[Any, str]:
+        """The answer to a message, and what went wrong; a process that failed is stopped."""
+        assert self._process is not None
+        try:
+            processes.send(self._conn, message, timeout_s)
+            return processes.receive(self._conn, timeout_s), ""
+        except TimeoutError:
+            problem = f"deadline of {timeout_s:g} s passed while {doing}"
+        except (EOFError, OSError):
+            problem = f"verifier process died while {doing}{self._how_it_ended()}"
+        except Exception as error:  # a bug of ours, or a reference JSON cannot carry: the thread lives on
+            problem = f"{type(error).__name__}: {error}"
+        self.stop()
+        return None, problem
+
+    def _how_it_ended(self) -> str:
+        assert self._process is not None
+        try:
+            status = self._process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            return ""
+        number = status - 128 if status > 128 else -status
+        return f", {signal.Signals(number).name}" if number in signal.valid_signals() else f", exit status {status}"

@@ -1,0 +1,137 @@
+"""From the name of a verifier to something that judges.
+
+A verifier is a function `(response, row, **options)`, or a class: constructed once with the options, then called as
+`(response, row)`. Its result, or what awaiting it gives, is a bool, a number from 0 to 1, or a Verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ringrl.domains import Reward
+
+VERIFIERS: dict[str, str] = {  # the built-in ones
+    "math": "ringrl.rewards.answers:verify_math",
+    "science": "ringrl.rewards.answers:verify_science",
+    "code": "ringrl.rewards.code:verify_code",
+    "url": "ringrl.rewards.served:UrlVerifier",
+    "judge": "ringrl.rewards.served:ModelJudge",
+    "format": "ringrl.rewards.form:FormatVerifier",
+    "length": "ringrl.rewards.form:LengthVerifier",
+}
+Verifier = Callable[[str, Mapping[str, Any]], Any]
+
+
+class Unusable(Exception):
+    """Why a verifier cannot be used, in one line."""
+
+
+def is_built_in(verifier: str) -> bool:
+    return verifier in VERIFIERS
+
+
+def source_of(verifier: str) -> str:
+    """The user's file or module with it; "" for a built-in one."""
+    return "" if is_built_in(verifier) else verifier.rpartition(":")[0] or verifier
+
+
+def load(reward: Reward, given: Mapping[str, Any] | None = None) -> Verifier:
+    """What judges by this reward, in the process that calls.
+
+    given: what a built-in verifier gets besides its options, if it takes it.
+
+    Raises:
+        Unusable: there is no such thing, it cannot be imported, or it does not take these options.
+    """
+    found = _find(VERIFIERS.get(reward.verifier, reward.verifier))
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # C code says nothing of what it takes
+        signature = inspect.signature(lambda *args, **options: None)
+    more = {k: v for k, v in (given or {}).items() if k in signature.parameters} if is_built_in(reward.verifier) else {}
+    options = {**more, **reward.options}
+    try:
+        signature.bind(*(() if inspect.isclass(found) else ("", {})), **options)
+    except TypeError as error:
+        raise Unusable(f"{error}; expected {found.__name__}{signature}") from None
+    if not inspect.isclass(found):
+        return partial(found, **options) if options else found
+    try:
+        made = found(**options)
+    except Exception as error:
+        raise Unusable(explain(error, source_of(reward.verifier))) from None
+    if not callable(made):
+        raise Unusable(f"an object of {found.__name__} cannot be called, expected __call__(response, row)")
+    return made
+
+
+def explain(error: BaseException, source: str) -> str:
+    """What was raised, and the line of the user's file or module where that happened."""
+    text = " ".join(str(error).split())[:400]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if source and _is_of(f.filename, source)]
+    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
+
+
+def _is_of(filename: str, source: str) -> bool:
+    if source.endswith(".py"):
+        return Path(filename).resolve() == Path(source).resolve()
+    module = sys.modules.get(source)
+    return module is not None and getattr(module, "__file__", "") == filename
+
+
+def _find(verifier: str) -> Any:
+    """Raises Unusable."""
+    where, _, name = verifier.rpartition(":")
+    if not where or not name:
+        raise Unusable(f"expected one of {', '.join(VERIFIERS)}, or path/file.py:function, or module:function")
+    try:
+        module = _module_of(where) if where.endswith(".py") else importlib.import_module(where)
+    except Unusable:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == where.partition(".")[0]:
+            raise Unusable(f"no module {error.name!r} is installed; a file is named by its path, "
+                           f"{where.rpartition('.')[2]}.py:{name}") from None  # fmt: skip
+        raise Unusable(f"it cannot be imported: {explain(error, where)}") from None
+    found, place = getattr(module, name, None), Path(where).name
+    if found is None:
+        names = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and callable(v)]
+        has = f"it has: {', '.join(names)}" if names else "it has none"
+        raise Unusable(f"no function {name!r} in {place}, {has}")
+    if not callable(found):
+        raise Unusable(f"{name!r} in {place} is no function, but of type {type(found).__name__}")
+    return found
+
+
+def _module_of(path: str) -> ModuleType:
+    """The file as a module of a name that no other has. Those beside it can be imported, unless an installed one has
+    their name: a chess.py that imports the library `chess` does not get itself."""
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise Unusable(f"no such file: {path}")
+    name = f"verifiers_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}.{file.stem}".replace(".", "_")
+    if name not in sys.modules:
+        if str(file.parent) not in sys.path:
+            sys.path.append(str(file.parent))
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None, file
+        assert spec.loader is not None, file
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # before it runs, as dataclasses want it
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,240 @@
+"""What stands around the method: how a run is opened, saved, rolled back, watched, and what it carries along."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ringrl.config.commands import RLConfig, Stage
+from ringrl.data.chat import load_tokenizer
+from ringrl.errors import Diverged, RingError
+from ringrl.launch.rank import Context
+from ringrl.policy.engine import Policy, load_part, unfinished
+from ringrl.policy.forward import PolicyModule
+from ringrl.policy.ranks import Ranks
+from ringrl.policy.sync import Parity, WeightSync
+from ringrl.rl import watchdog
+from ringrl.rl.batch_queue import BatchQueue
+from ringrl.rl.record import Batch, Row, Stopwatch, metrics, record
+from ringrl.rl.sampler import Sampler, ScoredRollout
+from ringrl.rollout.engine import Sampling
+
+
+@dataclass
+class RunState:
+    """Where a run is: all that its loop carries from one rollout batch to the next, and a checkpoint keeps."""
+
+    step: int  # optimizer steps done
+    version: int  # of the weights
+    taken: list[int]  # prompts taken, per stage
+    coefficient: float  # entropy coefficient as `adapt` carries it on
+    alpha: float  # entropy coefficient of the next update
+
+
+class TrainingRun(ABC):
+    """A run on one rank. Rank 0 alone has a sampler, and with it the data, the engine and the verifiers."""
+
+    def __init__(self, ctx: Context, cfg: RLConfig) -> None:
+        self.ctx, self.cfg = ctx, cfg
+        self.stopped, self.rollbacks = False, 0
+        self.reference_model: PolicyModule | None = None
+        self.reference_path = ""
+        tokenizer = load_tokenizer(cfg.model, cfg.prompting)
+        self.ranks = Ranks(cfg.rollout.start_deadline_s + cfg.rollout.deadline_s)  # rank 0 may have to restart workers
+        self.sampler = Sampler(ctx, cfg, tokenizer) if self.ranks.main else None
+        torch.manual_seed(cfg.seed)
+        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        self.policy = Policy(
+            cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, self.ranks, cfg.loss.freeze_router, last
+        )
+        self.state = RunState(0, 0, [0] * len(cfg.stages), cfg.loss.entropy, cfg.loss.entropy)
+        paused, rollouts = [], []
+        if last:
+            self.state = RunState(**self.policy.restore(last))
+            paused, rollouts = unfinished(last) or ([], [])
+        if self.sampler:
+            self.sampler.go_to((self.state.taken, paused))
+            self.sampler.start()
+        engine = self.sampler.engine if self.sampler else None
+        probe = self.ranks.broadcast(self.sampler.probe if self.sampler else None)
+        sampling = Sampling(1, cfg.temperature, cfg.max_total_tokens)
+        folder = Path(ctx.spec["meeting"])
+        self.sync = WeightSync(self.policy, engine, cfg.model, probe, sampling, cfg.rollout, folder)
+        if engine:
+            engine.resend = self.sync.resend
+        self.queue = BatchQueue(cfg, self.sampler, self.sample, rollouts)
+
+    @abstractmethod
+    def sample(self, step: int) -> ScoredRollout:
+        """The responses that `step` trains on; called on rank 0, in the queue's thread."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Trains on one rollout, and calls `conclude` with what came of it."""
+
+    def close(self) -> None:
+        if self.sampler:
+            self.sampler.close()
+
+    @property
+    def stage(self) -> Stage:
+        return self.cfg.stage_at(self.state.step)
+
+    def run(self) -> int:
+        """From where the run is to its end. Returns the exit code."""
+        self.begin()
+        while self.state.step < self.cfg.steps and not self.stopped:
+            self.step()
+        self.policy.settle()
+        self.ranks.close()
+        return 130 if self.stopped else 0
+
+    def begin(self) -> None:
+        """The first weight sync, and the evaluation of the start model.
+
+        Raises:
+            RingError: sampler and trainer disagree before anything was trained.
+        """
+        limit = self.cfg.rollout.parity_limit
+        gap = self.sync.push(self.state.version).gap
+        if not gap <= limit:
+            raise RingError(
+                f"weight sync to version {self.state.version}: the engine's log-probs differ from the trainer's by "
+                f"{gap:.3g} nats, expected at most rollout.parity_limit={limit:g}"
+            )
+        if self.sampler:
+            self.ctx.run.rewind(self.state.step or -1)
+            version = f"weights version {self.state.version}, parity {gap:.2g} nats"
+            self.ctx.progress.note(f"{self.sampler.engine.name}; {version}")
+        if self.state.step == 0:
+            self.sync.lead(self.queue.evaluate(0, self.cfg.stages[0].name))
+        if self.cfg.watchdog.on_collapse == "rollback" and not self.ctx.run.checkpoints:
+            self.save()
+
+    def wait_for_sampling(self) -> None:
+        """Weights may not change under what is being sampled, unless they arrive in flight."""
+        if not self.cfg.rollout.in_flight:
+            self.sync.lead(self.queue.idle())
+
+    def reference(self, stage: Stage) -> PolicyModule | None:
+        """The model of the KL term: what the run or this stage started from, or the policy of a later step."""
+        cfg = self.cfg
+        if not cfg.loss.kl:
+            return None
+        start = cfg.stage_start(stage) if cfg.loss.reference == "stage" else 0
+        every = cfg.loss.reference_every
+        step = max(start, self.state.step // every * every if every else 0)
+        path = str(self.ctx.run.checkpoint(step)) if step else cfg.model
+        if path != self.reference_path:
+            self.policy.settle()  # it may be a checkpoint that is still being written
+            lm = load_part(path, cfg.trainer, self.ranks, self.policy.experts)
+            module = PolicyModule(lm, cfg.temperature).requires_grad_(False).eval()
+            self.reference_model, self.reference_path = module.to(self.policy.device), path
+        return self.reference_model
+
+    def conclude(self, batch: Batch, results: list[Row], parity: Parity, clock: Stopwatch) -> None:
+        """After the update: metrics, the watchdog, and what is due after this many steps.
+
+        Raises:
+            Diverged: the run has collapsed, and may not go back (again).
+        """
+        cfg, state = self.cfg, self.state
+        stage, rows = self.stage, []
+        if self.sampler:
+            numbers = {"version": state.version, "parity": parity.gap, "shift": parity.shift, **clock.seconds}
+            rows = metrics(state.step, stage, batch, results, numbers)
+            record(self.ctx, cfg, rows, batch)
+        state.version += 1
+        if collapse := self.ranks.broadcast(self.watch(rows, batch)):
+            self.roll_back(collapse)
+            return
+        state.step += len(results)
+        self.stopped = self.ranks.broadcast(self.ctx.interrupted)
+        if self.is_due(len(results), cfg.eval_every):
+            self.sync.lead(self.queue.evaluate(state.step, stage.name))
+        if self.stopped or self.is_due(len(results), cfg.save_every, cfg.loss.reference_every):
+            self.save()
+        self.policy.writer.check()
+
+    def is_due(self, steps: int, *periods: int) -> bool:
+        """Whether the last `steps` steps ended a stage, or passed a multiple of any of the periods (0 = never)."""
+        now = self.state.step
+        return now in self.cfg.stage_ends or any(n and now // n > (now - steps) // n for n in periods)
+
+    def watch(self, rows: list[Row], batch: Batch) -> str:
+        """Says what is odd, and saves the batch on collapse. Returns why the run collapsed, or nothing."""
+        cfg, run = self.cfg, self.ctx.run
+        if not rows:
+            return ""
+        history = [r for r in run.rows("metrics") if r["stage"] == rows[0]["stage"] and r["step"] < rows[0]["step"]]
+        for row in rows:
+            alarms = watchdog.judge(history, row, cfg.watchdog, cfg.optimizer.clip_norm, cfg.rollout.parity_limit)
+            if collapses := [a for a in alarms if a.collapse]:
+                file = watchdog.save(run, rows, alarms, batch)
+                return f"step {row['step']}: {collapses[0].kind}: {collapses[0].text}; the batch is in {file}"
+            for alarm in alarms:
+                self.ctx.progress.note(f"warning, step {row['step']}: {alarm.text}")
+            history.append(row)
+        return ""
+
+    def require_verdicts(self, rollout: ScoredRollout) -> None:
+        """Ends the run, its state saved as before `rollout`, when too much of that could not be judged.
+
+        Raises:
+            RingError: that is so.
+        """
+        trouble = self.ranks.broadcast(rollout.trouble)
+        if not trouble:
+            return
+        run, step = self.ctx.run, self.state.step
+        self.sync.lead(self.queue.idle())
+        self.policy.settle()
+        self.queue.go_to(rollout.before)
+        if self.sampler:
+            alarm = watchdog.Alarm("verifiers", False, trouble)
+            watchdog.save(run, [{"step": step + 1}], [alarm], Batch(rollout, [], [], [], 0))
+        if self.ranks.broadcast(run.checkpoint(step) not in run.checkpoints):
+            self.save()
+        self.policy.settle()
+        file = run.path / "watchdog" / f"step_{step + 1:06d}.pt"
+        raise RingError(f"step {step + 1}: {trouble}; the batch is in {file}, the state before it is saved: --resume "
+                        f"samples it again")  # fmt: skip
+
+    def roll_back(self, why: str) -> None:
+        """To the last checkpoint's weights and optimizer. Prompts and versions go on, so the batch is left out.
+
+        Raises:
+            Diverged: the configuration says to stop, or it went back too often.
+        """
+        run, limits = self.ctx.run, self.cfg.watchdog
+        if limits.on_collapse == "stop" or self.rollbacks == limits.max_rollbacks:
+            good = run.checkpoints[-1] if run.checkpoints else "the start model"
+            raise Diverged(f"{why}; the last good state is {good}")
+        self.rollbacks += 1
+        self.sync.lead(self.queue.idle())
+        self.policy.settle()
+        saved = RunState(**self.policy.restore(run.checkpoints[-1]))
+        self.state.step, self.state.coefficient, self.state.alpha = saved.step, saved.coefficient, saved.alpha
+        if self.sampler:
+            self.queue.go_to((self.sampler.taken, []))
+            run.rewind(self.state.step)
+            self.ctx.progress.note(f"{why}; back to step {self.state.step}, without the batch")
+        self.sync.push(self.state.version)
+
+    def save(self) -> None:
+        """Begins to write a checkpoint; older ones that are not wanted any more go when it is there."""
+        self.sync.lead(self.queue.idle())
+        self.state.taken = self.ranks.broadcast(self.sampler.taken if self.sampler else self.state.taken)
+        run, cfg = self.ctx.run, self.cfg
+
+        def tidy() -> None:
+            evals: dict[int, list[float]] = {}
+            for row in run.rows("evals"):
+                evals.setdefault(row["step"], []).append(row["avg"])
+            scores = {step: sum(averages) / len(averages) for step, averages in evals.items()}
+            run.tidy(cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
+
+        self.policy.save(run.checkpoint(self.state.step), asdict(self.state), self.queue.unfinished(), tidy)

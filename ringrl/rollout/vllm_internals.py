@@ -1,0 +1,30 @@
+"""What ringrl corrects in vLLM. Importing this registers it, before a model is loaded.
+
+`tests/rollout/test_vllm_internals.py` fails when vLLM has changed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import vllm
+from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+from vllm.platforms import current_platform
+
+from ringrl.errors import require
+
+
+class RepackedMoEMethod(UnquantizedFusedMoEMethod):
+    """vLLM on the CPU packs expert weights on the first load only; after an update in place its kernel would read
+    unpacked ones and produce garbage in silence. This packs them on every load."""
+
+    def process_weights_after_loading(self, layer: Any) -> None:
+        updated = self.moe_kernel is not None
+        super().process_weights_after_loading(layer)
+        if updated:
+            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+
+if current_platform.is_cpu():
+    require("vllm", vllm.__version__, "0.30", "0.33")
+    UnquantizedFusedMoEMethod.register_oot(RepackedMoEMethod)

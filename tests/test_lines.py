@@ -1,0 +1,33 @@
+"""Files of JSON lines, and files that are replaced whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringrl.lines import read_lines, readable_lines, replacing
+
+
+def test_only_a_last_line_without_its_end_may_be_broken(tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"a": 1}\n{"a"')
+    assert list(read_lines(file, cut=True)) == [{"a": 1}]
+    with pytest.raises(AssertionError, match=r"a\.jsonl:2: broken line"):
+        list(read_lines(file))
+    file.write_text('{"a": 1}\n{"a"\n')
+    with pytest.raises(AssertionError, match=r"a\.jsonl:2: broken line"):
+        list(read_lines(file, cut=True))
+    assert readable_lines(file) == ([{"a": 1}], 1)
+
+
+def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path: Path):
+    file = tmp_path / "a"
+    with replacing(file) as out:
+        out.write(b"old")
+    with pytest.raises(TypeError), replacing(file) as out:
+        out.writelines([b"new", None])  # type: ignore[list-item]
+    assert file.read_bytes() == b"old"
+    with replacing(file) as out:
+        out.write(b"new")
+    assert file.read_bytes() == b"new"
