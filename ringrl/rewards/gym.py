@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ringrl.data import gym
-from ringrl.rewards.answers import Verdict, after_thinking
+from ringrl.rewards.verdict import Verdict, after_thinking, graded
 
 EVALUATED_AS_PYTHON = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 EVALUATED_BY_SYMPY = ("countdown", "intermediate_integration", "polynomial_multiplication", "simple_integration")
@@ -51,11 +51,11 @@ class GymVerifier:
         answer = final_answer(response)
         if answer is None:
             return Verdict("fail", "no_answer")
-        told = self._ask((task, options, entry, answer))
-        return Verdict("pass", "right") if told == "1.0" else Verdict("fail", told)
+        score, trouble = self._ask((task, options, entry, answer))
+        return Verdict("fail", trouble) if trouble else graded(score)
 
-    def _ask(self, question: tuple[str, str, str, str]) -> str:
-        """The score, or what the answer did."""
+    def _ask(self, question: tuple[str, str, str, str]) -> tuple[float, str]:
+        """The score, and what the answer did instead of getting one."""
         if self._process is None:
             self._conn, theirs = _FORK.Pipe()
             self._process = _FORK.Process(target=_serve, args=(theirs, self._conn), daemon=True)
@@ -64,15 +64,16 @@ class GymVerifier:
         try:
             self._conn.send(question)
             if self._conn.poll(self._total_s):
-                return self._conn.recv_bytes().decode()
-            told = "timeout"
+                score, trouble = json.loads(self._conn.recv_bytes())
+                return score, trouble
+            trouble = "timeout"
         except (EOFError, OSError):
-            told = "crash"
+            trouble = "crash"
         self._process.kill()
         self._process.join()
         self._process = None
         self._conn.close()
-        return told
+        return 0.0, trouble
 
 
 def _serve(conn: Connection, parents: Connection) -> None:
@@ -83,13 +84,14 @@ def _serve(conn: Connection, parents: Connection) -> None:
             task, options, entry, answer = conn.recv()
         except EOFError:
             return
+        score, trouble = 0.0, "not_evaluated"
         try:
-            told = "not_evaluated"
             if may_be_evaluated(answer, task):
-                told = repr(float(_scorer(task, options)(answer, json.loads(entry))))
+                score = float(_scorer(task, options)(answer, json.loads(entry)))
+                trouble = "" if 0 <= score <= 1 else f"scored {score}"
         except BaseException as error:  # whatever it is, the answer caused it: the entry's own has none
-            told = type(error).__name__
-        conn.send_bytes(told.encode())
+            trouble = type(error).__name__
+        conn.send_bytes(json.dumps([score, trouble]).encode())
 
 
 @functools.lru_cache(4096)
