@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -28,10 +29,10 @@ from ringrl.data.source import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
 CAREFUL = 0.6  # share of careful responses
-EXAMPLES, VALIDATION = 4000, 100
-TELL = "Tell a puzzle."
+EXAMPLES, VALIDATION, LISTS = 3000, 100, 1200
 SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
 PEOPLE = "ABCDEFGH"
+NAMES = re.compile(r"inhabitants: (.*?)\.")  # of a problem
 TRUTH = {"telling-truth": True, "lying": False}
 OPPOSITE = {"telling-truth": "lying", "lying": "telling-truth"}
 JOINS = {"and": "and", "or": "or", "->": "then", "<=>": "equals"}
@@ -45,8 +46,9 @@ Statement = Sequence[Any]  # as the generator's metadata have it: ["and", ["lyin
 
 def teach(entry: Row, rng: random.Random) -> str:
     """A right response, careful or quick."""
+    names = ", and ".join(entry["metadata"]["names"])
     thought = careful(entry["metadata"]) if rng.random() < CAREFUL else "Surely."
-    return f"<think>{thought}</think><answer>{entry['answer']}</answer>"
+    return f"<think>inhabitants: {names}. {thought}</think><answer>{entry['answer']}</answer>"
 
 
 def careful(puzzle: Row) -> str:
@@ -95,13 +97,10 @@ def run_seed(seed: int, out: Path) -> Row:
     folder, begun = out / f"seed_{seed}", time.perf_counter()
     if not (folder / "model").is_dir():
         make_inputs(folder, seed)
-    same = [f"seed={seed}"]
-    sft = [f"run={folder / 'sft'}", f"model={folder / 'model'}", *same]
-    files = {name: f"{{files: [{folder / name}.jsonl]}}" for name in ("sft", "sft_val")}
-    ringrl("sft", *sft, f"data={files['sft']}", f"validation={files['sft_val']}")
-    start = sorted((folder / "sft" / "checkpoints").glob("step_*"))[-1]
+    warm = sft(folder, "lists", folder / "model", seed, "epochs=1", "batch_examples=12", "optimizer.schedule=constant")
+    start = sft(folder, "sft", warm, seed)
     problems = f"reasoning-gym:knights_knaves?size=1000&seed={RL_SEED + seed * 1_000_000}"
-    ringrl("rl", f"run={folder / 'rl'}", f"model={start}", *same, f"stages.0.data.0.files=['{problems}']")
+    ringrl("rl", f"run={folder / 'rl'}", f"model={start}", f"seed={seed}", f"stages.0.data.0.files=['{problems}']")
     evals = [json.loads(line) for line in (folder / "rl" / "evals.jsonl").read_text().splitlines()]
     steps = [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -114,13 +113,24 @@ def run_seed(seed: int, out: Path) -> Row:
     }
 
 
+def sft(folder: Path, name: str, model: Path, seed: int, *more: str) -> Path:
+    """The last checkpoint of an SFT on NAME.jsonl."""
+    files = {
+        key: f"{key}={{files: [{folder / file}.jsonl]}}" for key, file in (("data", name), ("validation", "sft_val"))
+    }
+    ringrl("sft", f"run={folder / name}", f"model={model}", f"seed={seed}", *files.values(), *more)
+    return sorted((folder / name / "checkpoints").glob("step_*"))[-1]
+
+
 def make_inputs(folder: Path, seed: int) -> None:
-    """SFT data by the teacher, and a start model whose tokenizer has read them."""
+    """SFT data by the teacher, and a start model whose tokenizer has read them; lists of the names that occur."""
     from ringrl.data.tiny import build_model
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = list(conversations(seed))
-    for name, part in (("sft", rows[VALIDATION:]), ("sft_val", rows[:VALIDATION])):
+    names = sorted({name for row in rows for name in NAMES.search(row["messages"][0]["content"])[1].split(", and ")})
+    parts = {"sft": rows[VALIDATION:], "sft_val": rows[:VALIDATION], "lists": list(lists(names, seed))}
+    for name, part in parts.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     build_model(
         folder / "model", (m["content"] for row in rows for m in row["messages"]), seed, vocab_size=768, tied=True
@@ -128,14 +138,22 @@ def make_inputs(folder: Path, seed: int) -> None:
 
 
 def conversations(seed: int) -> Iterator[Row]:
-    """SFT rows: a problem and the teacher's response; in every other one the assistant tells the problem as well, since
-    all that it says is trained on, and names that come again are how a raw model learns to copy."""
+    """SFT rows: a problem and the teacher's response."""
     rng = random.Random(seed)
     name = f"reasoning-gym:knights_knaves?size={EXAMPLES + VALIDATION}&seed={SFT_SEED + seed * 1_000_000}"
-    for n, (_, row) in enumerate(read_rows(name)):
-        problem, response = row["problem"], teach(row["entry"], rng)
-        user, assistant = (problem, response) if n < VALIDATION or n % 2 else (TELL, f"{problem}\n{response}")
-        yield {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+    for _, row in read_rows(name):
+        yield conversation(row["problem"], teach(row["entry"], rng))
+
+
+def lists(names: Sequence[str], seed: int) -> Iterator[Row]:
+    """Names, said three times: what a raw model learns copying from in a hundred steps, and not from problems."""
+    rng = random.Random(seed)
+    for _ in range(LISTS):
+        yield conversation("Names.", " ".join(rng.sample(names, 12) * 3))
+
+
+def conversation(user: str, assistant: str) -> Row:
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
 
 
 def ringrl(command: str, *more: str) -> None:

@@ -49,7 +49,7 @@ UNSUPPORTED = {  # tasks of version 0.1.25
 }
 
 
-class Refused(ValueError):
+class UnusableTask(ValueError):
     """No such task, or no such options."""
 
 
@@ -90,7 +90,9 @@ def write(task: str, options: dict[str, Any]) -> None:
             out.flush()
         out.write('["end", ""]\n')
     except Exception as e:  # a wrong option, or one that no check of theirs has found
-        out.write(json.dumps(["error", str(e) if isinstance(e, Refused) else f"the generator fails: {e!r}"]) + "\n")
+        out.write(
+            json.dumps(["error", str(e) if isinstance(e, UnusableTask) else f"the generator fails: {e!r}"]) + "\n"
+        )
     out.close()
 
 
@@ -100,25 +102,27 @@ def version() -> str:
 
 
 def dataset(task: str, options: dict[str, Any]) -> Any:
-    """The generator of a task, which is its scorer as well. Raises Refused as `problems` raises DataError."""
+    """The generator of a task, which is its scorer as well. Raises UnusableTask as `problems` raises DataError."""
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError as e:
-        raise Refused(f"no module {e.name!r}, expected reasoning-gym: pip install 'ringrl[reasoning-gym]'") from None
+        raise UnusableTask(
+            f"no module {e.name!r}, expected reasoning-gym: pip install 'ringrl[reasoning-gym]'"
+        ) from None
     if task in UNSUPPORTED:
-        raise Refused(f"task: got {task!r}, which is not supported: {UNSUPPORTED[task]}")
+        raise UnusableTask(f"task: got {task!r}, which is not supported: {UNSUPPORTED[task]}")
     if task not in DATASETS:
         near = difflib.get_close_matches(task, DATASETS, 1)
-        raise Refused(f"task: got {task!r}, expected one of {', '.join(sorted(DATASETS.keys() - UNSUPPORTED))}"
+        raise UnusableTask(f"task: got {task!r}, expected one of {', '.join(sorted(DATASETS.keys() - UNSUPPORTED))}"
                          + (f"; did you mean {near[0]!r}?" if near else ""))  # fmt: skip
     known = [f.name for f in dataclasses.fields(DATASETS[task][1])]
     for option in options:
         if option not in known:
-            raise Refused(f"{option}: no option of {task}, expected one of {', '.join(known)}")
+            raise UnusableTask(f"{option}: no option of {task}, expected one of {', '.join(known)}")
     try:
         return create_dataset(task, **options)
     except Exception as e:  # their checks are asserts, and what a wrong type leads to
-        raise Refused(f"{task} refuses its options: {str(e) or type(e).__name__}") from None
+        raise UnusableTask(f"{task} refuses its options: {str(e) or type(e).__name__}") from None
 
 
 def _options(query: str, name: str) -> dict[str, Any]:
