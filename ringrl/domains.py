@@ -20,6 +20,7 @@ from ringrl.errors import DataError
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."  # [P §3.3]
 FENCED = "Write your solution in Python, in one ```python block."  # [ours]
+TAGGED = "Put your final answer, and nothing else, between <answer> and </answer>."  # [ours]
 GROUP = "ringrl.domains"  # entry point group
 CURATION = ("where", "output", "responses", "solutions", "messages")  # keys that only `ringrl data` needs
 
@@ -111,6 +112,7 @@ BUILT_IN: Mapping[str, Domain] = {
             comparison="program",
         ),
         _judged_by("science", BOXED, ("answer",), required=("answer",), answer="answer", comparison="answer"),
+        _judged_by("reasoning_gym", TAGGED, ("task", "options", "entry"), required=("task", "entry")),
     )
 }
 

@@ -1,4 +1,5 @@
-"""Rows from JSONL, parquet and CSV files, local or on the hub, and from hub datasets, checked row by row.
+"""Rows from JSONL, parquet and CSV files, local or on the hub, from hub datasets, and from reasoning-gym's generators
+(`ringrl.data.gym`), checked row by row.
 
 A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
 keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import SUFFIXES, Prompting, Source
+from ringrl.data import gym
 from ringrl.domains import Domains
 from ringrl.errors import DataError
 
@@ -84,9 +86,13 @@ def read_texts(name: str) -> Iterator[tuple[str, str]]:
 
 
 def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str]:
-    """sha256 of every local file and, with `fetch`, of files on the hub; the value of hub datasets is "hub dataset"."""
+    """sha256 of every local file and, with `fetch`, of files on the hub; the version of reasoning-gym for what its
+    generators make; the value of hub datasets is "hub dataset"."""
     digests = {}
     for name in dict.fromkeys(f for s in sources for f in s.files):
+        if name.startswith(gym.PREFIX):
+            digests[name] = gym.version()
+            continue
         path = local_file(name) if fetch else Path(name)
         digests[name] = sha256(path) if path.is_file() else "hub dataset"
     return digests
@@ -135,8 +141,11 @@ def local_file(name: str) -> Path:
 
 
 def _is_path(name: str) -> bool:
-    """Whether `name` is a local file: absolute, starting with a dot, with a data file's ending, or existing. All
-    others, and folders, are files on the hub or go to `datasets`: hub names, or folders of parquet or JSONL files."""
+    """Whether `name` is a local file: absolute, starting with a dot, with a data file's ending, or existing; or made by
+    a generator, which is as good as one. All others, and folders, are files on the hub or go to `datasets`: hub names,
+    or folders of parquet or JSONL files."""
+    if name.startswith(gym.PREFIX):
+        return True
     named = name.startswith(("/", ".")) or name.endswith(FORMATS) or Path(name).is_file()
     return named and not name.startswith("hf://") and not Path(name).is_dir()
 
@@ -173,6 +182,8 @@ def read_rows(name: str) -> Iterator[tuple[str, Row]]:
 
 
 def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
+    if name.startswith(gym.PREFIX):
+        return gym.problems(name)
     path = local_file(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")

@@ -43,15 +43,19 @@ def build_model(
     experts: int = 8,
     experts_per_token: int = 2,
     moe_intermediate: int = 128,
+    tied: bool = False,
 ) -> None:
-    """Train a tokenizer on `corpus`, initialise a model from `seed`, save both to `out` as one folder."""
+    """Train a tokenizer on `corpus`, initialise a model from `seed`, save both to `out` as one folder.
+
+    tied: input and output embeddings are one, which makes copying a word easy to learn.
+    """
     import torch
     from transformers import GenerationConfig, Qwen3MoeForCausalLM
 
     assert hidden % 32 == 0, f"hidden is not a multiple of 32: {hidden}"
     assert moe_intermediate % 32 == 0, f"moe_intermediate is not a multiple of 32: {moe_intermediate}"
     tokenizer = _tokenizer(corpus, vocab_size)
-    config = _config(tokenizer, layers, hidden, experts, experts_per_token, moe_intermediate)
+    config = _config(tokenizer, layers, hidden, experts, experts_per_token, moe_intermediate, tied)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3MoeForCausalLM(config).float()
@@ -99,6 +103,7 @@ def _config(
     experts: int,
     experts_per_token: int,
     moe_intermediate: int,
+    tied: bool,
 ) -> Qwen3MoeConfig:
     """The model's configuration: every layer is sparse, heads of 32, two query heads to a key-value head."""
     from transformers import Qwen3MoeConfig
@@ -119,7 +124,7 @@ def _config(
         decoder_sparse_step=1,
         mlp_only_layers=[],
         max_position_embeddings=4096,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.02,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
