@@ -29,7 +29,7 @@ from ringrl.data.source import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
 CAREFUL = 0.6  # share of careful responses
-EXAMPLES, VALIDATION, LISTS = 3000, 100, 1200
+EXAMPLES, VALIDATION, LISTS = 3000, 100, 2400
 SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
 PEOPLE = "ABCDEFGH"
 NAMES = re.compile(r"inhabitants: (.*?)\.")  # of a problem
@@ -146,7 +146,7 @@ def conversations(seed: int) -> Iterator[Row]:
 
 
 def lists(names: Sequence[str], seed: int) -> Iterator[Row]:
-    """Names, said three times: what a raw model learns copying from in a hundred steps, and not from problems."""
+    """Names, said three times: what a raw model learns copying from in two hundred steps, and not from problems."""
     rng = random.Random(seed)
     for _ in range(LISTS):
         yield conversation("Names.", " ".join(rng.sample(names, 12) * 3))
