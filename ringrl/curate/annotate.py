@@ -57,18 +57,18 @@ def question(row: Row, label: str, choice: Sequence[str]) -> Row:
 class Label:
     """The step. Nothing is dropped."""
 
-    found: Verdicts
+    store: Verdicts
     cfg: Annotate
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
-        for row, said in self.found.answers(shard, rows):
-            answers = iter([a for each in said.values() for a in each])
+        for row, by_teacher in self.store.answers(shard, rows):
+            answers = iter([a for own in by_teacher.values() for a in own])
             labelled = by_rules(row, self.cfg)
-            asked = {
-                label: chosen(next(answers), choice) if choice and said else UNKNOWN
+            from_teacher = {
+                label: chosen(next(answers), choice) if choice and by_teacher else UNKNOWN
                 for label, choice in open_labels(labelled, self.cfg).items()
             }
-            yield {**labelled, **asked}
+            yield {**labelled, **from_teacher}
 
 
 def open_labels(row: Row, cfg: Annotate) -> dict[str, tuple[str, ...]]:
@@ -80,13 +80,13 @@ def open_labels(row: Row, cfg: Annotate) -> dict[str, tuple[str, ...]]:
 
 def by_rules(row: Row, cfg: Annotate) -> Row:
     """The row with what rules say about labels that the source has not set."""
-    found: dict[str, str] = {}
+    from_rules: dict[str, str] = {}
     for label, values in rules_of(row, cfg).items():
         if label not in row:
             hits = (value for value, pattern in values.items() if re.search(pattern, row["problem"], re.IGNORECASE))
             if value := next(hits, ""):
-                found[label] = value
-    return {**row, **found}
+                from_rules[label] = value
+    return {**row, **from_rules}
 
 
 def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:

@@ -36,7 +36,7 @@ class MapShards(Protocol):
     """
 
     def __call__(
-        self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
+        self, name: str, function: Callable[[A], T], items: Sequence[A], in_process: bool = False
     ) -> Iterator[tuple[A, T]]: ...
 
 
@@ -88,10 +88,11 @@ def unfinished(cfg: DataConfig) -> list[Phase]:
 def sampled(cfg: DataConfig, step: str) -> Sampled:
     """Whose answers a step needs, and how they are sampled; no teachers if it needs none."""
     if step == "annotate":
-        how, teacher = cfg.annotate, cfg.annotate.teacher
-        suffix = {**dict.fromkeys(cfg.known_domains, ""), **how.prompting.suffix}  # the problems' own ask to solve them
+        section, teacher = cfg.annotate, cfg.annotate.teacher
+        # the suffixes of the domains ask to solve the problem
+        suffix = {**dict.fromkeys(cfg.known_domains, ""), **section.prompting.suffix}
         return Sampled(teachers=(teacher,) if teacher else (), samples=1, temperature=0.0,
-                       prompting=how.prompting.model_copy(update={"suffix": suffix}),
-                       max_total_tokens=how.max_total_tokens)  # fmt: skip
+                       prompting=section.prompting.model_copy(update={"suffix": suffix}),
+                       max_total_tokens=section.max_total_tokens)  # fmt: skip
     steps: dict[str, Sampled] = {"grade": cfg.grade, "distil": cfg.distil}
     return steps.get(step, Sampled())

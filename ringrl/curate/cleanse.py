@@ -74,7 +74,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 class Cleanser:
     """See the module; nothing but the shard decides, and the clock of programs that take about as long as they may."""
 
-    how: Cleanse
+    cfg: Cleanse
     verify: Verify
     domains: Domains
 
@@ -92,72 +92,72 @@ class Cleanser:
         row = {**row, "problem": problem}
         if domain.comparison == "answer":
             answer = row[domain.answer] = wording.repaired(row[domain.answer]).strip()
-        if said := wording.invalid_characters(problem) or wording.invalid_characters(answer):
-            return Dropped(row, INVALID, {"detail": said})
+        if fault := wording.invalid_characters(problem) or wording.invalid_characters(answer):
+            return Dropped(row, INVALID, {"detail": fault})
         if questions.is_empty(problem):
             return Dropped(row, EMPTY, {"detail": problem[:100]})
-        if len(problem) > self.how.max_chars:
+        if len(problem) > self.cfg.max_chars:
             return Dropped(row, LONG, {"detail": f"{len(problem)} characters"})
-        if said := wording.embedded_image(problem) or wording.embedded_image(answer):
-            return Dropped(row, IMAGE, {"detail": said})
+        if fault := wording.embedded_image(problem) or wording.embedded_image(answer):
+            return Dropped(row, IMAGE, {"detail": fault})
         if domain.comparison == "equal":
-            key = domain.missing(row) if self.how.answers == "required" else ""
+            key = domain.missing(row) if self.cfg.answers == "required" else ""
             return Dropped(row, NO_ANSWER, {"detail": f"no {key}"}) if key else row
         return self._code(row, domain) if domain.comparison == "program" else self._words(row, domain.answer)
 
     def _words(self, row: Row, key: str) -> Row | Dropped:
         """Of math and science, and what has such answers, under this key."""
-        if said := wording.image_referred_to(row["problem"]):
-            return Dropped(row, IMAGE, {"detail": said})
+        if fault := wording.image_referred_to(row["problem"]):
+            return Dropped(row, IMAGE, {"detail": fault})
         lists = questions.items_of(row["problem"])
-        choice = questions.multiple_choice(row["problem"], row[key], lists) if self.how.choices != "keep" else None
-        if choice and (self.how.choices == "drop" or not choice.question):
+        choice = questions.multiple_choice(row["problem"], row[key], lists) if self.cfg.choices != "keep" else None
+        if choice and (self.cfg.choices == "drop" or not choice.question):
             return Dropped(row, CHOICE, {"detail": choice.detail})
         if choice:
             row = {**row, "problem": choice.question, key: choice.answer, "choices": list(choice.options)}
-        elif said := questions.several_parts(lists):
-            return Dropped(row, PARTS, {"detail": said})
-        if self.how.yes_no == "drop" and (said := questions.yes_or_no(row["problem"], row[key])):
-            return Dropped(row, YES_NO, {"detail": said})
-        if said := questions.asks_for_proof(row["problem"]):
-            return Dropped(row, PROOF, {"detail": said})
-        if questions.is_no_answer(row[key]) and self.how.answers != "ignored":
-            if self.how.answers == "required" or row[key]:
+        elif fault := questions.several_parts(lists):
+            return Dropped(row, PARTS, {"detail": fault})
+        if self.cfg.yes_no == "drop" and (fault := questions.yes_or_no(row["problem"], row[key])):
+            return Dropped(row, YES_NO, {"detail": fault})
+        if fault := questions.asks_for_proof(row["problem"]):
+            return Dropped(row, PROOF, {"detail": fault})
+        if questions.is_no_answer(row[key]) and self.cfg.answers != "ignored":
+            if self.cfg.answers == "required" or row[key]:
                 return Dropped(row, NO_ANSWER, {"detail": row[key]})
-        elif self.how.answers != "ignored" and (said := out_of_reach(row[key])):
-            return Dropped(row, OUT_OF_REACH, {"detail": said})
+        elif self.cfg.answers != "ignored" and (fault := out_of_reach(row[key])):
+            return Dropped(row, OUT_OF_REACH, {"detail": fault})
         return row
 
     def _code(self, row: Row, domain: Domain) -> Row | Dropped:
         if not row.get("tests"):
-            return Dropped(row, programs.NO_TESTS) if self.how.answers == "required" else row
+            return Dropped(row, programs.NO_TESTS) if self.cfg.answers == "required" else row
         if row.get("time_limit_s") is None:
-            row["time_limit_s"] = self.how.time_limit_s
-        if self.how.solutions == "required" and not row.get("solutions"):
+            row["time_limit_s"] = self.cfg.time_limit_s
+        if self.cfg.solutions == "required" and not row.get("solutions"):
             return Dropped(row, programs.NO_SOLUTION)
-        return with_good_tests(row, domain) if self.how.answers != "ignored" else row
+        return with_good_tests(row, domain) if self.cfg.answers != "ignored" else row
 
     def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
         """Whether the verifier can read those that are not plain."""
-        if self.how.answers == "ignored":
+        if self.cfg.answers == "ignored":
             return
         rows = self._rows(results, "answer")
         keys = [self.domains[r["domain"]].answer for _, r in rows]
-        asked = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
-        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in asked]
-        verdicts = judge(probes, self.verify, self.domains) if asked else []
-        for (i, row), verdict in zip(asked, verdicts, strict=True):
+        algebraic = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
+        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in algebraic]
+        verdicts = judge(probes, self.verify, self.domains) if algebraic else []
+        for (i, row), verdict in zip(algebraic, verdicts, strict=True):
             if verdict.kind == "error":
                 results[i] = Dropped(row, OUT_OF_REACH, {"detail": verdict.reason})
 
     def _run_solutions(self, results: list[Row | Dropped]) -> None:
-        if self.how.solutions == "ignored":
+        if self.cfg.solutions == "ignored":
             return
-        asked = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
-        if asked:
-            how = partial(judge, verify=self.verify, domains=self.domains)
-            found = with_good_solutions([r for _, r in asked], self.domains, how)
-            for (i, _), result in zip(asked, found, strict=True):
+        solved = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
+        if solved:
+            judge_programs = partial(judge, verify=self.verify, domains=self.domains)
+            checked = with_good_solutions([r for _, r in solved], self.domains, judge_programs)
+            for (i, _), result in zip(solved, checked, strict=True):
                 results[i] = result
 
     def _rows(self, results: list[Row | Dropped], comparison: str) -> list[tuple[int, Row]]:
@@ -182,8 +182,8 @@ def out_of_reach(answer: str) -> str:
         return f"{len(inner)} characters"
     words = [w for w in _WORD.findall(_COMMAND.sub(" ", inner)) if w.lower() not in _FUNCTIONS]
     most = MAX_WORDS if is_text(inner) else MAX_MIXED_WORDS
-    said = inner.split() if is_text(inner) else words
-    return f"prose of {len(said)} words" if len(said) > most else ""
+    prose = inner.split() if is_text(inner) else words
+    return f"prose of {len(prose)} words" if len(prose) > most else ""
 
 
 def _needs_no_algebra(answer: str) -> bool:

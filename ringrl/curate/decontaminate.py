@@ -29,7 +29,7 @@ NGRAMS = "n-grams in common with a known problem"
 NEAR = "near duplicate of a known problem"
 MEANING = "of the same meaning as a known problem"
 IN_RESPONSE = ", in a response"
-AT_ONCE = 256  # rows that are compared with all known problems
+CHUNK_ROWS = 256  # rows that are compared with all known problems
 TWIN_CHARS = 300  # of the known problem, in what is dropped
 
 
@@ -48,9 +48,9 @@ class Decontaminated:
         problems = known.index.find([row["problem"] for row in rows])
         texts = [(i, r["text"]) for i, row in enumerate(rows) if not problems[i] for r in row.get("responses", ())]
         responses: dict[int, Match] = {}
-        for (i, _), found in zip(texts, known.index.find([text for _, text in texts]), strict=True):
-            if found:
-                responses.setdefault(i, found[0])
+        for (i, _), matches in zip(texts, known.index.find([text for _, text in texts]), strict=True):
+            if matches:
+                responses.setdefault(i, matches[0])
         meanings = self._meanings(shard, known, len(rows))
         for i, row in enumerate(rows):
             if problems[i]:
@@ -67,12 +67,12 @@ class Decontaminated:
         """Row -> (the known problem that is most alike, the cosine of the two)."""
         if not self.embedding.model:
             return {}
-        mine = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
-        assert len(mine) == rows, (len(mine), rows)
-        theirs = known.vectors.astype(np.float32)
+        vectors = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
+        assert len(vectors) == rows, (len(vectors), rows)
+        known_vectors = known.vectors.astype(np.float32)
         out = {}
-        for begin in range(0, rows, AT_ONCE):
-            cosines = mine[begin : begin + AT_ONCE] @ theirs.T
+        for begin in range(0, rows, CHUNK_ROWS):
+            cosines = vectors[begin : begin + CHUNK_ROWS] @ known_vectors.T
             best = cosines.argmax(1)
             for i, problem in enumerate(best.tolist()):
                 if cosines[i, problem] >= self.embedding.similarity:
@@ -99,9 +99,9 @@ def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
     return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})
 
 
-def twin_of(known: Known, problem: int, how: str) -> Row:
+def twin_of(known: Known, problem: int, evidence: str) -> Row:
     name = known.ids[problem]
-    return {"detail": f"{name}: {how}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
+    return {"detail": f"{name}: {evidence}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
 
 
 def embedded(work: Path) -> Path:

@@ -113,42 +113,42 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArra
     The twin is the row that stays instead; where none does, one that gives another answer.
     """
     index = LSHIndex(before, work)
-    found = Duplicates(index, cfg.known_domains)
-    found.exact()
-    pairs = candidates(index, found.kept, found.rank)
+    duplicates = Duplicates(index, cfg.known_domains)
+    duplicates.exact()
+    pairs = candidates(index, duplicates.kept, duplicates.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
     scores = np.zeros(len(pairs))
-    how = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
-    compare = functools.partial(_compare, before.folder, work, *how)
-    for (start, _), some in over("deduplicate: pairs", compare, jobs):
-        scores[start : start + PAIRS] = some
+    settings = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
+    compare = functools.partial(_compare, before.folder, work, *settings)
+    for (start, _), similarities in over("deduplicate: pairs", compare, jobs):
+        scores[start : start + PAIRS] = similarities
     near = scores >= cfg.deduplicate.threshold
-    found.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index, *how))
+    duplicates.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index, *settings))
     if cfg.deduplicate.embedding.model:
-        meaning(found, cfg.deduplicate.embedding, work, over)
-    return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
+        meaning(duplicates, cfg.deduplicate.embedding, work, over)
+    return np.stack([duplicates.reason, duplicates.twin, duplicates.similarity]).astype(np.float64)
 
 
-def meaning(found: Duplicates, how: Embedding, work: Path, over: MapShards) -> None:
+def meaning(duplicates: Duplicates, cfg: Embedding, work: Path, over: MapShards) -> None:
     """Drops what means the same as a row that stays."""
-    index = found.index
-    vectors = Vectors(embed_shards(how, index.shards, work / "embeddings", over))
-    parts = alike(vectors, found.kept, how.similarity)
-    better, worse, scores = [np.concatenate(some) for some in zip(*parts, strict=True)]
-    swap = found.rank[better] > found.rank[worse]
+    index = duplicates.index
+    vectors = Vectors(embed_shards(cfg, index.shards, work / "embeddings", over))
+    parts = alike(vectors, duplicates.kept, cfg.similarity)
+    better, worse, scores = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    swap = duplicates.rank[better] > duplicates.rank[worse]
     pairs = np.stack([np.where(swap, worse, better), np.where(swap, better, worse)], axis=1)
 
     def differ(a: int, b: int) -> bool:
-        return contradict(_answer(index.row(a), found.domains), _answer(index.row(b), found.domains))
+        return contradict(_answer(index.row(a), duplicates.domains), _answer(index.row(b), duplicates.domains))
 
     agree = np.array([not differ(int(a), int(b)) for a, b in pairs], bool)
-    order = np.lexsort((found.rank[pairs[:, 0]], found.rank[pairs[:, 1]]))
+    order = np.lexsort((duplicates.rank[pairs[:, 0]], duplicates.rank[pairs[:, 1]]))
     order = order[agree[order]]
 
     def cosine(a: int, b: int) -> float:
         return 0.0 if differ(a, b) else float(vectors[[a]][0] @ vectors[[b]][0])
 
-    found.drop(MEANING, pairs[order], scores[order], how.similarity, cosine)
+    duplicates.drop(MEANING, pairs[order], scores[order], cfg.similarity, cosine)
 
 
 def _compare(
@@ -180,8 +180,8 @@ class Comparison:
         if self.domains[tested["domain"]].comparison != "program":
             return False
         program = fenced(solved["solutions"][0], solved.get("language") or "python")
-        asked = (tested["domain"], program, self.domains.reference(tested))
-        [verdict] = judge([asked], self.verify, self.domains)
+        request = (tested["domain"], program, self.domains.reference(tested))
+        [verdict] = judge([request], self.verify, self.domains)
         return verdict.kind not in ("pass", "error")
 
 
@@ -228,10 +228,10 @@ class Duplicates:
         right = agreed(rows, self.domains)
         kept = next((n for n, ok in zip(members, right, strict=True) if ok), None)
         for n, row, ok in zip(members, rows, right, strict=True):
-            mine = _answer(row, self.domains)
-            self.reason[n] = EXACT if ok or (kept is not None and not mine[1]) else CONTRADICTED
+            own = _answer(row, self.domains)
+            self.reason[n] = EXACT if ok or (kept is not None and not own[1]) else CONTRADICTED
             other = next(
-                (m for m, r in zip(members, rows, strict=True) if contradict(mine, _answer(r, self.domains))),
+                (m for m, r in zip(members, rows, strict=True) if contradict(own, _answer(r, self.domains))),
                 members[0],
             )
             self.twin[n] = other if kept is None else kept
@@ -258,9 +258,9 @@ class Duplicates:
             score, twin = max((s, -n) for n, s in known.items() if self.reason[n] == KEPT)
             if score >= threshold:
                 self.reason[row], self.twin[row], self.similarity[row] = reason, -twin, score
-        gone = self.reason[self.twin] == reason  # of earlier ones; what goes now has a twin that stays
-        self.similarity[gone] = self.similarity[self.twin[gone]]
-        self.twin[gone] = self.twin[self.twin[gone]]
+        moved = self.reason[self.twin] == reason  # of earlier ones; what goes now has a twin that stays
+        self.similarity[moved] = self.similarity[self.twin[moved]]
+        self.twin[moved] = self.twin[self.twin[moved]]
 
 
 def quality(row: Row, domains: Domains) -> int:

@@ -25,7 +25,7 @@ from ringrl.config.data import DataConfig, Distil
 from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, StoredVerdict, TeacherAnswers, Verdicts
 from ringrl.data.source import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
@@ -58,28 +58,28 @@ _NO_LANGUAGE = re.compile(
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Filter:
     """Raises RingError when the verifier fails too often."""
-    found = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, cfg.known_domains, own=True)
+    store = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, cfg.known_domains, own=True)
     if cfg.distil.verify:
-        found.judge(before, over, "distil: verdicts")
-    return Filter(found, cfg.distil)
+        store.judge(before, over, "distil: verdicts")
+    return Filter(store, cfg.distil)
 
 
 @dataclass(frozen=True)
 class Filter:
     """The step."""
 
-    found: Verdicts
+    store: Verdicts
     cfg: Distil
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         if self.cfg.verify:
-            every: Iterable[tuple[Row, Said, RowVerdicts]] = self.found.judged(shard, rows)
+            judged: Iterable[tuple[Row, TeacherAnswers, RowVerdicts]] = self.store.judged(shard, rows)
         else:
-            every = ((row, said, {}) for row, said in self.found.answers(shard, rows))
-        for row, said, verdicts in every:
+            judged = ((row, by_teacher, {}) for row, by_teacher in self.store.answers(shard, rows))
+        for row, by_teacher, verdicts in judged:
             responses = [
                 ({"teacher": name, **answer}, verdicts[name][n] if self.cfg.verify else PASS)
-                for name, answers in said.items()
+                for name, answers in by_teacher.items()
                 for n, answer in enumerate(answers)
             ]
             yield from self.filtered(row, responses)
@@ -87,9 +87,9 @@ class Filter:
     def filtered(self, row: Row, responses: Sequence[tuple[Row, StoredVerdict]]) -> Iterator[Row | Dropped]:
         """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
         right: list[Row] = []
-        seen: set[str] = set()
+        texts: set[str] = set()
         refused: set[str] = set()  # teachers without room
-        theirs = scripts(row["problem"])
+        problem_scripts = scripts(row["problem"])
         for response, verdict in responses:
             if response.get("finish") == NO_ROOM:
                 if response["teacher"] not in refused:
@@ -97,19 +97,19 @@ class Filter:
                 refused.add(response["teacher"])
                 continue
             same = " ".join(response["text"].split())
-            fault = self.fault(response, theirs) or _judged(*verdict) or (same in seen and ("duplicate", ""))
+            fault = self.fault(response, problem_scripts) or _judged(*verdict) or (same in texts and ("duplicate", ""))
             if fault:
                 yield _dropped(row, response, *fault)
             else:
                 right.append(response)
-                seen.add(same)
+                texts.add(same)
         chosen = self.chosen(right)
         for n in (n for n in range(len(right)) if n not in chosen):
             yield _dropped(row, right[n], "more than asked for", f"{len(chosen)} of {len(right)} are kept")
         kept = [{k: v for k, v in right[n].items() if k != "finish"} for n in chosen]
         yield {**row, "responses": kept}
 
-    def fault(self, response: Row, theirs: Mapping[str, float]) -> tuple[str, str] | None:
+    def fault(self, response: Row, problem_scripts: Mapping[str, float]) -> tuple[str, str] | None:
         """(reason, detail) of what is ill formed; `theirs` are the scripts of the problem."""
         text, cfg = response["text"], self.cfg
         if response.get("finish") == "length":
@@ -122,7 +122,7 @@ class Filter:
             return "too short" if len(text) < cfg.min_chars else "too long", f"{len(text)} characters"
         if (share := repetition(text)) > cfg.repetition:
             return "repetition", f"{share:.0%} of its words"
-        if detail := mixed(scripts(text), theirs):
+        if detail := mixed(scripts(text), problem_scripts):
             return "mixed language", detail
         return None
 
@@ -139,8 +139,8 @@ def _judged(kind: str, why: str, _: float) -> tuple[str, str] | None:
 
 
 def _dropped(row: Row, response: Row, reason: str, detail: str) -> Dropped:
-    some = {k: row[k] for k in ("id", "source", "domain", "problem")}
-    return Dropped({**some, "response": response["text"], "teacher": response["teacher"]}, reason, {"detail": detail})
+    origin = {k: row[k] for k in ("id", "source", "domain", "problem")}
+    return Dropped({**origin, "response": response["text"], "teacher": response["teacher"]}, reason, {"detail": detail})
 
 
 def unbalanced(text: str, required: bool) -> str:
@@ -174,14 +174,14 @@ def repetition(text: str) -> float:
     for part in text.split(THOUGHT):
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(w, len(numbers)) for w in _TOKEN.findall(part)]
-        seen: set[tuple[int, ...]] = set()
+        windows: set[tuple[int, ...]] = set()
         end = 0  # of what is covered so far
         for i in range(len(words) - WINDOW + 1):
             window = tuple(words[i : i + WINDOW])
-            if window in seen:
+            if window in windows:
                 covered += i + WINDOW - max(i, end)
                 end = i + WINDOW
-            seen.add(window)
+            windows.add(window)
         total += len(words)
     return covered / total if total else 0.0
 
@@ -194,11 +194,11 @@ def scripts(text: str) -> dict[str, float]:
     return {name: n / total for name, n in counts.items() if n}
 
 
-def mixed(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+def mixed(response: Mapping[str, float], problem: Mapping[str, float]) -> str:
     """Which script a response has too much of, that its problem does not use; of one without words, any one."""
     limits = {"Latin": FOREIGN_LATIN}
-    used = {s for s, share in theirs.items() if share > limits.get(s, FOREIGN)} or {
-        max(ours, key=ours.__getitem__, default="")
+    used = {s for s, share in problem.items() if share > limits.get(s, FOREIGN)} or {
+        max(response, key=response.__getitem__, default="")
     }
-    foreign = [s for s, share in ours.items() if s not in used and share > limits.get(s, FOREIGN)]
-    return ", ".join(f"{ours[s]:.1%} of its letters are {s}" for s in foreign)
+    foreign = [s for s, share in response.items() if s not in used and share > limits.get(s, FOREIGN)]
+    return ", ".join(f"{response[s]:.1%} of its letters are {s}" for s in foreign)

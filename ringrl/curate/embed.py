@@ -25,31 +25,31 @@ from ringrl.http import Client, ServerFailed, secret
 
 BATCH_TOKENS = 16_384  # with padding
 REQUEST = 64  # texts in one request
-AT_ONCE = 1024  # texts embedded between two checks for an interrupt
+CHUNK_TEXTS = 1024  # texts embedded between two checks for an interrupt
 BLOCK = 4096  # rows compared with as many others at a time
 MOST_TOKENS = 8192  # longer texts are cut
 Half = NDArray[np.float16]
 Embed = Callable[[Sequence[str]], Half]  # [texts, dimensions], normalised
 
 
-def embedder(how: Embedding) -> Embed:
+def embedder(cfg: Embedding) -> Embed:
     """Raises DataError for a folder that holds no model; calls raise UserError or RingError as the server does."""
-    if how.server.base_url:
-        return Served(how)
-    return LocalEmbedder(how.model)
+    if cfg.server.base_url:
+        return Served(cfg)
+    return LocalEmbedder(cfg.model)
 
 
-def embed_shards(how: Embedding, shards: Shards, folder: Path, over: MapShards) -> list[Path]:
+def embed_shards(cfg: Embedding, shards: Shards, folder: Path, over: MapShards) -> list[Path]:
     """A file per shard with the embeddings of its problems, in their order. Those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{n:06d}.npy" for n in shards.numbers]
     todo = [(n, file) for n, file in zip(shards.numbers, files, strict=True) if not file.is_file()]
-    embed = embedder(how) if todo else None
+    embed = embedder(cfg) if todo else None
     for n, file in todo:
         assert embed
         texts = [row["problem"] for row in shards.rows(n)]
-        batches = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)] or [[]]
-        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, batches, here=True)]))
+        batches = [texts[i : i + CHUNK_TEXTS] for i in range(0, len(texts), CHUNK_TEXTS)] or [[]]
+        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, batches, in_process=True)]))
     return files
 
 
@@ -137,31 +137,31 @@ class LocalEmbedder:
 class Served:
     """POST BASE_URL/embeddings."""
 
-    def __init__(self, how: Embedding) -> None:
-        self.how, server = how, how.server
+    def __init__(self, cfg: Embedding) -> None:
+        self.cfg, server = cfg, cfg.server
         key = secret(server.key_variable)
         self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def __call__(self, texts: Sequence[str]) -> Half:
         parts = [list(texts[i : i + REQUEST]) for i in range(0, len(texts), REQUEST)]
-        with ThreadPoolExecutor(self.how.server.concurrent) as pool:
+        with ThreadPoolExecutor(self.cfg.server.concurrent) as pool:
             rows = [vector for part in pool.map(self._ask, parts) for vector in part]
         vectors = np.array(rows, np.float32).reshape(len(texts), -1 if rows else 0)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or not np.all(lengths):
-            raise RingError(f"{self.how.server.base_url}: an embedding of length 0 or without one")
+            raise RingError(f"{self.cfg.server.base_url}: an embedding of length 0 or without one")
         return (vectors / lengths).astype(np.float16)
 
     def _ask(self, texts: list[str]) -> list[Any]:
         try:
-            got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+            reply = self.client.post("embeddings", {"model": self.cfg.model, "input": texts})
         except ServerFailed as e:
             raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
-            data = sorted(got["data"], key=lambda d: d["index"])
+            data = sorted(reply["data"], key=lambda d: d["index"])
             vectors = [d["embedding"] for d in data]
             if len(vectors) != len(texts) or len({len(v) for v in vectors}) > 1:
                 raise ValueError(f"{len(vectors)} embeddings of {len(texts)} texts")
         except (KeyError, TypeError, ValueError) as e:
-            raise UserError(f"{self.how.server.base_url}: no list of embeddings: {e!r} in {str(got)[:200]}") from None
+            raise UserError(f"{self.cfg.server.base_url}: no list of embeddings: {e!r} in {str(reply)[:200]}") from None
         return vectors

@@ -50,8 +50,8 @@ class Mixed:
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Mixed:
     names, domains = tuple(s.name for s in cfg.sources), tuple(cfg.known_domains)
     numbers = before.numbers
-    found = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names, domains), numbers))
-    parts = [found[n] for n in numbers]
+    by_shard = dict(over("mix: all rows", functools.partial(known, before, cfg.seed, names, domains), numbers))
+    parts = [by_shard[n] for n in numbers]
     drawn = draw(np.concatenate(parts) if parts else np.empty(0, KNOWN), cfg.mix.outputs, names, domains)
     ends = np.cumsum([len(part) for part in parts])
     for n, part in zip(numbers, np.split(drawn, ends[:-1], axis=1), strict=False):
@@ -83,33 +83,33 @@ def draw(rows: np.ndarray, outputs: Sequence[Output], sources: Sequence[str], do
     by = np.full(len(rows), -1, np.int16)
     for i, output in enumerate(outputs):
         wanted = output.domains or domains
-        mine = (verdict != TAKEN) & np.isin(rows["domain"], [domains.index(d) for d in wanted])
+        eligible = (verdict != TAKEN) & np.isin(rows["domain"], [domains.index(d) for d in wanted])
         if output.form == "conversations":
-            mine &= rows["answered"]
-        free = np.flatnonzero(mine)
+            eligible &= rows["answered"]
+        free = np.flatnonzero(eligible)
         verdict[free], by[free] = CAP, i
         free = free[_first(rows["source"][free], {sources.index(s): n for s, n in output.caps.items()})]
         verdict[free] = LEFT
         if output.weights:
-            theirs = rows["domain"][free]
-            there = {d: int(np.count_nonzero(theirs == domains.index(d))) for d in output.weights}
-            quota = quotas(output.weights, there, output.rows)
+            free_domains = rows["domain"][free]
+            available = {d: int(np.count_nonzero(free_domains == domains.index(d))) for d in output.weights}
+            quota = quotas(output.weights, available, output.rows)
             if sum(quota.values()) < (output.rows or len(free)):
                 verdict[free] = SHARE
-            free = free[_first(theirs, {domains.index(d): quota.get(d, 0) for d in wanted})]
+            free = free[_first(free_domains, {domains.index(d): quota.get(d, 0) for d in wanted})]
         verdict[free[: output.rows or None]] = TAKEN
     out = np.empty((2, len(rows)), np.int16)
     out[:, order] = verdict, by
     return out
 
 
-def quotas(weights: Mapping[Any, float], there: Mapping[Any, int], rows: int = 0) -> dict[Any, int]:
+def quotas(weights: Mapping[Any, float], available: Mapping[Any, int], rows: int = 0) -> dict[Any, int]:
     """Problems of every domain: of the largest total that there is enough for, or of `rows` of them."""
     whole = sum(Fraction(str(w)) for w in weights.values())
     shares = {d: Fraction(str(w)) / whole for d, w in weights.items() if w}
-    total = min(int((there[d] + 1) / share) for d, share in shares.items())  # beyond it no rounding helps
+    total = min(int((available[d] + 1) / share) for d, share in shares.items())  # beyond it no rounding helps
     quota = apportion(shares, min(total, rows) if rows else total)
-    while any(n > there[d] for d, n in quota.items()):
+    while any(n > available[d] for d, n in quota.items()):
         quota = apportion(shares, sum(quota.values()) - 1)
     return quota
 

@@ -74,10 +74,10 @@ def _scatter(shards: Shards, folder: Path, seed: int, tick: Tick) -> None:
         for row in shards.rows(n):
             place = key(seed, row["id"])
             lines[folder / row["output"] / f"{place * buckets >> 64:06d}"].append(f"{place:016x}{json.dumps(row)}\n")
-        for file, some in lines.items():
+        for file, batch in lines.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as out:
-                out.writelines(some)
+                out.writelines(batch)
         tick(i, len(numbers))
 
 
@@ -101,12 +101,12 @@ def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> 
             domains[row["domain"]] += 1
             chars["problems"] += len(row["problem"])
             domain = cfg.known_domains[row["domain"]]
-            for said in conversations(row, cfg) if output.form == "conversations" else (problem(row, domain),):
-                line = json.dumps(said).encode() + b"\n"
+            for record in conversations(row, cfg) if output.form == "conversations" else (problem(row, domain),):
+                line = json.dumps(record).encode() + b"\n"
                 out.write(line)
                 digest.update(line)
                 size, count = size + len(line), count + 1
-                chars["responses"] += len(said["messages"][-1]["content"]) if "messages" in said else 0
+                chars["responses"] += len(record["messages"][-1]["content"]) if "messages" in record else 0
     by = {"sources": dict(sorted(sources.items())), "domains": dict(sorted(domains.items())), "chars": dict(chars)}
     facts: dict[str, Any] = {"form": output.form, "lines": count, "problems": sources.total(), "wanted": output.rows}
     return {**facts, "bytes": size, "sha256": digest.hexdigest(), **by}
@@ -119,10 +119,10 @@ def problem(row: Row, domain: Domain) -> Row:
 
 def conversations(row: Row, cfg: DataConfig) -> Iterator[Row]:
     """In the format of SFT data."""
-    asked = messages_of(row, cfg.mix.prompting, cfg.known_domains)
+    prompt = messages_of(row, cfg.mix.prompting, cfg.known_domains)
     judged_by = (*BUILT_IN["code"].keys, *cfg.known_domains[row["domain"]].keys)
     left_out = {"problem", *CURATION, *judged_by}
     known = {k: v for k, v in row.items() if k not in left_out}
     for response in row["responses"]:
-        said = [*asked, {"role": "assistant", "content": response["text"]}]
-        yield {**known, "teacher": response["teacher"], "messages": said}
+        messages = [*prompt, {"role": "assistant", "content": response["text"]}]
+        yield {**known, "teacher": response["teacher"], "messages": messages}

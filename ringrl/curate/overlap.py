@@ -190,15 +190,15 @@ class OverlapIndex:
         text_of, slot_of = np.divmod(pairs, len(self.char_keys))
         for text, problem in self._proposed(len(data.tokens), text_of, slot_of):
             own = self.own[self.own_from[problem] : self.own_from[problem + 1]]
-            there = slice(*np.searchsorted(text_of, [text, text + 1]))
+            unique_runs = slice(*np.searchsorted(text_of, [text, text + 1]))
             wanted = FEW_SHARE if len(own) < FEW else self.threshold
-            share = self.weight[own[_isin(own, slot_of[there])]].sum() / self.total[problem]
+            share = self.weight[own[_isin(own, slot_of[unique_runs])]].sum() / self.total[problem]
             if share < wanted:
                 continue
-            here = slice(*np.searchsorted(texts, [text, text + 1]))
-            common = _isin(slots[here], own)
+            all_runs = slice(*np.searchsorted(texts, [text, text + 1]))
+            common = _isin(slots[all_runs], own)
             width = WIDER * int(self.length[problem])
-            at, which = begins[here][common], slots[here][common]
+            at, which = begins[all_runs][common], slots[all_runs][common]
             if at[-1] - at[0] > width:
                 share = _densest(at.tolist(), which.tolist(), self.weight[which].tolist(), width) / self.total[problem]
             if share >= wanted:

@@ -63,9 +63,9 @@ def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
     whole = not _problem(loose)
     good, removed = [], []
     for i, test in enumerate(listed):
-        said = _fault(test, row) or ("" if whole else _problem({**loose, "tests": [test]}))
-        if said:
-            removed.append(f"test {i}: {said}")
+        fault = _fault(test, row) or ("" if whole else _problem({**loose, "tests": [test]}))
+        if fault:
+            removed.append(f"test {i}: {fault}")
         else:
             good.append(_normalised(test, row))
     if not good:
@@ -81,10 +81,10 @@ def _checked(row: Row, domain: Domain, unpack: bool = False) -> Row | Dropped:
     """The row, if its tests can be used all together."""
     reference = domain.reference(row)
     try:
-        said = _problem(unpacked(reference) if unpack else reference)
+        fault = _problem(unpacked(reference) if unpack else reference)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # packed by somebody else, in some other way
-        said = f"{type(error).__name__}: {error}"
-    return Dropped(row, BROKEN, {"detail": said[:500]}) if said else row
+        fault = f"{type(error).__name__}: {error}"
+    return Dropped(row, BROKEN, {"detail": fault[:500]}) if fault else row
 
 
 def _problem(reference: Mapping[str, Any]) -> str:
@@ -210,29 +210,29 @@ def _lines(text: str) -> list[str]:
 
 def with_good_solutions(rows: Sequence[Row], domains: Domains, judge: Judge) -> list[Row | Dropped]:
     """Each row with those of its solutions that pass all its tests; dropped if there are some and none does."""
-    asked = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
-    blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
+    tried = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
+    blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in tried]
     references = [domains.reference(row) for row in rows]
-    verdicts = judge((rows[i]["domain"], block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
+    verdicts = judge((rows[i]["domain"], block, references[i]) for (i, _), block in zip(tried, blocks, strict=True))
     faults = list(map(_fault_of_program, verdicts))
-    lost = _missing_modules([s for (_, s), f in zip(asked, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
-    found: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]
-    for (i, solution), fault in zip(asked, faults, strict=True):
+    lost = _missing_modules([s for (_, s), f in zip(tried, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
+    judged: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]
+    for (i, solution), fault in zip(tried, faults, strict=True):
         missing = next((m for m in _imported(solution) if m in lost), "") if fault[0] else ""
-        found[i].append((solution, (LACKS, missing) if missing else fault))
-    return [_with(row, some) if some else row for row, some in zip(rows, found, strict=True)]
+        judged[i].append((solution, (LACKS, missing) if missing else fault))
+    return [_with_good(row, solutions) if solutions else row for row, solutions in zip(rows, judged, strict=True)]
 
 
-def _with(row: Row, found: Sequence[tuple[str, tuple[str, str]]]) -> Row | Dropped:
+def _with_good(row: Row, judged: Sequence[tuple[str, tuple[str, str]]]) -> Row | Dropped:
     """The row with the solutions that have no fault."""
-    good = [solution for solution, (reason, _) in found if not reason]
-    removed = [f"{reason}: {detail} ({i})" for i, (_, (reason, detail)) in enumerate(found) if reason]
+    good = [solution for solution, (reason, _) in judged if not reason]
+    removed = [f"{reason}: {detail} ({i})" for i, (_, (reason, detail)) in enumerate(judged) if reason]
     if not good:
-        counts = Counter(reason for _, (reason, _) in found)
+        counts = Counter(reason for _, (reason, _) in judged)
         worst = min(counts, key=lambda reason: (-counts[reason], _GRAVITY.index(reason)))
         return Dropped(row, worst, {"detail": "; ".join(removed)[:500]})
-    told = {"removed": [*row.get("removed", ()), *removed]} if removed else {}
-    return {**row, "solutions": good, **told}
+    log = {"removed": [*row.get("removed", ()), *removed]} if removed else {}
+    return {**row, "solutions": good, **log}
 
 
 def _fault_of_program(verdict: Verdict) -> tuple[str, str]:

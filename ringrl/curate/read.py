@@ -29,7 +29,7 @@ from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
-OURS = ("id", "own_id", "source", "where", "step", "reason")  # keys that we set
+RESERVED = ("id", "own_id", "source", "where", "step", "reason")  # keys that we set
 
 
 def read(sources: Iterable[Pile], domains: Domains) -> Iterator[Row | Dropped]:
@@ -43,9 +43,9 @@ def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tup
     """`rows` at a time, numbered."""
     results = read(sources, domains)
     for shard in count():
-        if not (some := tuple(islice(results, rows))):
+        if not (batch := tuple(islice(results, rows))):
             return
-        yield shard, some
+        yield shard, batch
 
 
 def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str) -> Row | Dropped:
@@ -54,7 +54,7 @@ def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str)
         return Dropped(origin, MALFORMED, {"detail": f"{where}: {raw}"})
     try:
         row = renamed(raw, source.columns, where)
-        own = {k: v for k, v in row.items() if k not in OURS}
+        own = {k: v for k, v in row.items() if k not in RESERVED}
         if row.get("id") is not None:
             origin["own_id"] = str(row["id"])
         return {**origin, **own, **source.labels, **_content(row, source, domains, where)}

@@ -26,11 +26,11 @@ Asking = Callable[[Row], Sequence[Ask]]  # what a teacher is asked about a row; 
 Key = tuple[str, int]  # problem id, sample
 
 
-def solutions(phase: Phase, how: Sampled) -> Asking:
+def solutions(phase: Phase, cfg: Sampled) -> Asking:
     """k times the problem itself."""
     assert phase.teacher
     name = f"{phase.step}/{phase.teacher.name}"
-    return lambda row: [Ask(name, row, i) for i in range(how.samples)]
+    return lambda row: [Ask(name, row, i) for i in range(cfg.samples)]
 
 
 def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int, Answer | None], None]) -> None:
@@ -60,7 +60,7 @@ def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int,
         part = AnswerFile(folder / f"{shard:06d}.part.jsonl")
         final = folder / f"{shard:06d}.jsonl"
         if not final.is_file():
-            missing = [a for each in asks for a in each if _key(a) not in part.places]
+            missing = [a for row_asks in asks for a in row_asks if _key(a) not in part.places]
             show(done + wanted - len(missing), total, None)
             for n, (ask, answer) in enumerate(model.answers(missing), 1):
                 part.append(ask, answer)
@@ -95,23 +95,23 @@ class AnswerFile:
         for line in self.file:
             if not line.endswith(b"\n"):
                 break
-            said = json.loads(line)
-            self.places[said["id"], said["sample"]] = end
+            record = json.loads(line)
+            self.places[record["id"], record["sample"]] = end
             end += len(line)
         self.file.truncate(end)
 
     def append(self, ask: Ask, answer: Answer) -> None:
-        said = {"text": answer.text, "length": answer.length, "finish": answer.finish}
+        fields = {"text": answer.text, "length": answer.length, "finish": answer.finish}
         place = self.file.seek(0, os.SEEK_END)
-        self.file.write(json.dumps({"id": _key(ask)[0], "sample": ask.sample, **said}).encode() + b"\n")
+        self.file.write(json.dumps({"id": _key(ask)[0], "sample": ask.sample, **fields}).encode() + b"\n")
         self.file.flush()
         self.places[_key(ask)] = place
 
     def finish(self, final: Path, rows: Sequence[Row], asks: Sequence[Sequence[Ask]]) -> None:
         """All are there: the file in order."""
         with replacing(final) as out:
-            for row, each in zip(rows, asks, strict=True):
-                answers = [self._answer(ask) for ask in each]
+            for row, row_asks in zip(rows, asks, strict=True):
+                answers = [self._answer(ask) for ask in row_asks]
                 out.write(json.dumps({"id": row["id"], "answers": answers}).encode() + b"\n")
 
     def close(self) -> None:
@@ -121,8 +121,8 @@ class AnswerFile:
 
     def _answer(self, ask: Ask) -> dict[str, Any]:
         self.file.seek(self.places[_key(ask)])
-        said = json.loads(self.file.readline())
-        return {k: said[k] for k in ("text", "length", "finish")}
+        record = json.loads(self.file.readline())
+        return {k: record[k] for k in ("text", "length", "finish")}
 
 
 def _key(ask: Ask) -> Key:

@@ -80,8 +80,8 @@ class Shards:
         reasons: dict[str, Counter[str]] = {}
         for result in results:
             if isinstance(result, Dropped):
-                said = {**result.row, "step": step, "reason": result.reason, **result.more}
-                dropped.append(json.dumps(said) + "\n")
+                record = {**result.row, "step": step, "reason": result.reason, **result.more}
+                dropped.append(json.dumps(record) + "\n")
                 reasons.setdefault(result.reason, Counter())[result.row["source"]] += 1
             else:
                 kept.append(json.dumps(result) + "\n")
@@ -123,9 +123,9 @@ class Shards:
                 with self._file("dropped", shard, "jsonl").open("rb") as lines:
                     for line in lines:
                         out.write(line)
-                        some = examples.setdefault(json.loads(line)["reason"], [])
-                        if len(some) < EXAMPLES:
-                            some.append(json.loads(line))
+                        first = examples.setdefault(json.loads(line)["reason"], [])
+                        if len(first) < EXAMPLES:
+                            first.append(json.loads(line))
         return examples
 
     def _file(self, kind: str, shard: int, suffix: str) -> Path:

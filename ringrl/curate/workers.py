@@ -27,7 +27,7 @@ _ABSENT = re.compile(r"^no verifier process|while starting\b")  # reasons that V
 AHEAD = 2  # shards submitted per process; an interrupt waits for these
 
 
-class _Remembering(SpawnContext):
+class _TrackingContext(SpawnContext):
     """Starts processes, and knows all of them. By spawn: a fork would take our threads' locks along."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Workers:
     """A pool of processes; leaving the `with` block ends them, whatever they do."""
 
     def __init__(self, processes: int) -> None:
-        self.processes, self._context = processes, _Remembering()
+        self.processes, self._context = processes, _TrackingContext()
         self._pool = ProcessPoolExecutor(processes, self._context, _begin, (os.getpid(),))
 
     def map(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[tuple[A, T]]:
