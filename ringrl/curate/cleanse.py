@@ -1,12 +1,12 @@
-r"""What no verifier can judge, or a guess would solve: dropped, each for one reason, the first in RULES that holds.
+r"""Drops rows that no verifier can judge or that a guess would solve, each for the first reason in RULES that holds.
 
-Characters that no reader sees are repaired first. Of multiple choice, with `choices: convert`, the question itself goes
-on if it can stand alone, and the options go into `choices`. The rules are in `wording`, `questions` and, on code, in
-`programs`. A shard asks the verifier once for all its answers and once for all its programs.
+Invisible characters are repaired first. With `choices: convert`, a multiple-choice question that can stand alone is
+kept without its options, which move into `choices`. The rules are in `wording`, `questions` and, for code, `programs`.
+A shard calls the verifier once for all its answers and once for all its programs.
 
-An answer is in reach if it is plain (`ringrl.rewards.plain`), or a text of few words, or if Math-Verify can make
-something of it: a comparison with a number then says pass or fail, not error. (Compared with itself it would pass
-unread.)
+An answer is in reach if it is plain (`ringrl.rewards.plain`), a text of few words, or something Math-Verify can
+parse: comparing it with a number then gives pass or fail, not error. (Comparing it with itself would pass without
+parsing.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ringrl.rewards.plain import clean, read, right_sides, split_unit
 INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
 CHOICE, PARTS, YES_NO, PROOF = "multiple choice", "several parts", "yes or no", "proof"
 NO_ANSWER, OUT_OF_REACH = "no answer", "answer out of reach"
-RULES = {  # reason: (domains, what it is), in the order in which they are tried
+RULES = {  # reason: (domains, description), in the order they are tried
     INVALID: ("all", "control characters, U+FFFD, surrogates, private use, bidirectional overrides, LaTeX escapes read "
               "as white space, UTF-8 read as Windows-1252"),
     EMPTY: ("all", "no word and no formula, or `[deleted]` and the like"),
@@ -56,8 +56,8 @@ RULES = {  # reason: (domains, what it is), in the order in which they are tried
 }  # fmt: skip
 
 MAX_ANSWER_CHARS = 200
-MAX_WORDS = 4  # of an answer in words: more are never said twice in the same way
-MAX_MIXED_WORDS = 2  # among formulas
+MAX_WORDS = 4  # longest answer in words; longer prose is hardly ever worded the same way twice
+MAX_MIXED_WORDS = 2  # longest text among formulas
 _PROBE = r"\boxed{17.0625}"  # any number
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")
@@ -72,7 +72,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 @dataclass(frozen=True)
 class Cleanser:
-    """See the module; nothing but the shard decides, and the clock of programs that take about as long as they may."""
+    """The step. Its result depends on the shard alone, except for programs close to their time limit."""
 
     cfg: Cleanse
     verify: Verify
@@ -80,14 +80,14 @@ class Cleanser:
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's, about the programs and asserts of others
+            warnings.simplefilter("ignore")  # from parsing other people's programs and asserts
             results = [self.read(row) for row in rows]
             self._ask_about_answers(results)
             self._run_solutions(results)
         return iter(results)
 
     def read(self, row: Row) -> Row | Dropped:
-        """All that can be said without a verifier."""
+        """Applies all rules that need no verifier."""
         domain, problem, answer = self.domains[row["domain"]], wording.repaired(row["problem"]), ""
         row = {**row, "problem": problem}
         if domain.comparison == "answer":
@@ -106,7 +106,7 @@ class Cleanser:
         return self._code(row, domain) if domain.comparison == "program" else self._words(row, domain.answer)
 
     def _words(self, row: Row, key: str) -> Row | Dropped:
-        """Of math and science, and what has such answers, under this key."""
+        """The rules for domains with a final answer, which is under `key`."""
         if fault := wording.image_referred_to(row["problem"]):
             return Dropped(row, IMAGE, {"detail": fault})
         lists = questions.items_of(row["problem"])
@@ -138,7 +138,7 @@ class Cleanser:
         return with_good_tests(row, domain) if self.cfg.answers != "ignored" else row
 
     def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
-        """Whether the verifier can read those that are not plain."""
+        """Drops rows whose answer is not plain and the verifier cannot read either."""
         if self.cfg.answers == "ignored":
             return
         rows = self._rows(results, "answer")
@@ -161,7 +161,7 @@ class Cleanser:
                 results[i] = result
 
     def _rows(self, results: list[Row | Dropped], comparison: str) -> list[tuple[int, Row]]:
-        """(index, row) of those that are left in domains of this comparison."""
+        """(index, row) of the rows not dropped yet whose domain compares this way."""
         rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict)]
         return [(i, r) for i, r in rows if self.domains[r["domain"]].comparison == comparison]
 
@@ -170,7 +170,7 @@ class Cleanser:
 
 
 def out_of_reach(answer: str) -> str:
-    """What speaks against an answer without asking the verifier, or ""."""
+    """Why an answer cannot be verified, as far as that is known without the verifier, or ""."""
     if is_plain(answer):
         return ""
     inner = last_boxed(answer) or answer
@@ -191,11 +191,11 @@ def _needs_no_algebra(answer: str) -> bool:
 
 
 def is_plain(answer: str) -> bool:
-    """Read exactly, without algebra: as the verifier reads it."""
+    """Whether the verifier reads this answer exactly, without algebra."""
     text = clean(answer)
     return read(split_unit(right_sides(text, text)[1]).magnitude) is not None
 
 
 def is_text(answer: str) -> bool:
-    """Words and nothing else."""
+    """Whether the answer is words and nothing else."""
     return bool(re.fullmatch(r"[^\W\d_]+(?:[ '’,.&-]+[^\W\d_]+)*[.!]?", _COMMAND.sub("", answer).strip(" {}$")))

@@ -1,12 +1,12 @@
-"""What stands in a benchmark, or in another file of problems to keep out, is not trained on.
+"""Keeps benchmark problems, and those of any other file listed, out of the training data.
 
-A row is dropped by the first of these that holds of its problem, or else of one of its responses:
+A row is dropped for the first of these that holds for its problem, or else for one of its responses:
 
     n-grams in common     `share` of the known problem's words lie in runs of `ngram` words that the row has, too
-    near duplicate        `threshold` of its runs of characters, weighed by how rare they are, stand in one passage
-    of the same meaning   the cosine of the two embeddings reaches `similarity`; only with a model, only of problems
+    near duplicate        `threshold` of its character n-grams, weighted by rarity, occur in one passage
+    of the same meaning   the cosine of the two embeddings reaches `similarity`; problems only, and only with a model
 
-The first two are defined in `curate.overlap`. A dropped row names its `twin`, with `twin_text`, and `share` with a
+The first two are defined in `curate.overlap`. A dropped row records its `twin` and `twin_text`, with `share` and
 `passage`, or `similarity`.
 """
 
@@ -29,15 +29,15 @@ NGRAMS = "n-grams in common with a known problem"
 NEAR = "near duplicate of a known problem"
 MEANING = "of the same meaning as a known problem"
 IN_RESPONSE = ", in a response"
-CHUNK_ROWS = 256  # rows that are compared with all known problems
-TWIN_CHARS = 300  # of the known problem, in what is dropped
+CHUNK_ROWS = 256  # rows compared with all known problems at a time
+TWIN_CHARS = 300  # longest excerpt of the known problem in a dropped row
 
 
 @dataclass(frozen=True)
 class Decontaminated:
     """The step."""
 
-    folder: Path  # of the index
+    folder: Path  # holds the index and the embeddings
     embedding: Embedding
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
@@ -64,7 +64,7 @@ class Decontaminated:
                 yield row
 
     def _meanings(self, shard: int, known: Known, rows: int) -> dict[int, tuple[int, float]]:
-        """Row -> (the known problem that is most alike, the cosine of the two)."""
+        """Row -> (most similar known problem, cosine), for rows that reach the threshold."""
         if not self.embedding.model:
             return {}
         vectors = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
@@ -83,7 +83,7 @@ class Decontaminated:
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Decontaminated:
     """Builds the index, unless it is there.
 
-    Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.
+    Raises DataError for a benchmark that cannot be read; ConfigError; UserError or RingError as the embedding model.
     """
     write(cfg.decontaminate, after.work, cfg.domains)
     if cfg.decontaminate.embedding.model and load(after.work):
@@ -105,5 +105,5 @@ def twin_of(known: Known, problem: int, evidence: str) -> Row:
 
 
 def embedded(work: Path) -> Path:
-    """Where the embeddings of all rows are, a file per shard."""
+    """Folder of the rows' embeddings, one file per shard."""
     return work / "embeddings"

@@ -1,17 +1,17 @@
-r"""SFT data by rejection sampling: what is right and well formed of the responses of teachers, and of the row's own.
+r"""SFT data by rejection sampling: keeps the right and well-formed responses of teachers and of the row itself.
 
-A response is dropped for the first of these that is true of it; a row goes on with those that are left, maybe none.
+A response is dropped for the first of these that is true of it; the row goes on with the others, maybe none.
 
-    prompt too long        there was no room for a response (said once a teacher)
-    truncated              cut by the limit of tokens
-    think tags             not one pair that begins the response; or none, unless they are required
+    prompt too long        there was no room for a response (reported once per teacher)
+    truncated              cut by the token limit
+    think tags             other than one pair at the start of the response; none is fine unless they are required
     truncated              what follows the thought is empty, or ends within a code fence or a \boxed{
     too short, too long    in characters
-    repetition             too many of its words stand in a passage of WINDOW words that it has said before; thought
-                           and answer are read apart, since an answer may repeat what was found
-    mixed language         too many letters of a script that the problem does not use; code and formulas aside
-    wrong                  by the verifier; or `not verifiable`, when that failed
-    duplicate              the same but for white space
+    repetition             too many of its words lie in a passage of WINDOW words that occurred before; thought and
+                           answer are checked apart, since an answer may repeat a result of the thought
+    mixed language         too many letters of a script that the problem does not use, code and formulas aside
+    wrong                  according to the verifier; `not verifiable` if that failed
+    duplicate              equal to an earlier one except for white space
     more than asked for    beyond `most`, or not the shortest
 """
 
@@ -30,14 +30,14 @@ from ringrl.data.source import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
 
-WINDOW = 32  # words, signs and groups of digits: a few lines of a derivation may well come again
-FOREIGN = 0.005  # share of letters: a word or two in a long thought
-FOREIGN_LATIN = 0.1  # names and terms are written in Latin letters everywhere
-PASS = ("pass", "", 1.0)  # the verdict on what is not judged
+WINDOW = 32  # words, signs and digit groups; a derivation may repeat shorter passages
+FOREIGN = 0.005  # tolerated share of letters: a word or two in a long thought
+FOREIGN_LATIN = 0.1  # higher, since names and terms are in Latin letters everywhere
+PASS = ("pass", "", 1.0)  # verdict on every response when nothing is judged
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}\u3040-\u30ff\uac00-\ud7af]|[^\W\d_]{{1,20}}|\d{{1,3}}|[^\s\w]|_")
-_SCRIPTS = {  # as far as natural languages go; Greek letters are mathematics
+_SCRIPTS = {  # Greek is left out: its letters are mathematics
     "Latin": re.compile(r"(?<![A-Za-zÀ-ɏ])[A-Za-zÀ-ɏ]{3,}"),  # shorter runs are variables
     "Han": re.compile(f"[{_CJK}]+"),
     "Kana": re.compile("[\u3040-\u30ff]+"),
@@ -85,10 +85,10 @@ class Filter:
             yield from self.filtered(row, responses)
 
     def filtered(self, row: Row, responses: Sequence[tuple[Row, StoredVerdict]]) -> Iterator[Row | Dropped]:
-        """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
+        """Yields every dropped response, then the row with the others. `responses` come with their verdicts."""
         right: list[Row] = []
         texts: set[str] = set()
-        refused: set[str] = set()  # teachers without room
+        refused: set[str] = set()  # teachers whose prompt has no room for a response
         problem_scripts = scripts(row["problem"])
         for response, verdict in responses:
             if response.get("finish") == NO_ROOM:
@@ -110,7 +110,7 @@ class Filter:
         yield {**row, "responses": kept}
 
     def fault(self, response: Row, problem_scripts: Mapping[str, float]) -> tuple[str, str] | None:
-        """(reason, detail) of what is ill formed; `theirs` are the scripts of the problem."""
+        """(reason, detail) of the first flaw in the form of a response, or None."""
         text, cfg = response["text"], self.cfg
         if response.get("finish") == "length":
             return "truncated", f"after {response['length']} tokens"
@@ -127,7 +127,7 @@ class Filter:
         return None
 
     def chosen(self, right: Sequence[Row]) -> list[int]:
-        """Which are kept, in order."""
+        """Indices of the responses to keep, in order."""
         if self.cfg.keep == "all":
             return list(range(len(right)))[: self.cfg.most or None]
         by_length = sorted(range(len(right)), key=lambda n: len(right[n]["text"]))
@@ -144,7 +144,7 @@ def _dropped(row: Row, response: Row, reason: str, detail: str) -> Dropped:
 
 
 def unbalanced(text: str, required: bool) -> str:
-    """What is wrong with its think tags."""
+    """What is wrong with the think tags of a response, or ""."""
     pairs = text.count(THINK), text.count(THOUGHT)
     if pairs == (0, 0):
         return "there are none" if required else ""
@@ -154,7 +154,7 @@ def unbalanced(text: str, required: bool) -> str:
 
 
 def unfinished(answer: str) -> str:
-    """What is missing at the end of what follows the thought."""
+    """What is missing at the end of an answer, the text after the thought, or ""."""
     if not answer.strip():
         return "no answer"
     if len(_FENCE.findall(answer)) % 2:
@@ -169,13 +169,13 @@ def unfinished(answer: str) -> str:
 
 
 def repetition(text: str) -> float:
-    """The share of its words that are in a passage of WINDOW words said before; thought and answer apart."""
+    """Share of the words that lie in a passage of WINDOW words seen before, thought and answer apart."""
     covered = total = 0
     for part in text.split(THOUGHT):
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(w, len(numbers)) for w in _TOKEN.findall(part)]
         windows: set[tuple[int, ...]] = set()
-        end = 0  # of what is covered so far
+        end = 0  # everything before this index is counted
         for i in range(len(words) - WINDOW + 1):
             window = tuple(words[i : i + WINDOW])
             if window in windows:
@@ -187,7 +187,7 @@ def repetition(text: str) -> float:
 
 
 def scripts(text: str) -> dict[str, float]:
-    """The shares of the scripts in its letters, {} without any; code and formulas are no language."""
+    """Share of the letters by script, {} without letters; code and formulas do not count."""
     prose = _NO_LANGUAGE.sub(" ", text)
     counts = {name: sum(map(len, pattern.findall(prose))) for name, pattern in _SCRIPTS.items()}
     total = sum(counts.values())
@@ -195,7 +195,7 @@ def scripts(text: str) -> dict[str, float]:
 
 
 def mixed(response: Mapping[str, float], problem: Mapping[str, float]) -> str:
-    """Which script a response has too much of, that its problem does not use; of one without words, any one."""
+    """Scripts foreign to the problem that a response has too much of; any main script is fine without words in it."""
     limits = {"Latin": FOREIGN_LATIN}
     used = {s for s, share in problem.items() if share > limits.get(s, FOREIGN)} or {
         max(response, key=response.__getitem__, default="")

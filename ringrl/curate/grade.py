@@ -1,15 +1,15 @@
 """Difficulty by sampling: how often each teacher solves a problem, by the verifier that training will use [P §2.3].
 
-A row gets, with c the sum of the rewards of a teacher's m verdicts (a verifier's error is no verdict):
+With c the sum of the rewards of a teacher's m verdicts (verifier errors excluded), a row gets:
 
     pass_rates   {teacher: c / m}
-    agreement    {teacher: share of the m with the most frequent final answer}, of math and science
+    agreement    {teacher: share of the m with the most frequent final answer}, for math and science
     lengths      {teacher: mean tokens}
     pass_rate    that of the first teacher, the model that RL starts from
-    bin          floor(pass_rate * bins), the last one closed: 0 is the hardest
+    bin          floor(pass_rate * bins), 0 the hardest; a rate of 1 is in the last bin
 
-A teacher without a verdict on it, since its prompt has no room for the problem, say, is left out. Dropped is what the
-first teacher always solves, what no teacher ever solves, and what the first could not be graded on.
+A teacher without any verdict, for example because its prompt has no room for the problem, is left out. Rows are
+dropped that the first teacher always solves, that no teacher ever solves, or that the first could not be graded on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Judged:
 
     right: float  # sum of rewards
     total: int  # verdicts, without errors
-    answers: Counter[str]  # of right and wrong ones; all that are right are one answer, that of the reference
+    answers: Counter[str]  # final answers, right and wrong; right ones all count as the reference
 
     @property
     def rate(self) -> float:
@@ -89,7 +89,7 @@ class Grader:
 
 
 def tally(reference: str | None, answers: Sequence[Mapping[str, Any]], verdicts: Sequence[StoredVerdict]) -> Judged:
-    """Of one teacher; a response without a final answer votes for none, nor does any without a reference answer."""
+    """Counts the verdicts of one teacher. Votes need a final answer and a reference."""
     votes: Counter[str] = Counter()
     right, total = 0.0, 0
     for answer, (kind, _, reward) in zip(answers, verdicts, strict=True):
@@ -112,7 +112,7 @@ def numbers(by_teacher: TeacherAnswers, judged: Mapping[str, Judged], votes: boo
 
 
 def right(by_teacher: TeacherAnswers, verdicts: RowVerdicts) -> Iterator[Row]:
-    """As responses of the row, each with its teacher."""
+    """Right answers as responses of the row, each with its teacher."""
     for name, stored in verdicts.items():
         for answer, (kind, *_) in zip(by_teacher[name], stored, strict=True):
             if kind == "pass":
@@ -120,7 +120,7 @@ def right(by_teacher: TeacherAnswers, verdicts: RowVerdicts) -> Iterator[Row]:
 
 
 def never(reference: str, judged: Mapping[str, Judged]) -> tuple[str, Row]:
-    """Why nobody solves it: when at least half of all solutions, and two, agree, the reference is probably wrong."""
+    """Why nobody solves it: if half of all solutions, and at least two, agree, the reference is probably wrong."""
     answers = sum((j.answers for j in judged.values()), Counter[str]())
     total = sum(j.total for j in judged.values())
     most = max(answers.values(), default=0)

@@ -1,10 +1,10 @@
-"""Verdicts on the responses to a shard's rows, made once and kept beside them.
+"""Verdicts on the responses to a shard's rows, made once and stored beside them.
 
-    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} for every row: of each teacher's answers, and of
-                                  those that the row came with under OWN
+    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} per row: verdicts on each teacher's answers;
+                                  those on the row's own responses are under OWN
     WORK/verdicts/000000.json     {error: responses}, "" counting the others; written last
 
-So that too many errors, which say that a machine or the references are broken, end the run before any row is dropped.
+All are made before any row is dropped: too many errors mean a broken machine or broken references, and end the run.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
 TeacherAnswers = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-StoredVerdict = tuple[str, str, float]  # kind, reason, and the headline reward, which is 0 of an error
-RowVerdicts = dict[str, list[StoredVerdict]]  # by teacher, of each answer
+StoredVerdict = tuple[str, str, float]  # kind, reason, headline reward (0 for an error)
+RowVerdicts = dict[str, list[StoredVerdict]]  # teacher -> verdict on each of its answers
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What there is on the rows of a step besides themselves. Picklable."""
+    """Stored answers and verdicts for the rows of a step. Picklable."""
 
     after: Shards
     teachers: tuple[str, ...]
     verify: Verify
     domains: Domains
-    own: bool = False  # also the responses that rows came with
+    own: bool = False  # include the responses that rows already have
 
     def answers(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, TeacherAnswers]]:
         files = [read(responses_of(self.after, name) / f"{shard:06d}.jsonl") for name in self.teachers]
@@ -55,7 +55,7 @@ class Verdicts:
             yield row, by_teacher, {name: [tuple(stored) for stored in v] for name, v in line.items()}
 
     def judge(self, before: Shards, over: MapShards, name: str) -> None:
-        """All that have no verdict yet.
+        """Judges all responses that have no verdict yet.
 
         Raises:
             RingError: too many of all verdicts are errors; those are forgotten, so that --resume judges them again.
@@ -83,7 +83,7 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Judge:
-    """For one shard, in whichever process."""
+    """Judges one shard, in any process."""
 
     store: Verdicts
     before: Shards
@@ -92,8 +92,8 @@ class Judge:
         self.store.write(shard, [self.row(*r) for r in self.store.answers(shard, self.before.rows(shard))])
 
     def row(self, row: Row, by_teacher: TeacherAnswers) -> RowVerdicts:
-        """A text that was said before has the verdict that it had; what is no answer fails. An error is judged once
-        more: a machine that was busy for a moment must not decide."""
+        """Equal texts share one verdict, and NO_ROOM fails. Errors are judged a second time: a machine that was busy
+        for a moment must not decide."""
         texts = dict.fromkeys(a["text"] for own in by_teacher.values() for a in own if a.get("finish") != NO_ROOM)
         settings = (self.store.verify, self.store.domains)
         reference = self.store.domains.reference(row)
