@@ -120,12 +120,12 @@ class VerifierPool:
         """The life of one thread that asks a server: a fair share of what is queued in each request."""
         while (item := items.get()) is not None:
             fair = min(served.batch, 1 + items.qsize() // served.concurrent)
-            some = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
+            batch = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
             if self._closed:
-                verdicts = [Verdict("error", "the verifier pool is closed")] * len(some)
+                verdicts = [Verdict("error", "the verifier pool is closed")] * len(batch)
             else:
-                verdicts = _all_judged(served, some)
-            for i, verdict in zip(some, verdicts, strict=True):
+                verdicts = _all_judged(served, batch)
+            for i, verdict in zip(batch, verdicts, strict=True):
                 i.case.settle(i.reward.name, verdict)
 
     def _wanted(self, item: _Item) -> bool:
@@ -200,8 +200,8 @@ def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) 
 
 def where(domain: Domain, reward: Reward) -> str:
     """The key of a configuration that names this verifier."""
-    of = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
-    return f"domains.{domain.name}.{of}verifier"
+    prefix = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
+    return f"domains.{domain.name}.{prefix}verifier"
 
 
 def _crew_of(domain: Domain, reward: Reward) -> _Crew:
@@ -236,8 +236,8 @@ def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
 
 def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
     """What is queued at this moment, before the sign that there is no more."""
-    found: list[_Item] = []
-    while len(found) < most:
+    taken: list[_Item] = []
+    while len(taken) < most:
         try:
             item = items.get_nowait()
         except queue.Empty:  # another thread was faster
@@ -245,8 +245,8 @@ def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
         if item is None:
             items.put(None)
             break
-        found.append(item)
-    return found
+        taken.append(item)
+    return taken
 
 
 def _thread(target: Any, *args: Any) -> threading.Thread:

@@ -79,10 +79,10 @@ def _serve(conn: socket.socket) -> None:
 def _judge(verify: Verifier, text: str, row: Mapping[str, Any], source: str, runner: asyncio.Runner) -> Verdict:
     """A verifier's bug is an error that is counted, never a lost process or a zero."""
     try:
-        found = verify(text, row)
-        if inspect.isawaitable(found):
-            found = runner.run(_awaited(found))
-        return verdict_of(found)
+        result = verify(text, row)
+        if inspect.isawaitable(result):
+            result = runner.run(_awaited(result))
+        return verdict_of(result)
     except BaseException as error:  # SystemExit among them
         return Verdict("error", explain(error, source)[:500])
 

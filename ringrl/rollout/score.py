@@ -42,10 +42,10 @@ def sample(
 
     `on_group` is told how many are sampled.
     """
-    found = [Pending(g, len(g.completions) or sampling.samples) for g in groups]
+    pending = [Pending(g, len(g.completions) or sampling.samples) for g in groups]
     done = 0
     for index, k, completion in engine.generate(groups, sampling, seed, enough):
-        p = found[index]
+        p = pending[index]
         p.completions[k] = completion
         if completion.finish == "paused":
             continue
@@ -55,10 +55,10 @@ def sample(
         if len(p.verdicts) == p.size:
             done += 1
             on_group(done)
-    unfinished = [p for p in found if len(p.verdicts) < p.size]
+    unfinished = [p for p in pending if len(p.verdicts) < p.size]
     for future in (v for p in unfinished for v in p.verdicts.values()):
         future.cancel()  # it is judged with its group, which is no group yet
-    return [p for p in found if len(p.verdicts) == p.size], [p.grown for p in unfinished]
+    return [p for p in pending if len(p.verdicts) == p.size], [p.grown for p in unfinished]
 
 
 def sample_all(
