@@ -1,9 +1,9 @@
-"""A tiny Qwen3-MoE model and its tokenizer, built locally: what the CPU demo trains instead of a download.
+"""A tiny Qwen3-MoE model and its tokenizer, built locally, so that the CPU demo needs no download.
 
-The tokenizer is a byte-level BPE over the demo's own text (any bytes are covered, digits stay single), with a
-chat template in the Bailing style. `<think>` and `</think>` are single tokens but not "special" ones, so that
-decoding keeps them. Nothing here trains the model. The folder is a plain Hugging Face one; its content
-depends on the corpus and the seed alone.
+The tokenizer is a byte-level BPE trained on the demo's text (it covers all bytes and splits digits), with a chat
+template in the Bailing style. `<think>` and `</think>` are single tokens but not "special" ones, so that decoding
+keeps them. The model has random weights. The output is a plain Hugging Face folder whose content depends on the corpus
+and the seed alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["CHAT_TEMPLATE", "build_model"]
 
 END = "<|endoftext|>"
-ROLES = (
-    "<role>SYSTEM</role>",
-    "<role>HUMAN</role>",
-    "<role>ASSISTANT</role>",
-)  # special: decoding skips them
-THINK = ("<think>", "</think>")  # single tokens that decoding keeps
+ROLES = ("<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>")  # special tokens: decoding skips them
+THINK = ("<think>", "</think>")  # single tokens, kept by decoding
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -47,15 +43,19 @@ def build_model(
     experts: int = 8,
     experts_per_token: int = 2,
     moe_intermediate: int = 128,
+    tied: bool = False,
 ) -> None:
-    """Train a tokenizer on `corpus`, initialise a model from `seed`, save both to `out` as one folder."""
+    """Train a tokenizer on `corpus`, initialise a model from `seed`, save both to `out` as one folder.
+
+    tied: input and output embeddings are one, which makes copying a word easy to learn.
+    """
     import torch
     from transformers import GenerationConfig, Qwen3MoeForCausalLM
 
     assert hidden % 32 == 0, f"hidden is not a multiple of 32: {hidden}"
     assert moe_intermediate % 32 == 0, f"moe_intermediate is not a multiple of 32: {moe_intermediate}"
     tokenizer = _tokenizer(corpus, vocab_size)
-    config = _config(tokenizer, layers, hidden, experts, experts_per_token, moe_intermediate)
+    config = _config(tokenizer, layers, hidden, experts, experts_per_token, moe_intermediate, tied)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3MoeForCausalLM(config).float()
@@ -103,6 +103,7 @@ def _config(
     experts: int,
     experts_per_token: int,
     moe_intermediate: int,
+    tied: bool,
 ) -> Qwen3MoeConfig:
     """The model's configuration: every layer is sparse, heads of 32, two query heads to a key-value head."""
     from transformers import Qwen3MoeConfig
@@ -123,7 +124,7 @@ def _config(
         decoder_sparse_step=1,
         mlp_only_layers=[],
         max_position_embeddings=4096,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.02,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

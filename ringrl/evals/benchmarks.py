@@ -163,6 +163,8 @@ def definition(bench: Bench) -> Benchmark:
         raise ConfigError(
             f"benchmarks: got {bench.name!r}, expected one of {', '.join(BENCHMARKS)}, or a name with its `data`"
         )
+    if known and bench.domain != "row":
+        raise ConfigError(f"benchmarks.{bench.name}.domain: got {bench.domain!r}, expected none: it is {known.domain}")
     known = known or Benchmark((), "math", DEFAULT_SAMPLES)
     overrides = {k: getattr(bench, k) for k in ("release", "since", "until") if getattr(bench, k)}
     for key, value in overrides.items():
@@ -199,7 +201,7 @@ def source_of(bench: Bench, cfg: EvalConfig) -> Source:
     own, benchmark = given_file(bench, cfg), definition(bench)
     if not own:
         return Source(files=benchmark.files, domain=benchmark.domain)
-    domain = benchmark.domain if bench.name in BENCHMARKS else "row"
+    domain = benchmark.domain if bench.name in BENCHMARKS else bench.domain
     return Source(files=(own,), columns=bench.columns, domain=domain, split="test")
 
 

@@ -24,6 +24,7 @@ VERIFIERS: dict[str, str] = {  # the built-in ones
     "math": "ringrl.rewards.answers:verify_math",
     "science": "ringrl.rewards.answers:verify_science",
     "code": "ringrl.rewards.code:verify_code",
+    "reasoning_gym": "ringrl.rewards.gym:GymVerifier",
     "url": "ringrl.rewards.served:UrlVerifier",
     "judge": "ringrl.rewards.served:ModelJudge",
     "format": "ringrl.rewards.form:FormatVerifier",

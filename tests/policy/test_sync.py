@@ -25,7 +25,8 @@ def config(inputs: Inputs, colocated: bool) -> Any:
 
 def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -> None:
     as_rank(rank, 2, port)
-    from ringrl.commands.sft import layout, train_step
+    from ringrl.algo.pack import pack
+    from ringrl.commands.sft import train_step
     from ringrl.data.chat import load_tokenizer, make_prompts
     from ringrl.data.source import read_problems
     from ringrl.domains import Domains
@@ -49,7 +50,8 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
         if engine:
             engine.shared = colocated
         sft: Any = type("Settings", (), {"trainer": cfg.trainer, "balance": 0.0, "z": 0.0})
-        train_step(policy, layout(sequences(prompts), sft, ranks), sft, 3e-3)
+        rows = pack(sequences(prompts), ranks.size, cfg.trainer.microbatch_tokens)[ranks.rank]
+        train_step(policy, rows, sft, 3e-3)
         sync = WeightSync(policy, engine, cfg.model, prompts[0], Sampling(1, 1.0, 64), cfg.rollout, folder)
         parity = sync.push(version)
         policy.save(folder / f"version_{version}", {})
