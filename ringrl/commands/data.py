@@ -119,10 +119,10 @@ class Chain:
             self.ctx.progress.note(_output_line(name, f))
 
     def over(
-        self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
+        self, name: str, function: Callable[[A], T], items: Sequence[A], in_process: bool = False
     ) -> Iterator[tuple[A, T]]:
         """Implements `chain.MapShards`."""
-        results = ((item, function(item)) for item in items) if here else self.workers.map(function, items)
+        results = ((item, function(item)) for item in items) if in_process else self.workers.map(function, items)
         self.ctx.progress.phase(name, 0, len(items))
         for n, result in enumerate(results, 1):
             self.ctx.progress.phase(name, n, len(items))

@@ -1,10 +1,10 @@
-"""Labels: `topic` and `level` of math by the rules in `labels`, further ones by the configuration's, the rest by a
-teacher.
+"""Labels each problem: `topic` and `level` of math by the rules in `labels`, other labels by rules from the
+configuration, the rest by asking a teacher.
 
-In this order: what the source set stays; the first rule whose expression matches; the teacher's choice, which is the
-last value that its answer names; UNKNOWN. Rules are read off the problem alone, and know what is plainly said: a
-`topic` is found by the words of a subject, from the narrowest subject to the widest; a `level` is the university's or
-the high school's when the notions of these are used, and primary school when there is no formula at all.
+Precedence: a label set by the source; the first rule whose expression matches; the teacher's choice, i.e. the last
+allowed value in its answer; UNKNOWN. Rules look at the problem text alone and recognise only explicit wording: a
+`topic` by the vocabulary of a subject, narrowest subject first; a `level` is university or high school when their
+concepts appear, and primary school when there is no formula at all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 
 def questions(phase: Phase, cfg: Annotate) -> Asking:
-    """About every label that no rule knows and the teacher may choose."""
+    """One question for every label that no rule decides and the teacher may choose."""
     assert phase.teacher
     name = f"{phase.step}/{phase.teacher.name}"
 
@@ -55,38 +55,38 @@ def question(row: Row, label: str, choice: Sequence[str]) -> Row:
 
 @dataclass(frozen=True)
 class Label:
-    """The step. Nothing is dropped."""
+    """The step; it drops nothing."""
 
-    found: Verdicts
+    store: Verdicts
     cfg: Annotate
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
-        for row, said in self.found.answers(shard, rows):
-            answers = iter([a for each in said.values() for a in each])
+        for row, by_teacher in self.store.answers(shard, rows):
+            answers = iter([a for own in by_teacher.values() for a in own])
             labelled = by_rules(row, self.cfg)
-            asked = {
-                label: chosen(next(answers), choice) if choice and said else UNKNOWN
+            from_teacher = {
+                label: chosen(next(answers), choice) if choice and by_teacher else UNKNOWN
                 for label, choice in open_labels(labelled, self.cfg).items()
             }
-            yield {**labelled, **asked}
+            yield {**labelled, **from_teacher}
 
 
 def open_labels(row: Row, cfg: Annotate) -> dict[str, tuple[str, ...]]:
-    """Those that a row does not have yet, each with what a teacher may choose from."""
+    """Labels the row lacks, each with the values a teacher may choose from."""
     rules = rules_of(row, cfg)
     labels = dict.fromkeys((*rules, *cfg.values))
     return {label: cfg.values.get(label) or tuple(rules.get(label, ())) for label in labels if label not in row}
 
 
 def by_rules(row: Row, cfg: Annotate) -> Row:
-    """The row with what rules say about labels that the source has not set."""
-    found: dict[str, str] = {}
+    """The row plus the labels that rules decide, leaving labels set by the source alone."""
+    from_rules: dict[str, str] = {}
     for label, values in rules_of(row, cfg).items():
         if label not in row:
             hits = (value for value, pattern in values.items() if re.search(pattern, row["problem"], re.IGNORECASE))
             if value := next(hits, ""):
-                found[label] = value
-    return {**row, **found}
+                from_rules[label] = value
+    return {**row, **from_rules}
 
 
 def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:
@@ -94,7 +94,7 @@ def rules_of(row: Row, cfg: Annotate) -> Mapping[str, Mapping[str, str]]:
 
 
 def chosen(answer: Mapping[str, Any], choice: Sequence[str]) -> str:
-    """The last value that is named, the longer one where two begin alike."""
+    """The last allowed value in the answer; the longer one if one value is a prefix of another."""
     longest = sorted(choice, key=len, reverse=True)
     pattern = r"(?<!\w)(?:" + "|".join(re.escape(v) for v in longest) + r")(?!\w)"
     named = re.findall(pattern, after_thinking(answer["text"]), re.IGNORECASE)

@@ -1,9 +1,8 @@
-"""The chain: reading, then the steps that the configuration names, each from the shards of the one before.
+"""The chain: reading, then the configured steps, each working on the shards of the step before it.
 
-A step is a module with `prepare(cfg, before, after, over)`, which looks at all shards if it must and returns a
-`ShardStep`; that is then called for every shard, in any process and order. What a step needs from a model is sampled
-before it is prepared, teacher by teacher, into `after.work`: one *phase* per teacher, so that the launcher can start
-its workers.
+A step is a module with `prepare(cfg, before, after, over)`, which may look at all shards and returns a `ShardStep`;
+that is then called for every shard, in any process and order. Responses that a step needs from models are sampled
+before it is prepared, into `after.work`, in one *phase* per teacher so that the launcher can start its workers.
 """
 
 from __future__ import annotations
@@ -21,58 +20,58 @@ T = TypeVar("T")
 
 
 class ShardStep(Protocol):
-    """Picklable. Gives every row of a shard back or drops it, with the rows' order kept; a step on responses may drop
-    some of these besides."""
+    """Picklable. Yields every row of a shard, kept or dropped, in order; a step on responses may also yield dropped
+    responses."""
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]: ...
 
 
 class MapShards(Protocol):
-    """A function over items in all processes, results as they come, with a name for the user; see Workers.map. `here`:
-    in this process, in order, for what must not be there once per process, as a model on a GPU.
+    """Maps a function over items in all processes and yields results as they finish; see Workers.map. `name` is shown
+    to the user. `in_process` runs it here, in order: a model on a GPU must not be loaded once per process.
 
     Raises:
         Interrupted: the user wants to stop.
     """
 
     def __call__(
-        self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
+        self, name: str, function: Callable[[A], T], items: Sequence[A], in_process: bool = False
     ) -> Iterator[tuple[A, T]]: ...
 
 
 class PrepareStep(Protocol):
-    """The first half of a step. Raises UserError for what the user can fix."""
+    """Prepares a step for all shards. Raises UserError for what the user can fix."""
 
     def __call__(self, cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> ShardStep: ...
 
 
 class Interrupted(Exception):
-    """What is finished is kept."""
+    """The user stopped the run; finished shards and answers stay on disk."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the chain that one process works off: a step, or the sampling of one teacher for it."""
+    """One unit of work of the chain: a step, or the sampling of one teacher for it."""
 
-    index: int  # of the step; 0 reads
+    index: int  # position of the step; 0 is reading
     step: str
     teacher: Teacher | None
-    before: Shards | None  # what the step reads; none when it reads the sources
-    shards: Shards  # what it writes
+    before: Shards | None  # input of the step; None for reading
+    shards: Shards  # output
 
     @property
     def done_file(self) -> Path:
-        """Written last; a teacher's has its seconds of sampling in it."""
+        """Written last; for a teacher it holds the seconds spent sampling."""
         return self.shards.work / f"{self.teacher.name}.done" if self.teacher else self.shards.folder / "summary.json"
 
     @property
     def engine(self) -> Teacher | None:
-        """Who must be sampled with workers of ours."""
+        """The teacher if it needs workers of ours, None if a server runs it."""
         return self.teacher if self.teacher and not self.teacher.server.base_url else None
 
 
 def phases(cfg: DataConfig) -> list[Phase]:
-    """All, in their order."""
+    """All phases in order."""
     out: list[Phase] = []
     for i, step in enumerate(("read", *cfg.steps)):
         before = out[-1].shards if out else None
@@ -86,12 +85,12 @@ def unfinished(cfg: DataConfig) -> list[Phase]:
 
 
 def sampled(cfg: DataConfig, step: str) -> Sampled:
-    """Whose answers a step needs, and how they are sampled; no teachers if it needs none."""
+    """The teachers a step needs and how they are sampled; no teachers if it needs none."""
     if step == "annotate":
-        how, teacher = cfg.annotate, cfg.annotate.teacher
-        suffix = {**dict.fromkeys(cfg.known_domains, ""), **how.prompting.suffix}  # the problems' own ask to solve them
+        section, teacher = cfg.annotate, cfg.annotate.teacher
+        suffix = {**dict.fromkeys(cfg.known_domains, ""), **section.prompting.suffix}  # the default asks for a solution
         return Sampled(teachers=(teacher,) if teacher else (), samples=1, temperature=0.0,
-                       prompting=how.prompting.model_copy(update={"suffix": suffix}),
-                       max_total_tokens=how.max_total_tokens)  # fmt: skip
+                       prompting=section.prompting.model_copy(update={"suffix": suffix}),
+                       max_total_tokens=section.max_total_tokens)  # fmt: skip
     steps: dict[str, Sampled] = {"grade": cfg.grade, "distil": cfg.distil}
     return steps.get(step, Sampled())

@@ -1,12 +1,12 @@
-r"""What no verifier can judge, or a guess would solve: dropped, each for one reason, the first in RULES that holds.
+r"""Drops rows that no verifier can judge or that a guess would solve, each for the first reason in RULES that holds.
 
-Characters that no reader sees are repaired first. Of multiple choice, with `choices: convert`, the question itself goes
-on if it can stand alone, and the options go into `choices`. The rules are in `wording`, `questions` and, on code, in
-`programs`. A shard asks the verifier once for all its answers and once for all its programs.
+Invisible characters are repaired first. With `choices: convert`, a multiple-choice question that can stand alone is
+kept without its options, which move into `choices`. The rules are in `wording`, `questions` and, for code, `programs`.
+A shard calls the verifier once for all its answers and once for all its programs.
 
-An answer is in reach if it is plain (`ringrl.rewards.plain`), or a text of few words, or if Math-Verify can make
-something of it: a comparison with a number then says pass or fail, not error. (Compared with itself it would pass
-unread.)
+An answer is in reach if it is plain (`ringrl.rewards.plain`), a text of few words, or something Math-Verify can
+parse: comparing it with a number then gives pass or fail, not error. (Comparing it with itself would pass without
+parsing.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ringrl.rewards.plain import clean, read, right_sides, split_unit
 INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
 CHOICE, PARTS, YES_NO, PROOF = "multiple choice", "several parts", "yes or no", "proof"
 NO_ANSWER, OUT_OF_REACH = "no answer", "answer out of reach"
-RULES = {  # reason: (domains, what it is), in the order in which they are tried
+RULES = {  # reason: (domains, description), in the order they are tried
     INVALID: ("all", "control characters, U+FFFD, surrogates, private use, bidirectional overrides, LaTeX escapes read "
               "as white space, UTF-8 read as Windows-1252"),
     EMPTY: ("all", "no word and no formula, or `[deleted]` and the like"),
@@ -56,8 +56,8 @@ RULES = {  # reason: (domains, what it is), in the order in which they are tried
 }  # fmt: skip
 
 MAX_ANSWER_CHARS = 200
-MAX_WORDS = 4  # of an answer in words: more are never said twice in the same way
-MAX_MIXED_WORDS = 2  # among formulas
+MAX_WORDS = 4  # longest answer in words; longer prose is hardly ever worded the same way twice
+MAX_MIXED_WORDS = 2  # longest text among formulas
 _PROBE = r"\boxed{17.0625}"  # any number
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")
@@ -72,96 +72,96 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 @dataclass(frozen=True)
 class Cleanser:
-    """See the module; nothing but the shard decides, and the clock of programs that take about as long as they may."""
+    """The step. Its result depends on the shard alone, except for programs close to their time limit."""
 
-    how: Cleanse
+    cfg: Cleanse
     verify: Verify
     domains: Domains
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's, about the programs and asserts of others
+            warnings.simplefilter("ignore")  # from parsing other people's programs and asserts
             results = [self.read(row) for row in rows]
             self._ask_about_answers(results)
             self._run_solutions(results)
         return iter(results)
 
     def read(self, row: Row) -> Row | Dropped:
-        """All that can be said without a verifier."""
+        """Applies all rules that need no verifier."""
         domain, problem, answer = self.domains[row["domain"]], wording.repaired(row["problem"]), ""
         row = {**row, "problem": problem}
         if domain.comparison == "answer":
             answer = row[domain.answer] = wording.repaired(row[domain.answer]).strip()
-        if said := wording.invalid_characters(problem) or wording.invalid_characters(answer):
-            return Dropped(row, INVALID, {"detail": said})
+        if fault := wording.invalid_characters(problem) or wording.invalid_characters(answer):
+            return Dropped(row, INVALID, {"detail": fault})
         if questions.is_empty(problem):
             return Dropped(row, EMPTY, {"detail": problem[:100]})
-        if len(problem) > self.how.max_chars:
+        if len(problem) > self.cfg.max_chars:
             return Dropped(row, LONG, {"detail": f"{len(problem)} characters"})
-        if said := wording.embedded_image(problem) or wording.embedded_image(answer):
-            return Dropped(row, IMAGE, {"detail": said})
+        if fault := wording.embedded_image(problem) or wording.embedded_image(answer):
+            return Dropped(row, IMAGE, {"detail": fault})
         if domain.comparison == "equal":
-            key = domain.missing(row) if self.how.answers == "required" else ""
+            key = domain.missing(row) if self.cfg.answers == "required" else ""
             return Dropped(row, NO_ANSWER, {"detail": f"no {key}"}) if key else row
         return self._code(row, domain) if domain.comparison == "program" else self._words(row, domain.answer)
 
     def _words(self, row: Row, key: str) -> Row | Dropped:
-        """Of math and science, and what has such answers, under this key."""
-        if said := wording.image_referred_to(row["problem"]):
-            return Dropped(row, IMAGE, {"detail": said})
+        """The rules for domains with a final answer, which is under `key`."""
+        if fault := wording.image_referred_to(row["problem"]):
+            return Dropped(row, IMAGE, {"detail": fault})
         lists = questions.items_of(row["problem"])
-        choice = questions.multiple_choice(row["problem"], row[key], lists) if self.how.choices != "keep" else None
-        if choice and (self.how.choices == "drop" or not choice.question):
+        choice = questions.multiple_choice(row["problem"], row[key], lists) if self.cfg.choices != "keep" else None
+        if choice and (self.cfg.choices == "drop" or not choice.question):
             return Dropped(row, CHOICE, {"detail": choice.detail})
         if choice:
             row = {**row, "problem": choice.question, key: choice.answer, "choices": list(choice.options)}
-        elif said := questions.several_parts(lists):
-            return Dropped(row, PARTS, {"detail": said})
-        if self.how.yes_no == "drop" and (said := questions.yes_or_no(row["problem"], row[key])):
-            return Dropped(row, YES_NO, {"detail": said})
-        if said := questions.asks_for_proof(row["problem"]):
-            return Dropped(row, PROOF, {"detail": said})
-        if questions.is_no_answer(row[key]) and self.how.answers != "ignored":
-            if self.how.answers == "required" or row[key]:
+        elif fault := questions.several_parts(lists):
+            return Dropped(row, PARTS, {"detail": fault})
+        if self.cfg.yes_no == "drop" and (fault := questions.yes_or_no(row["problem"], row[key])):
+            return Dropped(row, YES_NO, {"detail": fault})
+        if fault := questions.asks_for_proof(row["problem"]):
+            return Dropped(row, PROOF, {"detail": fault})
+        if questions.is_no_answer(row[key]) and self.cfg.answers != "ignored":
+            if self.cfg.answers == "required" or row[key]:
                 return Dropped(row, NO_ANSWER, {"detail": row[key]})
-        elif self.how.answers != "ignored" and (said := out_of_reach(row[key])):
-            return Dropped(row, OUT_OF_REACH, {"detail": said})
+        elif self.cfg.answers != "ignored" and (fault := out_of_reach(row[key])):
+            return Dropped(row, OUT_OF_REACH, {"detail": fault})
         return row
 
     def _code(self, row: Row, domain: Domain) -> Row | Dropped:
         if not row.get("tests"):
-            return Dropped(row, programs.NO_TESTS) if self.how.answers == "required" else row
+            return Dropped(row, programs.NO_TESTS) if self.cfg.answers == "required" else row
         if row.get("time_limit_s") is None:
-            row["time_limit_s"] = self.how.time_limit_s
-        if self.how.solutions == "required" and not row.get("solutions"):
+            row["time_limit_s"] = self.cfg.time_limit_s
+        if self.cfg.solutions == "required" and not row.get("solutions"):
             return Dropped(row, programs.NO_SOLUTION)
-        return with_good_tests(row, domain) if self.how.answers != "ignored" else row
+        return with_good_tests(row, domain) if self.cfg.answers != "ignored" else row
 
     def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
-        """Whether the verifier can read those that are not plain."""
-        if self.how.answers == "ignored":
+        """Drops rows whose answer is not plain and the verifier cannot read either."""
+        if self.cfg.answers == "ignored":
             return
         rows = self._rows(results, "answer")
         keys = [self.domains[r["domain"]].answer for _, r in rows]
-        asked = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
-        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in asked]
-        verdicts = judge(probes, self.verify, self.domains) if asked else []
-        for (i, row), verdict in zip(asked, verdicts, strict=True):
+        algebraic = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
+        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in algebraic]
+        verdicts = judge(probes, self.verify, self.domains) if algebraic else []
+        for (i, row), verdict in zip(algebraic, verdicts, strict=True):
             if verdict.kind == "error":
                 results[i] = Dropped(row, OUT_OF_REACH, {"detail": verdict.reason})
 
     def _run_solutions(self, results: list[Row | Dropped]) -> None:
-        if self.how.solutions == "ignored":
+        if self.cfg.solutions == "ignored":
             return
-        asked = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
-        if asked:
-            how = partial(judge, verify=self.verify, domains=self.domains)
-            found = with_good_solutions([r for _, r in asked], self.domains, how)
-            for (i, _), result in zip(asked, found, strict=True):
+        solved = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
+        if solved:
+            judge_programs = partial(judge, verify=self.verify, domains=self.domains)
+            checked = with_good_solutions([r for _, r in solved], self.domains, judge_programs)
+            for (i, _), result in zip(solved, checked, strict=True):
                 results[i] = result
 
     def _rows(self, results: list[Row | Dropped], comparison: str) -> list[tuple[int, Row]]:
-        """(index, row) of those that are left in domains of this comparison."""
+        """(index, row) of the rows not dropped yet whose domain compares this way."""
         rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict)]
         return [(i, r) for i, r in rows if self.domains[r["domain"]].comparison == comparison]
 
@@ -170,7 +170,7 @@ class Cleanser:
 
 
 def out_of_reach(answer: str) -> str:
-    """What speaks against an answer without asking the verifier, or ""."""
+    """Why an answer cannot be verified, as far as that is known without the verifier, or ""."""
     if is_plain(answer):
         return ""
     inner = last_boxed(answer) or answer
@@ -182,8 +182,8 @@ def out_of_reach(answer: str) -> str:
         return f"{len(inner)} characters"
     words = [w for w in _WORD.findall(_COMMAND.sub(" ", inner)) if w.lower() not in _FUNCTIONS]
     most = MAX_WORDS if is_text(inner) else MAX_MIXED_WORDS
-    said = inner.split() if is_text(inner) else words
-    return f"prose of {len(said)} words" if len(said) > most else ""
+    prose = inner.split() if is_text(inner) else words
+    return f"prose of {len(prose)} words" if len(prose) > most else ""
 
 
 def _needs_no_algebra(answer: str) -> bool:
@@ -191,11 +191,11 @@ def _needs_no_algebra(answer: str) -> bool:
 
 
 def is_plain(answer: str) -> bool:
-    """Read exactly, without algebra: as the verifier reads it."""
+    """Whether the verifier reads this answer exactly, without algebra."""
     text = clean(answer)
     return read(split_unit(right_sides(text, text)[1]).magnitude) is not None
 
 
 def is_text(answer: str) -> bool:
-    """Words and nothing else."""
+    """Whether the answer is words and nothing else."""
     return bool(re.fullmatch(r"[^\W\d_]+(?:[ '’,.&-]+[^\W\d_]+)*[.!]?", _COMMAND.sub("", answer).strip(" {}$")))

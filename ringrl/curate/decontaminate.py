@@ -1,12 +1,12 @@
-"""What stands in a benchmark, or in another file of problems to keep out, is not trained on.
+"""Keeps benchmark problems, and those of any other file listed, out of the training data.
 
-A row is dropped by the first of these that holds of its problem, or else of one of its responses:
+A row is dropped for the first of these that holds for its problem, or else for one of its responses:
 
     n-grams in common     `share` of the known problem's words lie in runs of `ngram` words that the row has, too
-    near duplicate        `threshold` of its runs of characters, weighed by how rare they are, stand in one passage
-    of the same meaning   the cosine of the two embeddings reaches `similarity`; only with a model, only of problems
+    near duplicate        `threshold` of its character n-grams, weighted by rarity, occur in one passage
+    of the same meaning   the cosine of the two embeddings reaches `similarity`; problems only, and only with a model
 
-The first two are defined in `curate.overlap`. A dropped row names its `twin`, with `twin_text`, and `share` with a
+The first two are defined in `curate.overlap`. A dropped row records its `twin` and `twin_text`, with `share` and
 `passage`, or `similarity`.
 """
 
@@ -29,15 +29,15 @@ NGRAMS = "n-grams in common with a known problem"
 NEAR = "near duplicate of a known problem"
 MEANING = "of the same meaning as a known problem"
 IN_RESPONSE = ", in a response"
-AT_ONCE = 256  # rows that are compared with all known problems
-TWIN_CHARS = 300  # of the known problem, in what is dropped
+CHUNK_ROWS = 256  # rows compared with all known problems at a time
+TWIN_CHARS = 300  # longest excerpt of the known problem in a dropped row
 
 
 @dataclass(frozen=True)
 class Decontaminated:
     """The step."""
 
-    folder: Path  # of the index
+    folder: Path  # holds the index and the embeddings
     embedding: Embedding
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterator[Row | Dropped]:
@@ -48,9 +48,9 @@ class Decontaminated:
         problems = known.index.find([row["problem"] for row in rows])
         texts = [(i, r["text"]) for i, row in enumerate(rows) if not problems[i] for r in row.get("responses", ())]
         responses: dict[int, Match] = {}
-        for (i, _), found in zip(texts, known.index.find([text for _, text in texts]), strict=True):
-            if found:
-                responses.setdefault(i, found[0])
+        for (i, _), matches in zip(texts, known.index.find([text for _, text in texts]), strict=True):
+            if matches:
+                responses.setdefault(i, matches[0])
         meanings = self._meanings(shard, known, len(rows))
         for i, row in enumerate(rows):
             if problems[i]:
@@ -64,15 +64,15 @@ class Decontaminated:
                 yield row
 
     def _meanings(self, shard: int, known: Known, rows: int) -> dict[int, tuple[int, float]]:
-        """Row -> (the known problem that is most alike, the cosine of the two)."""
+        """Row -> (most similar known problem, cosine), for rows that reach the threshold."""
         if not self.embedding.model:
             return {}
-        mine = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
-        assert len(mine) == rows, (len(mine), rows)
-        theirs = known.vectors.astype(np.float32)
+        vectors = np.load(embedded(self.folder) / f"{shard:06d}.npy").astype(np.float32)
+        assert len(vectors) == rows, (len(vectors), rows)
+        known_vectors = known.vectors.astype(np.float32)
         out = {}
-        for begin in range(0, rows, AT_ONCE):
-            cosines = mine[begin : begin + AT_ONCE] @ theirs.T
+        for begin in range(0, rows, CHUNK_ROWS):
+            cosines = vectors[begin : begin + CHUNK_ROWS] @ known_vectors.T
             best = cosines.argmax(1)
             for i, problem in enumerate(best.tolist()):
                 if cosines[i, problem] >= self.embedding.similarity:
@@ -83,7 +83,7 @@ class Decontaminated:
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Decontaminated:
     """Builds the index, unless it is there.
 
-    Raises DataError for a benchmark that is not to be had; ConfigError; UserError or RingError as the embedding model.
+    Raises DataError for a benchmark that cannot be read; ConfigError; UserError or RingError as the embedding model.
     """
     write(cfg.decontaminate, after.work, cfg.domains)
     if cfg.decontaminate.embedding.model and load(after.work):
@@ -99,11 +99,11 @@ def dropped(row: Row, known: Known, match: Match, where: str = "") -> Dropped:
     return Dropped(row, NGRAMS + where, {**more, "share": share, "passage": known.passage(match)})
 
 
-def twin_of(known: Known, problem: int, how: str) -> Row:
+def twin_of(known: Known, problem: int, evidence: str) -> Row:
     name = known.ids[problem]
-    return {"detail": f"{name}: {how}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
+    return {"detail": f"{name}: {evidence}", "twin": name, "twin_text": known.texts[problem][:TWIN_CHARS]}
 
 
 def embedded(work: Path) -> Path:
-    """Where the embeddings of all rows are, a file per shard."""
+    """Folder of the rows' embeddings, one file per shard."""
     return work / "embeddings"

@@ -1,19 +1,19 @@
-"""Duplicates within the set: of the same words, of nearly the same words, and, with embeddings, of the same meaning.
+"""Duplicates within the set: the same words, nearly the same words and, with embeddings, the same meaning.
 
-1. Exact: the same words (`curate.text`). If their answers differ, the one that was verified or that most give wins;
-   where there is none of that, all are dropped, since nobody knows which is right.
+1. Exact: the same words (`curate.text`). If their answers differ, the verified one or the majority wins; without
+   either, all are dropped, since nobody knows which is right.
 2. Near: a Jaccard similarity of n-grams of at least the threshold, the same numbers, and answers that do not
-   contradict each other; else it is another problem in like words. So it is if a program that solves one task fails
-   the tests of the other.
+   contradict each other; otherwise they are different problems in similar words. So are two tasks when a program that
+   solves one fails the tests of the other.
 3. Same meaning: a cosine of embeddings of at least the threshold, and answers that do not contradict each other.
 
-The best row is kept: verified before not, then with a reference before without, then by the number of accepted programs
-and responses, then the one read first. Rows are gone through from the best to the worst, and one goes only if it is
-itself like one that stays: a chain of similar rows does not collapse to its first.
+The best row is kept: verified first, then with a reference, then by the number of accepted programs and responses,
+then the one read first. Rows are visited from best to worst, and a row is dropped only if it is itself similar to one
+that stays: a chain of similar rows does not collapse to its first.
 
-Of code the problem's text alone counts, not its starter code or tests: the same task to be read from standard input and
-as a function is one task. Code is never a duplicate of a problem with an answer, nor one of a user's domain, whose
-`comparison` is equal, of one of another.
+For code only the problem's text counts, not starter code or tests: a task is the same whether it reads standard input
+or is a function. Code is never a duplicate of a problem with an answer, and a problem of a domain whose `comparison` is
+equal never one of another domain.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split
 
 REASONS = ("", "exact duplicate", "near duplicate", "same meaning", "another answer to the same problem")
 KEPT, EXACT, NEAR, MEANING, CONTRADICTED = range(5)
-PAIRS = 5000  # compared by a process at a time
-TEXTS = 512  # whose n-grams it holds, at 30 kB
-SHOWN = 200  # characters of the twin's problem, in the detail
+PAIRS = 5000  # pairs that one process compares at a time
+TEXTS = 512  # texts whose n-grams a process keeps, about 30 kB each
+SHOWN = 200  # longest excerpt of the twin's problem in the detail
 MAX_ANSWER_CHARS = 1000  # longer ones are not read
 Compare = Callable[[int, int], float]
 FinalAnswer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer as a text: "" for none, and for code
@@ -63,7 +63,7 @@ FinalAnswer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer
 
 @dataclass(frozen=True)
 class Deduplicator:
-    """Drops what is in the file of duplicates."""
+    """The step: drops the rows that `find` marked."""
 
     before: Shards
     work: Path
@@ -108,60 +108,60 @@ def _index(folder: Path, work: Path) -> LSHIndex:
 
 
 def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArray[np.float64]:
-    """[3, rows]: reason, number of the twin, similarity to it; of rows that stay 0, themselves, 1.
+    """[3, rows]: reason, row number of the twin, similarity to it; kept rows have 0, their own number, 1.
 
-    The twin is the row that stays instead; where none does, one that gives another answer.
+    The twin is the row kept instead; if none is, a row with a contradicting answer.
     """
     index = LSHIndex(before, work)
-    found = Duplicates(index, cfg.known_domains)
-    found.exact()
-    pairs = candidates(index, found.kept, found.rank)
+    duplicates = Duplicates(index, cfg.known_domains)
+    duplicates.exact()
+    pairs = candidates(index, duplicates.kept, duplicates.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
     scores = np.zeros(len(pairs))
-    how = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
-    compare = functools.partial(_compare, before.folder, work, *how)
-    for (start, _), some in over("deduplicate: pairs", compare, jobs):
-        scores[start : start + PAIRS] = some
+    settings = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
+    compare = functools.partial(_compare, before.folder, work, *settings)
+    for (start, _), similarities in over("deduplicate: pairs", compare, jobs):
+        scores[start : start + PAIRS] = similarities
     near = scores >= cfg.deduplicate.threshold
-    found.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index, *how))
+    duplicates.drop(NEAR, pairs[near], scores[near], cfg.deduplicate.threshold, Comparison(index, *settings))
     if cfg.deduplicate.embedding.model:
-        meaning(found, cfg.deduplicate.embedding, work, over)
-    return np.stack([found.reason, found.twin, found.similarity]).astype(np.float64)
+        meaning(duplicates, cfg.deduplicate.embedding, work, over)
+    return np.stack([duplicates.reason, duplicates.twin, duplicates.similarity]).astype(np.float64)
 
 
-def meaning(found: Duplicates, how: Embedding, work: Path, over: MapShards) -> None:
-    """Drops what means the same as a row that stays."""
-    index = found.index
-    vectors = Vectors(embed_shards(how, index.shards, work / "embeddings", over))
-    parts = alike(vectors, found.kept, how.similarity)
-    better, worse, scores = [np.concatenate(some) for some in zip(*parts, strict=True)]
-    swap = found.rank[better] > found.rank[worse]
+def meaning(duplicates: Duplicates, cfg: Embedding, work: Path, over: MapShards) -> None:
+    """Drops rows that mean the same as one that stays."""
+    index = duplicates.index
+    vectors = Vectors(embed_shards(cfg, index.shards, work / "embeddings", over))
+    parts = alike(vectors, duplicates.kept, cfg.similarity)
+    better, worse, scores = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    swap = duplicates.rank[better] > duplicates.rank[worse]
     pairs = np.stack([np.where(swap, worse, better), np.where(swap, better, worse)], axis=1)
 
     def differ(a: int, b: int) -> bool:
-        return contradict(_answer(index.row(a), found.domains), _answer(index.row(b), found.domains))
+        return contradict(_answer(index.row(a), duplicates.domains), _answer(index.row(b), duplicates.domains))
 
     agree = np.array([not differ(int(a), int(b)) for a, b in pairs], bool)
-    order = np.lexsort((found.rank[pairs[:, 0]], found.rank[pairs[:, 1]]))
+    order = np.lexsort((duplicates.rank[pairs[:, 0]], duplicates.rank[pairs[:, 1]]))
     order = order[agree[order]]
 
     def cosine(a: int, b: int) -> float:
         return 0.0 if differ(a, b) else float(vectors[[a]][0] @ vectors[[b]][0])
 
-    found.drop(MEANING, pairs[order], scores[order], how.similarity, cosine)
+    duplicates.drop(MEANING, pairs[order], scores[order], cfg.similarity, cosine)
 
 
 def _compare(
     folder: Path, work: Path, threshold: float, verify: Verify, domains: Domains, job: tuple[int, NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    """[pairs] similarities; of a job in one of the processes."""
+    """[pairs] similarities of one job; runs in a worker process."""
     compare = Comparison(_index(folder, work), threshold, verify, domains)
     return np.array([compare(int(a), int(b)) for a, b in job[1]])
 
 
 class Comparison:
-    """How similar the texts of two rows are; 0 if their answers contradict each other. From the threshold on a program
-    of one row must also pass the tests of the other, if they have such."""
+    """Similarity of the texts of two rows; 0 if their answers contradict each other. At or above the threshold, a
+    program of one row must also pass the tests of the other, if there are any."""
 
     def __init__(self, index: LSHIndex, threshold: float, verify: Verify, domains: Domains) -> None:
         self.index, self.threshold, self.verify, self.domains = index, threshold, verify, domains
@@ -173,15 +173,15 @@ class Comparison:
         return 0.0 if score >= self.threshold and self._other_task(self.index.row(a), self.index.row(b)) else score
 
     def _other_task(self, one: Row, two: Row) -> bool:
-        """Programs have passed the tests of their own row; where they are called in another way they tell nothing."""
+        """Whether a program of one row fails the tests of the other; False if the two are called differently."""
         solved, tested = (one, two) if one.get("solutions") else (two, one)
         if not (solved.get("solutions") and tested.get("tests")) or _calling(one) != _calling(two):
             return False
         if self.domains[tested["domain"]].comparison != "program":
             return False
         program = fenced(solved["solutions"][0], solved.get("language") or "python")
-        asked = (tested["domain"], program, self.domains.reference(tested))
-        [verdict] = judge([asked], self.verify, self.domains)
+        request = (tested["domain"], program, self.domains.reference(tested))
+        [verdict] = judge([request], self.verify, self.domains)
         return verdict.kind not in ("pass", "error")
 
 
@@ -194,7 +194,7 @@ def _read(row: Row, domains: Domains) -> tuple[Text, FinalAnswer]:
 
 
 class Duplicates:
-    """What is known of all rows so far."""
+    """Reason, twin and similarity of all rows so far."""
 
     def __init__(self, index: LSHIndex, domains: Domains) -> None:
         self.index, self.domains = index, domains
@@ -209,7 +209,7 @@ class Duplicates:
         return np.flatnonzero(self.reason == KEPT)
 
     def exact(self) -> None:
-        """Drops all but the best of the same words."""
+        """Drops all but the best of rows with the same words."""
         key, answer = self.index.line(KEY), self.index.line(ANSWER)
         order = np.lexsort((self.rank, key))
         first = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1])[: len(order)])
@@ -223,15 +223,15 @@ class Duplicates:
                 self._contested([int(n) for n in order[first[run] : first[run] + sizes[run]]])
 
     def _contested(self, members: list[int]) -> None:
-        """Of rows with the same words, the best first, and answers that are not written the same."""
+        """Settles rows with the same words, best first, whose answers are not written the same."""
         rows = [self.index.row(n) for n in members]
         right = agreed(rows, self.domains)
         kept = next((n for n, ok in zip(members, right, strict=True) if ok), None)
         for n, row, ok in zip(members, rows, right, strict=True):
-            mine = _answer(row, self.domains)
-            self.reason[n] = EXACT if ok or (kept is not None and not mine[1]) else CONTRADICTED
+            own = _answer(row, self.domains)
+            self.reason[n] = EXACT if ok or (kept is not None and not own[1]) else CONTRADICTED
             other = next(
-                (m for m, r in zip(members, rows, strict=True) if contradict(mine, _answer(r, self.domains))),
+                (m for m, r in zip(members, rows, strict=True) if contradict(own, _answer(r, self.domains))),
                 members[0],
             )
             self.twin[n] = other if kept is None else kept
@@ -244,29 +244,29 @@ class Duplicates:
         """Drops every row that is like a better one that stays.
 
         Args:
-            pairs: [pairs, 2] of row numbers that are alike, the better first, in the order of the worse one's rank.
-            compare: the same for a pair that is not among them.
+            pairs: [pairs, 2] similar row numbers, the better first, ordered by the rank of the worse one.
+            compare: the score of a pair that is not among them.
         """
         bounds = np.flatnonzero(np.append(True, pairs[1:, 1] != pairs[:-1, 1])[: len(pairs)])
         for start, end in zip(bounds, np.append(bounds, len(pairs))[1:], strict=True):
             row = int(pairs[start, 1])
             known = dict(zip(pairs[start:end, 0].tolist(), scores[start:end].tolist(), strict=True))
-            for better in list(known):  # one that went is like the one for which it went, and so may this be
+            for better in list(known):  # a dropped row is similar to its twin, and this row may be, too
                 stays = int(self.twin[better])
                 if stays not in known:
                     known[stays] = compare(stays, row)
             score, twin = max((s, -n) for n, s in known.items() if self.reason[n] == KEPT)
             if score >= threshold:
                 self.reason[row], self.twin[row], self.similarity[row] = reason, -twin, score
-        gone = self.reason[self.twin] == reason  # of earlier ones; what goes now has a twin that stays
-        self.similarity[gone] = self.similarity[self.twin[gone]]
-        self.twin[gone] = self.twin[self.twin[gone]]
+        moved = self.reason[self.twin] == reason  # rows dropped earlier, whose twin was dropped just now
+        self.similarity[moved] = self.similarity[self.twin[moved]]
+        self.twin[moved] = self.twin[self.twin[moved]]
 
 
 def quality(row: Row, domains: Domains) -> int:
     """Larger is better: verified, then with a reference, then by accepted programs and responses.
 
-    Verified is what some teacher has solved, and code with programs, which have passed its tests.
+    A row is verified if a teacher solved it, or if it is code with programs, since those passed its tests.
     """
     domain, programs, responses = domains[row["domain"]], row.get("solutions", ()), row.get("responses", ())
     solved = any(rate > 0 for rate in row.get("pass_rates", {}).values())
@@ -279,7 +279,7 @@ def quality(row: Row, domains: Domains) -> int:
 
 
 def agreed(rows: Sequence[Row], domains: Domains) -> list[bool]:
-    """Which rows of one problem have the answer that was verified, or else that most of them have; none if neither."""
+    """Which rows of one problem have the verified answer, or else the majority answer; none if there is neither."""
     groups: list[list[int]] = []
     answers = [_answer(row, domains) for row in rows]
     for n, answer in enumerate(answers):
@@ -297,7 +297,7 @@ def agreed(rows: Sequence[Row], domains: Domains) -> list[bool]:
 
 
 def contradict(one: FinalAnswer, two: FinalAnswer) -> bool:
-    """Whether problems in the same words are different ones all the same."""
+    """Whether the answers show that two problems in the same words are different."""
     (kind, a), (other, b) = one, two
     if kind != other:
         return True
@@ -307,7 +307,7 @@ def contradict(one: FinalAnswer, two: FinalAnswer) -> bool:
 
 
 def _answer(row: Row, domains: Domains) -> FinalAnswer:
-    """Without what it is set in."""
+    """The final answer without its box and typesetting."""
     domain = domains[row["domain"]]
     answer = row.get(domain.answer, "") if domain.answer else ""
     if domain.comparison != "answer":
@@ -316,7 +316,7 @@ def _answer(row: Row, domains: Domains) -> FinalAnswer:
 
 
 def same_answer(a: str, b: str) -> bool | None:
-    """Of two clean answers; None if it takes algebra to tell, and if there is none."""
+    """Whether two clean answers are equal; None if that takes algebra or one is missing."""
     if not a or not b or max(len(a), len(b)) > MAX_ANSWER_CHARS:
         return None
     if skeleton(a).casefold() == skeleton(b).casefold():

@@ -1,17 +1,17 @@
-r"""SFT data by rejection sampling: what is right and well formed of the responses of teachers, and of the row's own.
+r"""SFT data by rejection sampling: keeps the right and well-formed responses of teachers and of the row itself.
 
-A response is dropped for the first of these that is true of it; a row goes on with those that are left, maybe none.
+A response is dropped for the first of these that is true of it; the row goes on with the others, maybe none.
 
-    prompt too long        there was no room for a response (said once a teacher)
-    truncated              cut by the limit of tokens
-    think tags             not one pair that begins the response; or none, unless they are required
+    prompt too long        there was no room for a response (reported once per teacher)
+    truncated              cut by the token limit
+    think tags             other than one pair at the start of the response; none is fine unless they are required
     truncated              what follows the thought is empty, or ends within a code fence or a \boxed{
     too short, too long    in characters
-    repetition             too many of its words stand in a passage of WINDOW words that it has said before; thought
-                           and answer are read apart, since an answer may repeat what was found
-    mixed language         too many letters of a script that the problem does not use; code and formulas aside
-    wrong                  by the verifier; or `not verifiable`, when that failed
-    duplicate              the same but for white space
+    repetition             too many of its words lie in a passage of WINDOW words that occurred before; thought and
+                           answer are checked apart, since an answer may repeat a result of the thought
+    mixed language         too many letters of a script that the problem does not use, code and formulas aside
+    wrong                  according to the verifier; `not verifiable` if that failed
+    duplicate              equal to an earlier one except for white space
     more than asked for    beyond `most`, or not the shortest
 """
 
@@ -25,19 +25,19 @@ from ringrl.config.data import DataConfig, Distil
 from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
-from ringrl.curate.verdicts import RowVerdicts, Said, StoredVerdict, Verdicts
+from ringrl.curate.verdicts import RowVerdicts, StoredVerdict, TeacherAnswers, Verdicts
 from ringrl.data.source import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
 
-WINDOW = 32  # words, signs and groups of digits: a few lines of a derivation may well come again
-FOREIGN = 0.005  # share of letters: a word or two in a long thought
-FOREIGN_LATIN = 0.1  # names and terms are written in Latin letters everywhere
-PASS = ("pass", "", 1.0)  # the verdict on what is not judged
+WINDOW = 32  # words, signs and digit groups; a derivation may repeat shorter passages
+FOREIGN = 0.005  # tolerated share of letters: a word or two in a long thought
+FOREIGN_LATIN = 0.1  # higher, since names and terms are in Latin letters everywhere
+PASS = ("pass", "", 1.0)  # verdict on every response when nothing is judged
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_CJK}\u3040-\u30ff\uac00-\ud7af]|[^\W\d_]{{1,20}}|\d{{1,3}}|[^\s\w]|_")
-_SCRIPTS = {  # as far as natural languages go; Greek letters are mathematics
+_SCRIPTS = {  # Greek is left out: its letters are mathematics
     "Latin": re.compile(r"(?<![A-Za-zÀ-ɏ])[A-Za-zÀ-ɏ]{3,}"),  # shorter runs are variables
     "Han": re.compile(f"[{_CJK}]+"),
     "Kana": re.compile("[\u3040-\u30ff]+"),
@@ -58,38 +58,38 @@ _NO_LANGUAGE = re.compile(
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Filter:
     """Raises RingError when the verifier fails too often."""
-    found = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, cfg.known_domains, own=True)
+    store = Verdicts(after, tuple(t.name for t in cfg.distil.teachers), cfg.verify, cfg.known_domains, own=True)
     if cfg.distil.verify:
-        found.judge(before, over, "distil: verdicts")
-    return Filter(found, cfg.distil)
+        store.judge(before, over, "distil: verdicts")
+    return Filter(store, cfg.distil)
 
 
 @dataclass(frozen=True)
 class Filter:
     """The step."""
 
-    found: Verdicts
+    store: Verdicts
     cfg: Distil
 
     def __call__(self, shard: int, rows: Sequence[Row]) -> Iterable[Row | Dropped]:
         if self.cfg.verify:
-            every: Iterable[tuple[Row, Said, RowVerdicts]] = self.found.judged(shard, rows)
+            judged: Iterable[tuple[Row, TeacherAnswers, RowVerdicts]] = self.store.judged(shard, rows)
         else:
-            every = ((row, said, {}) for row, said in self.found.answers(shard, rows))
-        for row, said, verdicts in every:
+            judged = ((row, by_teacher, {}) for row, by_teacher in self.store.answers(shard, rows))
+        for row, by_teacher, verdicts in judged:
             responses = [
                 ({"teacher": name, **answer}, verdicts[name][n] if self.cfg.verify else PASS)
-                for name, answers in said.items()
+                for name, answers in by_teacher.items()
                 for n, answer in enumerate(answers)
             ]
             yield from self.filtered(row, responses)
 
     def filtered(self, row: Row, responses: Sequence[tuple[Row, StoredVerdict]]) -> Iterator[Row | Dropped]:
-        """What is wrong with single responses, then the row with the others. Each comes with its verdict."""
+        """Yields every dropped response, then the row with the others. `responses` come with their verdicts."""
         right: list[Row] = []
-        seen: set[str] = set()
-        refused: set[str] = set()  # teachers without room
-        theirs = scripts(row["problem"])
+        texts: set[str] = set()
+        refused: set[str] = set()  # teachers whose prompt has no room for a response
+        problem_scripts = scripts(row["problem"])
         for response, verdict in responses:
             if response.get("finish") == NO_ROOM:
                 if response["teacher"] not in refused:
@@ -97,20 +97,20 @@ class Filter:
                 refused.add(response["teacher"])
                 continue
             same = " ".join(response["text"].split())
-            fault = self.fault(response, theirs) or _judged(*verdict) or (same in seen and ("duplicate", ""))
+            fault = self.fault(response, problem_scripts) or _judged(*verdict) or (same in texts and ("duplicate", ""))
             if fault:
                 yield _dropped(row, response, *fault)
             else:
                 right.append(response)
-                seen.add(same)
+                texts.add(same)
         chosen = self.chosen(right)
         for n in (n for n in range(len(right)) if n not in chosen):
             yield _dropped(row, right[n], "more than asked for", f"{len(chosen)} of {len(right)} are kept")
         kept = [{k: v for k, v in right[n].items() if k != "finish"} for n in chosen]
         yield {**row, "responses": kept}
 
-    def fault(self, response: Row, theirs: Mapping[str, float]) -> tuple[str, str] | None:
-        """(reason, detail) of what is ill formed; `theirs` are the scripts of the problem."""
+    def fault(self, response: Row, problem_scripts: Mapping[str, float]) -> tuple[str, str] | None:
+        """(reason, detail) of the first flaw in the form of a response, or None."""
         text, cfg = response["text"], self.cfg
         if response.get("finish") == "length":
             return "truncated", f"after {response['length']} tokens"
@@ -122,12 +122,12 @@ class Filter:
             return "too short" if len(text) < cfg.min_chars else "too long", f"{len(text)} characters"
         if (share := repetition(text)) > cfg.repetition:
             return "repetition", f"{share:.0%} of its words"
-        if detail := mixed(scripts(text), theirs):
+        if detail := mixed(scripts(text), problem_scripts):
             return "mixed language", detail
         return None
 
     def chosen(self, right: Sequence[Row]) -> list[int]:
-        """Which are kept, in order."""
+        """Indices of the responses to keep, in order."""
         if self.cfg.keep == "all":
             return list(range(len(right)))[: self.cfg.most or None]
         by_length = sorted(range(len(right)), key=lambda n: len(right[n]["text"]))
@@ -139,12 +139,12 @@ def _judged(kind: str, why: str, _: float) -> tuple[str, str] | None:
 
 
 def _dropped(row: Row, response: Row, reason: str, detail: str) -> Dropped:
-    some = {k: row[k] for k in ("id", "source", "domain", "problem")}
-    return Dropped({**some, "response": response["text"], "teacher": response["teacher"]}, reason, {"detail": detail})
+    origin = {k: row[k] for k in ("id", "source", "domain", "problem")}
+    return Dropped({**origin, "response": response["text"], "teacher": response["teacher"]}, reason, {"detail": detail})
 
 
 def unbalanced(text: str, required: bool) -> str:
-    """What is wrong with its think tags."""
+    """What is wrong with the think tags of a response, or ""."""
     pairs = text.count(THINK), text.count(THOUGHT)
     if pairs == (0, 0):
         return "there are none" if required else ""
@@ -154,7 +154,7 @@ def unbalanced(text: str, required: bool) -> str:
 
 
 def unfinished(answer: str) -> str:
-    """What is missing at the end of what follows the thought."""
+    """What is missing at the end of an answer, the text after the thought, or ""."""
     if not answer.strip():
         return "no answer"
     if len(_FENCE.findall(answer)) % 2:
@@ -169,36 +169,36 @@ def unfinished(answer: str) -> str:
 
 
 def repetition(text: str) -> float:
-    """The share of its words that are in a passage of WINDOW words said before; thought and answer apart."""
+    """Share of the words that lie in a passage of WINDOW words seen before, thought and answer apart."""
     covered = total = 0
     for part in text.split(THOUGHT):
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(w, len(numbers)) for w in _TOKEN.findall(part)]
-        seen: set[tuple[int, ...]] = set()
-        end = 0  # of what is covered so far
+        windows: set[tuple[int, ...]] = set()
+        end = 0  # everything before this index is counted
         for i in range(len(words) - WINDOW + 1):
             window = tuple(words[i : i + WINDOW])
-            if window in seen:
+            if window in windows:
                 covered += i + WINDOW - max(i, end)
                 end = i + WINDOW
-            seen.add(window)
+            windows.add(window)
         total += len(words)
     return covered / total if total else 0.0
 
 
 def scripts(text: str) -> dict[str, float]:
-    """The shares of the scripts in its letters, {} without any; code and formulas are no language."""
+    """Share of the letters by script, {} without letters; code and formulas do not count."""
     prose = _NO_LANGUAGE.sub(" ", text)
     counts = {name: sum(map(len, pattern.findall(prose))) for name, pattern in _SCRIPTS.items()}
     total = sum(counts.values())
     return {name: n / total for name, n in counts.items() if n}
 
 
-def mixed(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
-    """Which script a response has too much of, that its problem does not use; of one without words, any one."""
+def mixed(response: Mapping[str, float], problem: Mapping[str, float]) -> str:
+    """Scripts foreign to the problem that a response has too much of; any main script is fine without words in it."""
     limits = {"Latin": FOREIGN_LATIN}
-    used = {s for s, share in theirs.items() if share > limits.get(s, FOREIGN)} or {
-        max(ours, key=ours.__getitem__, default="")
+    used = {s for s, share in problem.items() if share > limits.get(s, FOREIGN)} or {
+        max(response, key=response.__getitem__, default="")
     }
-    foreign = [s for s, share in ours.items() if s not in used and share > limits.get(s, FOREIGN)]
-    return ", ".join(f"{ours[s]:.1%} of its letters are {s}" for s in foreign)
+    foreign = [s for s, share in response.items() if s not in used and share > limits.get(s, FOREIGN)]
+    return ", ".join(f"{response[s]:.1%} of its letters are {s}" for s in foreign)

@@ -1,9 +1,9 @@
-"""Embeddings of problems, from a model folder or a server, and the pairs of them that are alike.
+"""Embeddings of problems, from a model folder or a server, and the pairs that are similar.
 
-A model folder's embedding is the mean over the last hidden states of a text's tokens; a server decides by itself. All
-have length 1, so that their product is their cosine; they are stored as float16, two bytes a dimension.
+With a model folder an embedding is the mean of the last hidden states of a text's tokens; a server chooses its own. All
+have length 1, so a dot product is a cosine; they are stored as float16, two bytes per dimension.
 
-Finding pairs is quadratic: all with all, block by block. Memory holds two blocks, however many the rows.
+Finding pairs is quadratic, block by block; memory holds two blocks, however many rows there are.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from ringrl.curate.shards import Shards
 from ringrl.errors import DataError, RingError, UserError
 from ringrl.http import Client, ServerFailed, secret
 
-BATCH_TOKENS = 16_384  # with padding
+BATCH_TOKENS = 16_384  # tokens per batch, padding included
 REQUEST = 64  # texts in one request
-AT_ONCE = 1024  # texts embedded between two checks for an interrupt
-BLOCK = 4096  # rows compared with as many others at a time
+CHUNK_TEXTS = 1024  # texts embedded between two checks for an interrupt
+BLOCK = 4096  # rows per side of one comparison
 MOST_TOKENS = 8192  # longer texts are cut
 Half = NDArray[np.float16]
 Embed = Callable[[Sequence[str]], Half]  # [texts, dimensions], normalised
 
 
-def embedder(how: Embedding) -> Embed:
+def embedder(cfg: Embedding) -> Embed:
     """Raises DataError for a folder that holds no model; calls raise UserError or RingError as the server does."""
-    if how.server.base_url:
-        return Served(how)
-    return LocalEmbedder(how.model)
+    if cfg.server.base_url:
+        return Served(cfg)
+    return LocalEmbedder(cfg.model)
 
 
-def embed_shards(how: Embedding, shards: Shards, folder: Path, over: MapShards) -> list[Path]:
-    """A file per shard with the embeddings of its problems, in their order. Those that are there are not made again."""
+def embed_shards(cfg: Embedding, shards: Shards, folder: Path, over: MapShards) -> list[Path]:
+    """Writes one file per shard with the embeddings of its problems, in order, unless it exists."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{n:06d}.npy" for n in shards.numbers]
     todo = [(n, file) for n, file in zip(shards.numbers, files, strict=True) if not file.is_file()]
-    embed = embedder(how) if todo else None
+    embed = embedder(cfg) if todo else None
     for n, file in todo:
         assert embed
         texts = [row["problem"] for row in shards.rows(n)]
-        batches = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)] or [[]]
-        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, batches, here=True)]))
+        batches = [texts[i : i + CHUNK_TEXTS] for i in range(0, len(texts), CHUNK_TEXTS)] or [[]]
+        save(file, np.concatenate([v for _, v in over(f"embeddings of shard {n}", embed, batches, in_process=True)]))
     return files
 
 
 class Vectors:
-    """Rows of several files as one array, read when they are asked for."""
+    """Rows of several files as one array, read on access."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
@@ -76,7 +76,7 @@ Alike = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def alike(vectors: Vectors, rows: NDArray[np.int64], similarity: float) -> Iterator[Alike]:
-    """(first, second, cosine) of the pairs among sorted row numbers that have at least this cosine, block by block."""
+    """(first, second, cosine) of all pairs with at least this cosine among sorted row numbers, block by block."""
     none = np.empty(0, np.int64)
     yield none, none, np.empty(0, np.float32)
     for i in range(0, len(rows), BLOCK):
@@ -88,7 +88,7 @@ def alike(vectors: Vectors, rows: NDArray[np.int64], similarity: float) -> Itera
 
 
 def above(left: NDArray[np.float32], right: NDArray[np.float32], similarity: float) -> Alike:
-    """(i, j, cosine) of the rows of two arrays that are alike; on the first GPU, if there is one."""
+    """(i, j, cosine) of the similar rows of two arrays, computed on the first GPU if there is one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -98,7 +98,7 @@ def above(left: NDArray[np.float32], right: NDArray[np.float32], similarity: flo
 
 
 class LocalEmbedder:
-    """A model folder, in this process, on the first GPU if there is one."""
+    """Embeds with a model folder in this process, on the first GPU if there is one."""
 
     def __init__(self, folder: str) -> None:
         import torch
@@ -123,7 +123,7 @@ class LocalEmbedder:
         vectors = np.empty((len(texts), self.model.config.hidden_size), np.float16)
         with torch.inference_mode():
             while order:
-                longest = order[-max(1, BATCH_TOKENS // max(1, len(tokens[order[-1]]))) :]  # the longest that are left
+                longest = order[-max(1, BATCH_TOKENS // max(1, len(tokens[order[-1]]))) :]
                 del order[-len(longest) :]
                 batch = self.tokenizer.pad({"input_ids": [tokens[n] for n in longest]}, return_tensors="pt")
                 batch = {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask")}
@@ -137,31 +137,31 @@ class LocalEmbedder:
 class Served:
     """POST BASE_URL/embeddings."""
 
-    def __init__(self, how: Embedding) -> None:
-        self.how, server = how, how.server
+    def __init__(self, cfg: Embedding) -> None:
+        self.cfg, server = cfg, cfg.server
         key = secret(server.key_variable)
         self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def __call__(self, texts: Sequence[str]) -> Half:
         parts = [list(texts[i : i + REQUEST]) for i in range(0, len(texts), REQUEST)]
-        with ThreadPoolExecutor(self.how.server.concurrent) as pool:
+        with ThreadPoolExecutor(self.cfg.server.concurrent) as pool:
             rows = [vector for part in pool.map(self._ask, parts) for vector in part]
         vectors = np.array(rows, np.float32).reshape(len(texts), -1 if rows else 0)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths)) or not np.all(lengths):
-            raise RingError(f"{self.how.server.base_url}: an embedding of length 0 or without one")
+            raise RingError(f"{self.cfg.server.base_url}: an embedding of length 0 or without one")
         return (vectors / lengths).astype(np.float16)
 
     def _ask(self, texts: list[str]) -> list[Any]:
         try:
-            got = self.client.post("embeddings", {"model": self.how.model, "input": texts})
+            reply = self.client.post("embeddings", {"model": self.cfg.model, "input": texts})
         except ServerFailed as e:
             raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
-            data = sorted(got["data"], key=lambda d: d["index"])
+            data = sorted(reply["data"], key=lambda d: d["index"])
             vectors = [d["embedding"] for d in data]
             if len(vectors) != len(texts) or len({len(v) for v in vectors}) > 1:
                 raise ValueError(f"{len(vectors)} embeddings of {len(texts)} texts")
         except (KeyError, TypeError, ValueError) as e:
-            raise UserError(f"{self.how.server.base_url}: no list of embeddings: {e!r} in {str(got)[:200]}") from None
+            raise UserError(f"{self.cfg.server.base_url}: no list of embeddings: {e!r} in {str(reply)[:200]}") from None
         return vectors

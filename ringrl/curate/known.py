@@ -1,12 +1,12 @@
 """Problems that must not be trained on: those of the benchmarks that `ringrl eval` knows, and of any other file.
 
-The index of them is built once, and lies in a folder that every process loads it from:
+Their index is built once, in a folder from which every process loads it:
 
     known.npz    curate.overlap.OverlapIndex
-    vectors.npy  [P, d] float16, embeddings of the problems, if there is a model for them
+    vectors.npy  [P, d] float16, embeddings of the problems, if a model is configured
     known.json   {"sources": [{"name", "problems", "sha256": {file: ...}}], "problems": [[id, text]]}; written last
 
-`id` is "benchmark/id", or "file:line". A problem that several sources have is there once, with the first one's id.
+`id` is "benchmark/id", or "file:line". A problem in several sources is listed once, with the id of the first.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
 from ringrl.lines import write_atomic
 
-Problems = dict[str, str]  # text by id
+Problems = dict[str, str]  # id -> text
 
 
 @dataclass(frozen=True)
 class Known:
-    """P different problems, and how to find them."""
+    """P different problems and their index."""
 
     ids: list[str]
     texts: list[str]
@@ -49,14 +49,14 @@ class Known:
         return " ".join(words(self.texts[match.problem])[match.at :][: int(self.index.gram_words[match.problem])])
 
     def describe(self, match: Match) -> str:
-        """How much of the problem is known, in words."""
+        """How much of the problem a text has, in words."""
         if match.near:
             return f"{100 * match.share:.0f} % of it, near"
         return f"{100 * match.share:.0f} % of its words, from “{self.passage(match)}”"
 
 
 def index_of(problems: Problems, knobs: Decontaminate) -> Known:
-    """The index of these problems, of which there must be at least one."""
+    """Builds the index of at least one problem."""
     different: dict[tuple[str, ...], str] = {}
     for name, text in problems.items():
         different.setdefault(tuple(canonical(words(text))), name)
@@ -92,9 +92,9 @@ def local_file(name: str, folder: str) -> str:
 
 
 def write(knobs: Decontaminate, folder: Path, domains: Mapping[str, DomainSection]) -> None:
-    """Build the index, unless it is there. Raises DataError; ConfigError; what the embedding model raises.
+    """Builds the index unless it exists. Raises DataError; ConfigError; what the embedding model raises.
 
-    domains: the user's own, which rows of a benchmark may have.
+    domains: the user's own domains, since rows of a benchmark may name them.
     """
     if (folder / "known.json").is_file():
         return
@@ -124,7 +124,7 @@ def load(folder: Path) -> Known | None:
 
 
 def read(knobs: Decontaminate, domains: Mapping[str, DomainSection]) -> tuple[list[Row], Problems]:
-    """(a row for every source, all problems). Raises DataError; ConfigError."""
+    """(one row per source, all problems). Raises DataError; ConfigError."""
     rows: list[Row] = []
     problems: Problems = {}
     for name in names(knobs):

@@ -1,4 +1,4 @@
-"""Labels of a math problem by its words: label -> value -> regular expression; the first that matches wins.
+"""Rules for math problems: label -> value -> regular expression; the first that matches wins.
 
 Ordered from the narrowest subject to the widest and from the most advanced level down; case is ignored.
 """

@@ -1,12 +1,12 @@
-"""Which rows may be near duplicates: MinHash signatures of all shards, and pairs that agree in one of their bands.
+"""Candidates for near duplicates: MinHash signatures of all shards, and the pairs that share a band.
 
-A row has two signatures, of the character and of the word n-grams of its text, with all variables called the same. A
+A row has two signatures, of the character and of the word n-grams of its text, with one name for all variables. A
 band is a hash of r of a signature's numbers and of the numbers *in the text*; two texts of Jaccard similarity s and the
 same numbers share one of b bands with probability 1 - (1 - s^r)^b (Broder 1997; Leskovec et al., Mining of Massive
-Datasets, §3.4), and texts with other numbers none but by chance. Only what is to be compared is found here.
+Datasets, §3.4), and texts with other numbers only by chance. The pairs are only proposed here, and compared elsewhere.
 
-Signatures lie on disk, 8 bytes a row and band; one band is sorted at a time, in some tens of bytes a row, and 8 bytes
-are kept for every pair that is found. In a set of one cluster these are 20 to 30 a row, else less than one.
+Signatures are on disk, 8 bytes per row and band; one band is sorted at a time, in some tens of bytes per row, and each
+pair takes 8 bytes. There are 20 to 30 pairs per row if the whole set is one cluster, usually less than one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ringrl.lines import replacing
 PERMUTATIONS = 120  # numbers in a signature
 SEED = 1
 MISSED = 0.02  # share of pairs right at the threshold that one of the two signatures may miss; see `rows_per_band`
-KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; from BANDS on, the bands
+KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; bands start at BANDS
 
 
 def rows_per_band(threshold: float) -> int:
-    """The largest number that still finds pairs at the threshold; a smaller one compares more pairs in vain.
+    """The largest number that still finds pairs at the threshold; smaller ones propose more pairs in vain.
 
     5 (24 bands) find 0.988 of the pairs of similarity 0.7, and 0.99994 at 0.8; 6 (20) find 0.998 at 0.8.
     """
@@ -52,14 +52,14 @@ class Text:
     words: set[str]
 
     def similarity(self, other: Text) -> float:
-        """The larger Jaccard similarity of the two kinds of n-grams; 0 if they have other numbers."""
+        """The larger Jaccard similarity of the two kinds of n-grams; 0 if the numbers differ."""
         if self.numbers != other.numbers:
             return 0.0
         return max(jaccard(self.chars, other.chars), jaccard(self.words, other.words))
 
 
 def kind_of(domain: Domain) -> str:
-    """Only problems of one kind can be the same: a program's is not one with an answer."""
+    """Only problems of one kind can be duplicates: a programming task never equals one with an answer."""
     return {"answer": "answer", "program": "code"}.get(domain.comparison, f"equal {domain.name}")
 
 
@@ -153,7 +153,7 @@ class LSHIndex:
         return int(self.starts[-1])
 
     def line(self, which: int) -> NDArray[np.uint64]:
-        """[rows] of KEY, QUALITY, ... of all rows."""
+        """[rows] one line of the sketches, KEY, QUALITY, ..., over all shards."""
         return np.concatenate([self._sketch(n)[which] for n in self.numbers])
 
     def row(self, n: int) -> Row:
@@ -173,14 +173,14 @@ def sketch_file(folder: Path, shard: int) -> Path:
 
 
 def candidates(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[pairs, 2] of rows that share a band, the better first, by rank (lower is better) of the second and the first.
+    """[pairs, 2] rows that share a band, the better first, sorted by the rank of the second, then of the first.
 
-    Of the rows that share one, each is paired with the best of them, and with the one that also shares the next band
-    if there is one: not all with all, which would be quadratic.
+    Each row is paired with the best row in its band, and with a neighbour that also shares the next band if there
+    is one; all pairs would be quadratic.
 
     Args:
-        chosen: row numbers that take part.
-        rank: of every row.
+        chosen: numbers of the rows that take part.
+        rank: rank of every row, lower is better.
     """
     all_pairs = np.empty(0, np.int64)
     for pairs in _of_bands(index, chosen, rank[chosen]):

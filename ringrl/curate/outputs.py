@@ -1,15 +1,15 @@
-"""The files that a chain ends in.
+"""The output files of a chain.
 
-    RUN/data/NAME.jsonl    with `mix` an output, in the order of its draw, so that its first n lines are a fair
-                           sample; without, all rows of the last step, in the order they came
-    RUN/data/outputs.json  of each: lines, problems, bytes, sha256, problems by source and domain, characters. Written
-                           last, so it says that all of them are there
+    RUN/data/NAME.jsonl    with `mix`, one output in the order of its draw, so that its first n lines are a fair
+                           sample; without, all rows of the last step in their order
+    RUN/data/outputs.json  per file: lines, problems, bytes, sha256, problems by source and domain, characters. Written
+                           last: if it exists, all files are complete
 
-Rows of problems are what `rl`, `select-ckpt` and `eval` read, without what only the chain needs; of conversations what
-`sft` reads, a line for every response, whose question is the prompt that the problem makes in RL. All other keys of a
-row, such as labels and pass rates, go along.
+Problem files are what `rl`, `select-ckpt` and `eval` read, without the keys that only the chain needs. Conversation
+files are what `sft` reads: one line per response, after the same prompt that RL makes of the problem. Other keys of a
+row, such as labels and pass rates, are kept.
 
-Invariants: a file has its name when it is whole; memory is one bucket of BUCKET bytes, however many rows there are.
+Invariants: a file gets its name when it is complete; memory is one bucket of BUCKET bytes, however many rows there are.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ringrl.data.source import messages_of
 from ringrl.domains import BUILT_IN, CURATION, Domain
 from ringrl.lines import replacing, write_atomic
 
-BUCKET = 32 << 20  # bytes of rows that are sorted at a time
-Tick = Callable[[int, int], None]  # told the shards that are done, of how many
+BUCKET = 32 << 20  # bytes of rows sorted at a time
+Tick = Callable[[int, int], None]  # called with (shards done, shards in all)
 
 
 def facts_file(run: Path) -> Path:
@@ -39,7 +39,7 @@ def facts_file(run: Path) -> Path:
 
 
 def write(cfg: DataConfig, tick: Tick) -> dict[str, Row]:
-    """All files but the last of them, outputs.json, which says what is returned."""
+    """Writes all files except outputs.json and returns its content."""
     last = phases(cfg)[-1].shards
     folder = facts_file(Path(cfg.run)).parent
     folder.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def write(cfg: DataConfig, tick: Tick) -> dict[str, Row]:
         name = ("read", *cfg.steps)[-1]
         return {name: _write(folder / f"{name}.jsonl", _as_kept(last, tick), Output(name=name), cfg)}
     buckets = folder / ".buckets"
-    shutil.rmtree(buckets, ignore_errors=True)  # of an earlier attempt
+    shutil.rmtree(buckets, ignore_errors=True)  # left by an earlier attempt
     _scatter(last, buckets, cfg.seed, tick)
     outputs = cfg.mix.outputs
     facts = {o.name: _write(folder / f"{o.name}.jsonl", _drawn(buckets, o.name), o, cfg) for o in outputs}
@@ -66,7 +66,7 @@ def _as_kept(shards: Shards, tick: Tick) -> Iterator[Row]:
 
 
 def _scatter(shards: Shards, folder: Path, seed: int, tick: Tick) -> None:
-    """Lines by output and the first bits of their keys, each behind its key."""
+    """Writes each row, prefixed by its key, to a file per output and leading bits of the key."""
     numbers = shards.numbers
     buckets = sum(shards.file(n).stat().st_size for n in numbers) // BUCKET + 1
     for i, n in enumerate(numbers, 1):
@@ -74,15 +74,15 @@ def _scatter(shards: Shards, folder: Path, seed: int, tick: Tick) -> None:
         for row in shards.rows(n):
             place = key(seed, row["id"])
             lines[folder / row["output"] / f"{place * buckets >> 64:06d}"].append(f"{place:016x}{json.dumps(row)}\n")
-        for file, some in lines.items():
+        for file, batch in lines.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a") as out:
-                out.writelines(some)
+                out.writelines(batch)
         tick(i, len(numbers))
 
 
 def _drawn(buckets: Path, name: str) -> Iterator[Row]:
-    """The rows of an output by their keys."""
+    """The rows of an output sorted by key."""
     for file in sorted((buckets / name).glob("*")):
         with file.open() as lines:
             for line in sorted(lines, key=lambda line: line[:16]):
@@ -90,7 +90,7 @@ def _drawn(buckets: Path, name: str) -> Iterator[Row]:
 
 
 def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> Row:
-    """One file. Returns what there is to know of it."""
+    """Writes one file and returns its entry for outputs.json."""
     sources: Counter[str] = Counter()
     domains: Counter[str] = Counter()
     chars: Counter[str] = Counter()
@@ -101,28 +101,28 @@ def _write(file: Path, rows: Iterable[Row], output: Output, cfg: DataConfig) -> 
             domains[row["domain"]] += 1
             chars["problems"] += len(row["problem"])
             domain = cfg.known_domains[row["domain"]]
-            for said in conversations(row, cfg) if output.form == "conversations" else (problem(row, domain),):
-                line = json.dumps(said).encode() + b"\n"
+            for record in conversations(row, cfg) if output.form == "conversations" else (problem(row, domain),):
+                line = json.dumps(record).encode() + b"\n"
                 out.write(line)
                 digest.update(line)
                 size, count = size + len(line), count + 1
-                chars["responses"] += len(said["messages"][-1]["content"]) if "messages" in said else 0
+                chars["responses"] += len(record["messages"][-1]["content"]) if "messages" in record else 0
     by = {"sources": dict(sorted(sources.items())), "domains": dict(sorted(domains.items())), "chars": dict(chars)}
     facts: dict[str, Any] = {"form": output.form, "lines": count, "problems": sources.total(), "wanted": output.rows}
     return {**facts, "bytes": size, "sha256": digest.hexdigest(), **by}
 
 
 def problem(row: Row, domain: Domain) -> Row:
-    """In the format of problems: without what only the chain needs."""
+    """The row without the keys that only the chain needs."""
     return {k: v for k, v in row.items() if k not in CURATION or k in domain.keys}
 
 
 def conversations(row: Row, cfg: DataConfig) -> Iterator[Row]:
-    """In the format of SFT data."""
-    asked = messages_of(row, cfg.mix.prompting, cfg.known_domains)
+    """One SFT row per response."""
+    prompt = messages_of(row, cfg.mix.prompting, cfg.known_domains)
     judged_by = (*BUILT_IN["code"].keys, *cfg.known_domains[row["domain"]].keys)
     left_out = {"problem", *CURATION, *judged_by}
     known = {k: v for k, v in row.items() if k not in left_out}
     for response in row["responses"]:
-        said = [*asked, {"role": "assistant", "content": response["text"]}]
-        yield {**known, "teacher": response["teacher"], "messages": said}
+        messages = [*prompt, {"role": "assistant", "content": response["text"]}]
+        yield {**known, "teacher": response["teacher"], "messages": messages}

@@ -1,15 +1,15 @@
 r"""Which of a set of known problems a text repeats, in whole or in part.
 
-Two measures, both shares of the known problem, so that it may stand anywhere in a longer text, and both of canonical
+Two measures, both shares of the known problem, so that it may stand anywhere in a longer text, and both over canonical
 words (`curate.text`), so that typesetting and the names of variables do not matter:
 
-    n-grams      of its words, those that lie in runs of n words which the text has, too
-    similarity   of its runs of CHARS characters, each with the weight ln((N + 1) / df), those that stand in one passage
-                 of the text, at most WIDER times as long as the problem; N problems, df of which have the run
+    n-grams      share of its words that lie in runs of n words which the text has, too
+    similarity   share of its runs of CHARS characters, weighted by ln((N + 1) / df), that occur in one passage of the
+                 text at most WIDER times as long as the problem; df of the N problems have the run
 
-What many problems say is no evidence ("where m and n are relatively prime positive integers"): a run of words in more
-than COMMON different problems neither counts nor is counted, and the weights see to the runs of characters. A problem
-with fewer than n words is one n-gram. One with fewer than SHORTEST is known only by a text that says nothing else.
+Boilerplate is no evidence ("where m and n are relatively prime positive integers"): a run of words in more than COMMON
+different problems counts neither way; for runs of characters the weights take care of it. A problem with fewer than
+n words is one n-gram. One with fewer than SHORTEST matches only a text that consists of nothing else.
 
 The index is exact: no pair above the thresholds is missed. Rare runs of characters propose a pair, all runs decide
 (prefix filtering: Chaudhuri et al. 2006, Bayardo et al. 2007). Runs are compared by 64-bit hashes.
@@ -27,15 +27,15 @@ import numpy as np
 
 from ringrl.curate.text import canonical, words
 
-COMMON = 2  # a run of words in more different problems than this is no evidence
-SHORTEST = 5  # words of the shortest problem that can be recognised within a longer text
-CHARS = 5  # characters to a run
+COMMON = 2  # a run of words in more problems than this is boilerplate
+SHORTEST = 5  # words in the shortest problem that is recognised within a longer text
+CHARS = 5  # characters per run
 
-WIDER = 2  # length of a passage, in lengths of the problem
-FEW, FEW_SHARE = 40, 0.9  # a problem with fewer runs of characters needs this share of them: one number is a lot of it
-PROPOSED = 0.1  # share of a problem's weight that a text must have in rare runs, to be looked at
-CELLS = 4_000_000  # texts times problems looked at in one go
-BATCH_CHARS = 1_000_000  # characters looked at in one go
+WIDER = 2  # length of a passage relative to the problem
+FEW, FEW_SHARE = 40, 0.9  # with fewer runs a problem needs this share: a changed number is much of it
+PROPOSED = 0.1  # share of a problem's weight in rare runs that proposes a text
+CELLS = 4_000_000  # texts times problems per batch
+BATCH_CHARS = 1_000_000  # characters per batch
 FILTER_BITS = 22
 
 _FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -45,9 +45,9 @@ _FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) *
 class Match:
     """A known problem in a text."""
 
-    problem: int  # its number in the index
+    problem: int  # number in the index
     share: float
-    at: int  # where the first run of words in common begins, in the problem's words; -1: known by characters
+    at: int  # index of the problem's word where the first common run begins; -1 for a match by characters
 
     @property
     def near(self) -> bool:
@@ -66,9 +66,9 @@ class Texts:
 
     tokens: list[list[str]]
     words: np.ndarray  # [W] uint64, hashes
-    word_of: np.ndarray  # [W] which text
+    word_of: np.ndarray  # [W] index of the text
     chars: np.ndarray  # [C] uint64, code units
-    char_of: np.ndarray  # [C]
+    char_of: np.ndarray  # [C] index of the text
 
     @staticmethod
     def of(texts: Sequence[str]) -> Texts:
@@ -86,39 +86,39 @@ class Texts:
         )
 
     def word_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, where each begins) of all runs within one text."""
+        """(keys, start positions) of all runs of n words within one text."""
         return _runs(self.words, self.word_of, n)
 
     def char_runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, where each begins) of all runs of CHARS characters within one text."""
+        """(keys, start positions) of all runs of CHARS characters within one text."""
         return _runs(self.chars, self.char_of, CHARS)
 
 
 @dataclass(frozen=True)
 class OverlapIndex:
-    """The known problems, indexed. P problems, G runs of words that are evidence, V runs of characters."""
+    """The known problems, indexed: P problems, G runs of words that are evidence, V runs of characters."""
 
     ngram: int
     share: float
     threshold: float
-    gram_keys: np.ndarray  # [G] uint64, sorted; a run that stands in a problem twice, or in two, is there twice
+    gram_keys: np.ndarray  # [G] uint64, sorted; one entry per occurrence of a run
     gram_problem: np.ndarray  # [G]
-    gram_at: np.ndarray  # [G] word of the problem that it begins with
-    gram_words: np.ndarray  # [P] words to a run
-    counts: np.ndarray  # [words] bool: the word lies in evidence, and in nothing that many problems say
+    gram_at: np.ndarray  # [G] index of its first word in the problem
+    gram_words: np.ndarray  # [P] words per run
+    counts: np.ndarray  # [words] bool: the word lies in evidence and not in boilerplate
     counts_from: np.ndarray  # [P + 1]
     char_keys: np.ndarray  # [V] uint64, sorted
     weight: np.ndarray  # [V] float64
     own: np.ndarray  # runs of characters of each problem, ascending, one problem after the other
     own_from: np.ndarray  # [P + 1]
-    total: np.ndarray  # [P] their weight
-    length: np.ndarray  # [P] characters
+    total: np.ndarray  # [P] weight of all runs of the problem
+    length: np.ndarray  # [P] characters in the problem
     rare: np.ndarray  # problems that a rare run proposes, one run after the other
     rare_from: np.ndarray  # [V + 1]
 
     @staticmethod
     def build(texts: Sequence[str], ngram: int, share: float, threshold: float) -> OverlapIndex:
-        """The index of at least one text, all different in their canonical words."""
+        """Indexes at least one text, all with different canonical words."""
         data = Texts.of(texts)
         sizes = np.array([len(t) for t in data.tokens])
         grams = _evidence(data, sizes, np.minimum(sizes, ngram))
@@ -139,8 +139,8 @@ class OverlapIndex:
         object.__setattr__(self, "_chars", _filter(self.char_keys))
 
     def find(self, texts: Sequence[str]) -> list[list[Match]]:
-        """Known problems in every text; by n-grams before those by similarity, and these only where there is no other
-        match; the best first."""
+        """Known problems in each text, best first: matches by n-grams, then matches by similarity of problems without
+        one."""
         out: list[list[Match]] = []
         for batch in self._batches(texts):
             data = Texts.of(batch)
@@ -190,22 +190,22 @@ class OverlapIndex:
         text_of, slot_of = np.divmod(pairs, len(self.char_keys))
         for text, problem in self._proposed(len(data.tokens), text_of, slot_of):
             own = self.own[self.own_from[problem] : self.own_from[problem + 1]]
-            there = slice(*np.searchsorted(text_of, [text, text + 1]))
+            unique_runs = slice(*np.searchsorted(text_of, [text, text + 1]))
             wanted = FEW_SHARE if len(own) < FEW else self.threshold
-            share = self.weight[own[_isin(own, slot_of[there])]].sum() / self.total[problem]
+            share = self.weight[own[_isin(own, slot_of[unique_runs])]].sum() / self.total[problem]
             if share < wanted:
                 continue
-            here = slice(*np.searchsorted(texts, [text, text + 1]))
-            common = _isin(slots[here], own)
+            all_runs = slice(*np.searchsorted(texts, [text, text + 1]))
+            common = _isin(slots[all_runs], own)
             width = WIDER * int(self.length[problem])
-            at, which = begins[here][common], slots[here][common]
+            at, which = begins[all_runs][common], slots[all_runs][common]
             if at[-1] - at[0] > width:
                 share = _densest(at.tolist(), which.tolist(), self.weight[which].tolist(), width) / self.total[problem]
             if share >= wanted:
                 yield text, Match(problem, min(1.0, float(share)), -1)
 
     def _proposed(self, texts: int, text_of: np.ndarray, slot_of: np.ndarray) -> Iterator[tuple[int, int]]:
-        """(text, problem) that have enough rare runs of characters in common."""
+        """(text, problem) pairs with enough rare runs of characters in common."""
         owners = self.rare_from[slot_of + 1] - self.rare_from[slot_of]
         text = np.repeat(text_of, owners)
         problem = self.rare[_ranges(self.rare_from[slot_of], owners)]
@@ -216,7 +216,7 @@ class OverlapIndex:
 
 
 def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multilinear hashes of all runs of n items of one owner, and where they begin."""
+    """Multilinear hashes and start positions of all runs of n items with one owner."""
     size = max(0, len(items) - n + 1)
     keys = np.zeros(size, np.uint64)
     for j in range(n if size else 0):
@@ -271,14 +271,14 @@ def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.nd
 
 
 def _filter(keys: np.ndarray) -> np.ndarray:
-    """[2^FILTER_BITS] bool: whether a key with these leading bits is there at all."""
+    """[2^FILTER_BITS] bool: whether any key has these leading bits."""
     present = np.zeros(1 << FILTER_BITS, bool)
     present[keys >> np.uint64(64 - FILTER_BITS)] = True
     return present
 
 
 def _look_up(keys: np.ndarray, table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which keys are in the sorted table, where they first are)."""
+    """(indices of the keys in the sorted table, their first positions in it)."""
     possible = np.flatnonzero(present[keys >> np.uint64(64 - FILTER_BITS)])
     slots = np.searchsorted(table, keys[possible])
     hit = table[np.minimum(slots, len(table) - 1)] == keys[possible] if len(table) else np.zeros(len(possible), bool)
@@ -286,7 +286,7 @@ def _look_up(keys: np.ndarray, table: np.ndarray, present: np.ndarray) -> tuple[
 
 
 def _isin(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Which of a are in b, which is ascending and not empty."""
+    """Mask of the elements of a that are in b, which is ascending and not empty."""
     return b[np.minimum(np.searchsorted(b, a), len(b) - 1)] == a
 
 
@@ -296,7 +296,7 @@ def _ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _densest(at: list[int], which: list[int], weight: list[float], width: int) -> float:
-    """The largest weight of different runs that begin within `width` characters."""
+    """The largest total weight of distinct runs that begin within `width` characters."""
     inside: Counter[int] = Counter()
     best = have = 0.0
     left = 0

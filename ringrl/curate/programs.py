@@ -1,8 +1,8 @@
-"""Code problems: tests that say what they mean, and programs that pass them.
+"""Code problems: removes broken tests, and programs that do not pass the tests.
 
-A test that is broken goes, the rest stays; so do programs. What went is told in the row's `removed`, by the place that
-it had: the step before has it in full. Texts are normalised where no judge sees a difference: line breaks, blanks at
-the ends of lines, and decimals that show the rounding of a float (0.30000000000000004). Asserts are left as they are.
+The row's `removed` lists what was removed, by position in the row of the previous step, which has it in full. Texts
+are normalised where no judge sees a difference: line breaks, trailing blanks, and decimals that show the rounding of a
+float (0.30000000000000004). Asserts are left as they are.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NO_SOLUTION, NOT_RUN = "no solution", "solution not run"
 FAILS, SLOW, LARGE = "solution fails", "solution too slow", "solution takes too much memory"
 LACKS, UNCOMPILED = "solution lacks a module", "solution does not compile"
 _OUTCOMES = {"timeout": SLOW, "memory": LARGE, "compile": UNCOMPILED, "no_code": UNCOMPILED}
-_GRAVITY = (FAILS, SLOW, LARGE, LACKS, UNCOMPILED, NOT_RUN)  # which one a row is dropped for, of equally many
+_GRAVITY = (FAILS, SLOW, LARGE, LACKS, UNCOMPILED, NOT_RUN)  # breaks ties between equally frequent reasons
 
-FLOAT_DIGITS = 15  # that a double holds of any decimal; far below the tolerance of the judge
-CUT_CHARS = 200  # of a text that data sets cut off, as Codeforces does
+FLOAT_DIGITS = 15  # decimal digits a double always holds; far finer than the judge's tolerance
+CUT_CHARS = 200  # longer texts may be cut off by the source, as Codeforces does
 
 _TYPED_BREAK = re.compile(r"(?<!\\)\\r?\\?n(?=$|[\s\d+\\-])|(?<=[\d\s])\\n")
 _DECIMAL = re.compile(r"(?<![\w.])-?\d+\.\d+(?![\w.])")
@@ -51,7 +51,7 @@ _DOTTED = re.compile(r"(?<![\d.])\.(?![\d.]*\d)|\.\.")
 
 
 def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
-    """The row with the tests that are left, normalised. Its tests are there."""
+    """The row with its good tests, normalised. The row must have tests."""
     tests = row["tests"]
     if isinstance(tests, Mapping) and PACKED in tests:
         return _checked(row, domain, unpack=True)
@@ -63,9 +63,9 @@ def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
     whole = not _problem(loose)
     good, removed = [], []
     for i, test in enumerate(listed):
-        said = _fault(test, row) or ("" if whole else _problem({**loose, "tests": [test]}))
-        if said:
-            removed.append(f"test {i}: {said}")
+        fault = _fault(test, row) or ("" if whole else _problem({**loose, "tests": [test]}))
+        if fault:
+            removed.append(f"test {i}: {fault}")
         else:
             good.append(_normalised(test, row))
     if not good:
@@ -78,17 +78,17 @@ def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
 
 
 def _checked(row: Row, domain: Domain, unpack: bool = False) -> Row | Dropped:
-    """The row, if its tests can be used all together."""
+    """The row, if the verifier accepts its tests as a whole."""
     reference = domain.reference(row)
     try:
-        said = _problem(unpacked(reference) if unpack else reference)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # packed by somebody else, in some other way
-        said = f"{type(error).__name__}: {error}"
-    return Dropped(row, BROKEN, {"detail": said[:500]}) if said else row
+        fault = _problem(unpacked(reference) if unpack else reference)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # packed in some other format
+        fault = f"{type(error).__name__}: {error}"
+    return Dropped(row, BROKEN, {"detail": fault[:500]}) if fault else row
 
 
 def _problem(reference: Mapping[str, Any]) -> str:
-    """What the verifier says against tests."""
+    """Why the verifier refuses these tests, or ""."""
     try:
         check_tests(reference)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two from deeply nested literals
@@ -97,7 +97,7 @@ def _problem(reference: Mapping[str, Any]) -> str:
 
 
 def _fault(test: Any, row: Row) -> str:
-    """What the verifier does not see: a text that was cut off, or lost its line breaks, or asserts nothing."""
+    """Faults the verifier cannot see: a text that was cut off or lost its line breaks, asserts of nothing."""
     if isinstance(test, str):
         return _fault_of_asserts(test)
     if not isinstance(test, Mapping):
@@ -120,7 +120,7 @@ def _fault(test: Any, row: Row) -> str:
 
 
 def _has_gap(value: Any) -> bool:
-    """A list with three dots among things that are no texts."""
+    """Whether a list of other things than texts contains "..."."""
     if not isinstance(value, list):
         return False
     dots = any(v in ("...", "…") for v in value if isinstance(v, str))
@@ -138,9 +138,9 @@ def _fault_of_asserts(text: str) -> str:
 
 
 def is_cut_off(text: str, problem: str) -> bool:
-    """Whether three dots at the end stand for more, and are not what a program reads or writes.
+    """Whether three dots at the end mean that text was cut off.
 
-    They are where the problem has them, as `Loading...`, and in a grid of dots.
+    They belong to the data if the problem has them, as `Loading...`, and in a grid of dots.
     """
     text = text.rstrip()
     if _CUT_NOTE.search(text):
@@ -178,13 +178,13 @@ def _normalised(test: Any, row: Row) -> Any:
 
 
 def _plain_lines(text: str, every: bool) -> str:
-    """Without blanks at the ends of lines: of every line, or of lines of numbers, in which they mean nothing."""
+    """Strips trailing blanks from every line, or only from lines of numbers, where they mean nothing."""
     lines = re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff")).split("\n")
     return "\n".join(line.rstrip() if every or _NUMBERS.fullmatch(line) else line for line in lines)
 
 
 def _rounded(value: Any) -> Any:
-    """Floats, and decimals in a text, without digits that are but rounding."""
+    """Floats, and decimals in a text, without digits that are only rounding."""
     if isinstance(value, str):
         return _DECIMAL.sub(lambda m: _decimal(m[0]), value) if "." in value else value
     if isinstance(value, float):
@@ -209,34 +209,34 @@ def _lines(text: str) -> list[str]:
 
 
 def with_good_solutions(rows: Sequence[Row], domains: Domains, judge: Judge) -> list[Row | Dropped]:
-    """Each row with those of its solutions that pass all its tests; dropped if there are some and none does."""
-    asked = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
-    blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in asked]
+    """Each row with the solutions that pass all its tests; dropped if it has solutions and none passes."""
+    tried = [(i, s) for i, row in enumerate(rows) for s in row.get("solutions") or ()]
+    blocks = [fenced(solution, rows[i].get("language") or "python") for i, solution in tried]
     references = [domains.reference(row) for row in rows]
-    verdicts = judge((rows[i]["domain"], block, references[i]) for (i, _), block in zip(asked, blocks, strict=True))
+    verdicts = judge((rows[i]["domain"], block, references[i]) for (i, _), block in zip(tried, blocks, strict=True))
     faults = list(map(_fault_of_program, verdicts))
-    lost = _missing_modules([s for (_, s), f in zip(asked, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
-    found: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]
-    for (i, solution), fault in zip(asked, faults, strict=True):
+    lost = _missing_modules([s for (_, s), f in zip(tried, faults, strict=True) if f[0] in (FAILS, UNCOMPILED)], judge)
+    judged: list[list[tuple[str, tuple[str, str]]]] = [[] for _ in rows]
+    for (i, solution), fault in zip(tried, faults, strict=True):
         missing = next((m for m in _imported(solution) if m in lost), "") if fault[0] else ""
-        found[i].append((solution, (LACKS, missing) if missing else fault))
-    return [_with(row, some) if some else row for row, some in zip(rows, found, strict=True)]
+        judged[i].append((solution, (LACKS, missing) if missing else fault))
+    return [_with_good(row, solutions) if solutions else row for row, solutions in zip(rows, judged, strict=True)]
 
 
-def _with(row: Row, found: Sequence[tuple[str, tuple[str, str]]]) -> Row | Dropped:
-    """The row with the solutions that have no fault."""
-    good = [solution for solution, (reason, _) in found if not reason]
-    removed = [f"{reason}: {detail} ({i})" for i, (_, (reason, detail)) in enumerate(found) if reason]
+def _with_good(row: Row, judged: Sequence[tuple[str, tuple[str, str]]]) -> Row | Dropped:
+    """The row with the solutions without a fault."""
+    good = [solution for solution, (reason, _) in judged if not reason]
+    removed = [f"{reason}: {detail} ({i})" for i, (_, (reason, detail)) in enumerate(judged) if reason]
     if not good:
-        counts = Counter(reason for _, (reason, _) in found)
+        counts = Counter(reason for _, (reason, _) in judged)
         worst = min(counts, key=lambda reason: (-counts[reason], _GRAVITY.index(reason)))
         return Dropped(row, worst, {"detail": "; ".join(removed)[:500]})
-    told = {"removed": [*row.get("removed", ()), *removed]} if removed else {}
-    return {**row, "solutions": good, **told}
+    log = {"removed": [*row.get("removed", ()), *removed]} if removed else {}
+    return {**row, "solutions": good, **log}
 
 
 def _fault_of_program(verdict: Verdict) -> tuple[str, str]:
-    """(reason, detail); both "" of a program that passes."""
+    """(reason, detail); both "" if the program passes."""
     if verdict.kind == "pass":
         return "", ""
     if verdict.kind == "error":
@@ -246,7 +246,7 @@ def _fault_of_program(verdict: Verdict) -> tuple[str, str]:
 
 
 def _missing_modules(solutions: Sequence[str], judge: Judge) -> set[str]:
-    """Those that failed programs import and the sandbox does not have: it is asked, a module at a time."""
+    """Modules that failed programs import and the sandbox lacks; tries each import in the sandbox."""
     names = sorted({name for solution in solutions for name in _imported(solution)})
     nothing = {"tests": [{"input": "", "output": ""}]}
     verdicts = judge(("code", fenced(f"import {name}", "python"), nothing) for name in names)
@@ -254,7 +254,7 @@ def _missing_modules(solutions: Sequence[str], judge: Judge) -> set[str]:
 
 
 def _imported(solution: str) -> list[str]:
-    """Modules of a Python program that are not Python's own."""
+    """Modules outside the standard library that a Python program imports."""
     if "import" not in solution:
         return []
     try:
@@ -268,5 +268,5 @@ def _imported(solution: str) -> list[str]:
 
 
 def fenced(code: str, language: str) -> str:
-    """As a response."""
+    """A program as a response: in a code fence."""
     return code if "```" in code else f"```{language}\n{code}\n```"

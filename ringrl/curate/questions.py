@@ -1,7 +1,7 @@
-"""Rules on questions and answers: several questions at once, options, answers to be guessed, nothing to verify.
+"""Rules on questions and answers: several questions at once, options, guessable answers, nothing to verify.
 
-A list in a problem is read in every way that its labels allow, `(a)`, `a)`, `A.`, `ii)`, `Part 1:`; what its items and
-the text before them ask for tells options, parts, and conditions of one question apart.
+A list in a problem is parsed in every way its labels allow, `(a)`, `a)`, `A.`, `ii)`, `Part 1:`; whether its items and
+the text before them ask for something tells options, parts, and conditions of one question apart.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ASKS_FOR_EACH = re.compile(
 
 @dataclass(frozen=True)
 class Items:
-    """A text with labelled items: what stands before them, and each with its label."""
+    """A text with labelled items: the text before them, and each item with its label."""
 
     lead: str
     labels: tuple[str, ...]
@@ -118,7 +118,7 @@ _OF_OPTIONS = any_of(
 
 @dataclass(frozen=True)
 class Choice:
-    """A question with options. `question` and `answer` are what remains without them, if it stands alone."""
+    """A question with options. `question` and `answer` are set if it makes sense without them."""
 
     detail: str
     question: str = ""
@@ -142,7 +142,7 @@ def multiple_choice(text: str, answer: str, lists: Sequence[Items]) -> Choice | 
 
 
 def _are_options(items: Items, answer: str) -> bool:
-    """Whether a list that the answer does not name a label of has options for items."""
+    """Whether the items are options, given that the answer is none of their labels."""
     if len(items.labels) < 3 or not (items.lead.endswith((":", "?", "is", "are", "=")) or _ASKS.search(items.lead)):
         return False
     named = answer.strip("$ .") in [t.strip("$ .") for t in items.texts]
@@ -157,7 +157,7 @@ def _converted(items: Items, options: tuple[str, ...], letter: str, answer: str)
     if cannot or not right or not _ASKS.search(items.lead):
         why = f"it needs them: {excerpt(cannot)}" if cannot else "no answer among them" if not right else "no question"
         return Choice(f"{detail}; {why}", options=options)
-    closed = "$" if items.lead.count("$") % 2 else ""  # the options stand within a formula
+    closed = "$" if items.lead.count("$") % 2 else ""  # the options are part of a formula
     question = items.lead.removesuffix("$").rstrip() if closed else items.lead
     return Choice(detail, question, right.strip(" ."), options)
 
@@ -182,7 +182,7 @@ _TRUE_OR_FALSE = any_of(
 
 
 def yes_or_no(text: str, answer: str) -> str:
-    """Why this is a yes-or-no question, by its answer or its words; "" if it is none."""
+    """Evidence for a yes-or-no question in its answer or its words; "" without any."""
     if _YES_NO.match(answer):
         return f"the answer is {answer.strip()[:NEAR]}"
     match = _TRUE_OR_FALSE.search(text) if has(text, _GUESSING) else None
@@ -208,7 +208,7 @@ _VALUE = any_of(
 
 
 def asks_for_proof(text: str) -> str:
-    """The words that ask for a proof, if no value that could be verified is asked for as well."""
+    """The words that ask for a proof, unless the problem also asks for a value that can be verified."""
     match = _PROVE.search(text) if has(text, _PROVING) else None
     return "" if match is None or _VALUE.search(text) else excerpt(match)
 
@@ -227,7 +227,7 @@ _NO_ANSWER = re.compile(
 
 
 def is_empty(text: str) -> bool:
-    """Whether there is no word and no formula besides a caption."""
+    """Whether there is nothing besides a caption or a placeholder."""
     return not re.search(r"\w", _CAPTION.sub("", text)) or bool(_PLACEHOLDER.fullmatch(text))
 
 

@@ -1,17 +1,17 @@
-"""Step 0: rows of all sources in one form, with where each comes from.
+"""Step 0: rows of all sources in one form, with their origin.
 
     id         SOURCE/n, n counting the source's rows from 0; the row's own id is `own_id`
     source     name of the source
     where      "file:line"
-    domain     a known one
+    domain     name of a known domain
     problem    text
-    answer     of math and science, text; "" if there is none
-    tests      of code, and what goes with them
-    solutions  programs, of code, if there are any
+    answer     math and science: text, "" if there is none
+    tests      code: the tests and the keys that go with them
+    solutions  code: programs, if there are any
     responses  [{"text", "teacher"}], if there are any
 
-and the source's labels. All other keys of a row go along untouched. What has no problem to it is malformed and dropped;
-whether the rest is any good is for later steps.
+and the source's labels. All other keys of a row are kept as they are. A row that cannot be read, or has no problem, is
+malformed and dropped; quality is for later steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
-OURS = ("id", "own_id", "source", "where", "step", "reason")  # keys that we set
+RESERVED = ("id", "own_id", "source", "where", "step", "reason")  # keys that the chain sets
 
 
 def read(sources: Iterable[Pile], domains: Domains) -> Iterator[Row | Dropped]:
@@ -40,12 +40,12 @@ def read(sources: Iterable[Pile], domains: Domains) -> Iterator[Row | Dropped]:
 
 
 def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
-    """`rows` at a time, numbered."""
+    """Numbered shards of `rows` rows."""
     results = read(sources, domains)
     for shard in count():
-        if not (some := tuple(islice(results, rows))):
+        if not (batch := tuple(islice(results, rows))):
             return
-        yield shard, some
+        yield shard, batch
 
 
 def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str) -> Row | Dropped:
@@ -54,7 +54,7 @@ def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str)
         return Dropped(origin, MALFORMED, {"detail": f"{where}: {raw}"})
     try:
         row = renamed(raw, source.columns, where)
-        own = {k: v for k, v in row.items() if k not in OURS}
+        own = {k: v for k, v in row.items() if k not in RESERVED}
         if row.get("id") is not None:
             origin["own_id"] = str(row["id"])
         return {**origin, **own, **source.labels, **_content(row, source, domains, where)}
@@ -84,7 +84,7 @@ def _content(row: Row, source: Pile, domains: Domains, where: str) -> Row:
 
 
 def _of_conversation(row: Row, where: str) -> Row:
-    """Problem and response of one question and its answer; a system message is left out."""
+    """Problem and response of a single-turn conversation; a system message is left out."""
     turns = [m for m in messages_in(row, where) if m["role"] != "system"]
     if [m["role"] for m in turns] != ["user", "assistant"]:
         roles = ", ".join(m["role"] for m in turns)
@@ -93,7 +93,7 @@ def _of_conversation(row: Row, where: str) -> Row:
 
 
 def _response(response: Any, where: str) -> Row:
-    """A text, or {"text", "teacher"}; one that was sampled from a prompt that ends in <think> gets it back."""
+    """A text, or {"text", "teacher"}. Restores the <think> that was part of the prompt it was sampled from."""
     given = {"text": response} if isinstance(response, str) else response
     if isinstance(given, dict) and isinstance(text := given.get("text"), str):
         opened = THOUGHT in text and THINK not in text

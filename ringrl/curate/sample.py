@@ -1,10 +1,10 @@
-"""Answers of a teacher to all rows, before the step that needs them is prepared.
+"""Samples a teacher's answers for all rows, before the step that needs them is prepared.
 
-    WORK/responses/TEACHER/000000.part.jsonl  answers as they come, in any order, while a shard is under way
+    WORK/responses/TEACHER/000000.part.jsonl  answers as they come, in any order, while a shard is in progress
     WORK/responses/TEACHER/000000.jsonl       {"id", "answers": [{"text", "length", "finish"}]} for every row, in order
 
-An answer's random numbers are its own (`Ask.seed`), and a line is written as soon as it is there: what a kill loses is
-what was under way, and sampling it again gives the same. A row whose prompt is too long has answers of finish NO_ROOM.
+Every answer has its own seed (`Ask.seed`) and is written as soon as it is finished: a kill loses only unfinished
+answers, and sampling them again gives the same. A row whose prompt is too long gets answers with finish NO_ROOM.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from ringrl.errors import UserError
 from ringrl.lines import read_lines, replacing
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask, Model
 
-Asking = Callable[[Row], Sequence[Ask]]  # what a teacher is asked about a row; ids of problems and samples differ
+Asking = Callable[[Row], Sequence[Ask]]  # the questions about a row; each has a different (problem id, sample)
 Key = tuple[str, int]  # problem id, sample
 
 
-def solutions(phase: Phase, how: Sampled) -> Asking:
-    """k times the problem itself."""
+def solutions(phase: Phase, cfg: Sampled) -> Asking:
+    """The problem itself, `cfg.samples` times."""
     assert phase.teacher
     name = f"{phase.step}/{phase.teacher.name}"
-    return lambda row: [Ask(name, row, i) for i in range(how.samples)]
+    return lambda row: [Ask(name, row, i) for i in range(cfg.samples)]
 
 
 def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int, Answer | None], None]) -> None:
-    """Everything that is still missing.
+    """Samples all answers that are still missing.
 
     Args:
-        show: is told how many answers are there, of how many if all rows need as many as those so far, and the newest,
-            if it is new; what it raises ends the sampling.
+        show: called with the number of answers so far, the number expected if all rows need as many as those so far,
+            and the newest answer or None; an exception from it ends the sampling.
 
     Raises:
         UserError: no prompt at all leaves room for an answer.
-        RingError: of the model.
+        RingError: the model failed.
     """
     assert phase.before
     assert phase.teacher
@@ -60,7 +60,7 @@ def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int,
         part = AnswerFile(folder / f"{shard:06d}.part.jsonl")
         final = folder / f"{shard:06d}.jsonl"
         if not final.is_file():
-            missing = [a for each in asks for a in each if _key(a) not in part.places]
+            missing = [a for row_asks in asks for a in row_asks if _key(a) not in part.places]
             show(done + wanted - len(missing), total, None)
             for n, (ask, answer) in enumerate(model.answers(missing), 1):
                 part.append(ask, answer)
@@ -68,7 +68,7 @@ def sample(phase: Phase, asking: Asking, model: Model, show: Callable[[int, int,
             part.finish(final, rows, asks)
         part.close()
         done += wanted
-        if not room:  # of any shard
+        if not room:
             refused = [a["text"] for answers in read(final) for a in answers if a["finish"] == NO_ROOM]
             room, why = wanted - len(refused), next(iter(refused), why)
     if why and not room:
@@ -85,44 +85,44 @@ def read(file: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 class AnswerFile:
-    """Answers of one shard on disk, those to come at its end. A line that a kill has cut off is forgotten."""
+    """Answers of one shard on disk, appended as they come. A line that was cut off by a kill is discarded."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path.open("a+b")
-        self.places: dict[Key, int] = {}  # of its line in the file
+        self.places: dict[Key, int] = {}  # byte offset of each answer's line
         end = 0
         self.file.seek(0)
         for line in self.file:
             if not line.endswith(b"\n"):
                 break
-            said = json.loads(line)
-            self.places[said["id"], said["sample"]] = end
+            record = json.loads(line)
+            self.places[record["id"], record["sample"]] = end
             end += len(line)
         self.file.truncate(end)
 
     def append(self, ask: Ask, answer: Answer) -> None:
-        said = {"text": answer.text, "length": answer.length, "finish": answer.finish}
+        fields = {"text": answer.text, "length": answer.length, "finish": answer.finish}
         place = self.file.seek(0, os.SEEK_END)
-        self.file.write(json.dumps({"id": _key(ask)[0], "sample": ask.sample, **said}).encode() + b"\n")
+        self.file.write(json.dumps({"id": _key(ask)[0], "sample": ask.sample, **fields}).encode() + b"\n")
         self.file.flush()
         self.places[_key(ask)] = place
 
     def finish(self, final: Path, rows: Sequence[Row], asks: Sequence[Sequence[Ask]]) -> None:
-        """All are there: the file in order."""
+        """Writes the final file, in order, when all answers are there."""
         with replacing(final) as out:
-            for row, each in zip(rows, asks, strict=True):
-                answers = [self._answer(ask) for ask in each]
+            for row, row_asks in zip(rows, asks, strict=True):
+                answers = [self._answer(ask) for ask in row_asks]
                 out.write(json.dumps({"id": row["id"], "answers": answers}).encode() + b"\n")
 
     def close(self) -> None:
-        """It is not needed any more."""
+        """Closes and deletes the file."""
         self.file.close()
         self.path.unlink()
 
     def _answer(self, ask: Ask) -> dict[str, Any]:
         self.file.seek(self.places[_key(ask)])
-        said = json.loads(self.file.readline())
-        return {k: said[k] for k in ("text", "length", "finish")}
+        record = json.loads(self.file.readline())
+        return {k: record[k] for k in ("text", "length", "finish")}
 
 
 def _key(ask: Ask) -> Key:

@@ -1,9 +1,9 @@
-"""Tests and accepted programs as public sets have them, in our form. Anything else is left as it is.
+"""Converts tests and accepted programs from the formats of public sets to ours. Anything else is left as it is.
 
 tests      [{"input", "output"}, ...]                     ours
-           {"inputs": [...], "outputs": [...], "fn_name"}  APPS and TACO (their `input_output`); or JSON text of it
+           {"inputs": [...], "outputs": [...], "fn_name"}  APPS and TACO (their `input_output`); or JSON text
            {"input": [...], "output": [...]}               CodeContests (its `private_tests` and others)
-solutions  [program, ...], or JSON text of it              ours, APPS and TACO
+solutions  [program, ...], or the same as JSON text        ours, APPS and TACO
            {"language": [...], "solution": [...]}          CodeContests, whose languages are numbers
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 
 from ringrl.curate.shards import Row
 
-LANGUAGES = {3: "python", 2: "cpp", 4: "java"}  # codes in CodeContests, where 1 is Python 2
+LANGUAGES = {3: "python", 2: "cpp", 4: "java"}  # language codes in CodeContests; 1 is Python 2
 
 
 def tests_of(value: Any) -> Row:
-    """The keys of a row that these tests make: `tests`, and `entry_point` where a function is called."""
+    """The row keys for these tests: `tests`, and `entry_point` if they call a function."""
     value = _parsed(value)
     if not isinstance(value, dict):
         return {"tests": value}
@@ -31,7 +31,7 @@ def tests_of(value: Any) -> Row:
 
 
 def solutions_of(value: Any, language: str) -> Any:
-    """The programs in this language."""
+    """The programs in `language`."""
     value = _parsed(value)
     if isinstance(value, dict) and isinstance(value.get("solution"), list) and isinstance(value.get("language"), list):
         both = zip(value["language"], value["solution"], strict=False)
@@ -40,7 +40,7 @@ def solutions_of(value: Any, language: str) -> Any:
 
 
 def _parsed(value: Any) -> Any:
-    """The list or object that a JSON text holds; any other value as it is."""
+    """Parses JSON text of a list or object; returns any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)

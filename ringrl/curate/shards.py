@@ -1,14 +1,14 @@
-"""What a step reads and writes: a folder of shards, each finished whole or not there at all.
+"""What a step reads and writes: a folder of shards, each either complete or absent.
 
-    FOLDER/kept/000000.jsonl     rows that go on, in the order they came
-    FOLDER/dropped/000000.jsonl  rows that do not, each with `step`, `reason` and what else is known of why
-    FOLDER/counts/000000.json    numbers of both; written last, so it says that the shard is finished
-    FOLDER/work/                 what the step keeps for itself
-    FOLDER/dropped.jsonl         all that was dropped, in order; it replaces dropped/ when the step is finished
+    FOLDER/kept/000000.jsonl     rows that are kept, in their order
+    FOLDER/dropped/000000.jsonl  rows that are not, each with `step`, `reason` and details
+    FOLDER/counts/000000.json    numbers of both; written last, so it marks the shard as finished
+    FOLDER/work/                 private files of the step
+    FOLDER/dropped.jsonl         all dropped rows, in order; replaces dropped/ when the step is finished
     FOLDER/summary.json          counts over all shards, examples, seconds; written last of all
 
-Shard n of a step comes from shard n of the step before it, and from nothing else that depends on when or by how many
-processes it was made: a chain that was killed anywhere ends with the same bytes.
+Shard n of a step depends on the input of the step alone, not on timing or the number of processes, and holds rows of
+shard n of the step before it: a chain that was killed anywhere and resumed ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from ringrl.lines import read_lines, replacing, write_atomic
 
 Row = dict[str, Any]
-EXAMPLES = 5  # dropped rows of every reason, in the summary
+EXAMPLES = 5  # dropped rows per reason in the summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Dropped:
     """A row that goes no further, or a response of one that does."""
 
     row: Row
-    reason: str  # what is counted: of few kinds, no numbers in it
-    more: Row = field(default_factory=dict)  # of this row: `detail`, a text; `twin`, an id or "benchmark/id"; ...
+    reason: str  # the key it is counted by, one of few fixed texts
+    more: Row = field(default_factory=dict)  # e.g. `detail`, a text; `twin`, an id or "benchmark/id"
 
 
 class Shards:
@@ -50,7 +50,7 @@ class Shards:
 
     @property
     def finished(self) -> bool:
-        """All shards there are, and all that follows from them."""
+        """Whether the whole step is finished."""
         return (self.folder / "summary.json").is_file()
 
     def done(self, shard: int) -> bool:
@@ -58,30 +58,30 @@ class Shards:
 
     @property
     def numbers(self) -> list[int]:
-        """Of the shards that are finished."""
+        """Numbers of the finished shards, ascending."""
         return sorted(int(f.stem) for f in (self.folder / "counts").glob("*.json"))
 
     def size(self, shard: int) -> int:
-        """Rows kept."""
+        """Number of rows kept."""
         return sum(json.loads(self._file("counts", shard, "json").read_text())["kept"].values())
 
     def file(self, shard: int) -> Path:
-        """Of the rows kept: JSON lines."""
+        """The file of the rows kept, JSON lines."""
         return self._file("kept", shard, "jsonl")
 
     def rows(self, shard: int) -> list[Row]:
         return list(read_lines(self.file(shard)))
 
     def write(self, shard: int, step: str, results: Iterable[Row | Dropped]) -> None:
-        """Consumes what a step says of one shard."""
+        """Writes what a step returned for one shard."""
         kept: list[str] = []
         dropped: list[str] = []
         rows: Counter[str] = Counter()
         reasons: dict[str, Counter[str]] = {}
         for result in results:
             if isinstance(result, Dropped):
-                said = {**result.row, "step": step, "reason": result.reason, **result.more}
-                dropped.append(json.dumps(said) + "\n")
+                record = {**result.row, "step": step, "reason": result.reason, **result.more}
+                dropped.append(json.dumps(record) + "\n")
                 reasons.setdefault(result.reason, Counter())[result.row["source"]] += 1
             else:
                 kept.append(json.dumps(result) + "\n")
@@ -92,7 +92,7 @@ class Shards:
         self._write(self._file("counts", shard, "json"), json.dumps(counts, sort_keys=True))
 
     def close(self, seconds: float) -> dict[str, Any]:
-        """All shards are there: gather what was dropped, and the summary, which is returned.
+        """Finishes the step once all shards are there: gathers the dropped rows, writes and returns the summary.
 
         {"kept": {source: rows}, "dropped": {reason: {source: rows}}, "examples": {reason: [row]}, "seconds"}
         """
@@ -109,23 +109,23 @@ class Shards:
             "examples": self._gather_dropped(),
             "seconds": round(seconds, 1),
         }
-        for part in self.folder.rglob(".*.part"):  # of a process that was killed as it wrote
+        for part in self.folder.rglob(".*.part"):  # left by a process that was killed while writing
             part.unlink()
         self._write(self.folder / "summary.json", json.dumps(summary, indent=1))
         shutil.rmtree(self.folder / "dropped", ignore_errors=True)
         return summary
 
     def _gather_dropped(self) -> dict[str, list[Row]]:
-        """Writes dropped.jsonl. Returns the first of every reason."""
+        """Writes dropped.jsonl. Returns the first rows for each reason."""
         examples: dict[str, list[Row]] = {}
         with replacing(self.folder / "dropped.jsonl") as out:
             for shard in self.numbers:
                 with self._file("dropped", shard, "jsonl").open("rb") as lines:
                     for line in lines:
                         out.write(line)
-                        some = examples.setdefault(json.loads(line)["reason"], [])
-                        if len(some) < EXAMPLES:
-                            some.append(json.loads(line))
+                        first = examples.setdefault(json.loads(line)["reason"], [])
+                        if len(first) < EXAMPLES:
+                            first.append(json.loads(line))
         return examples
 
     def _file(self, kind: str, shard: int, suffix: str) -> Path:

@@ -1,12 +1,12 @@
-r"""The words and characters by which texts are compared, which do not depend on how a problem is typeset.
+r"""The words and characters by which texts are compared, independent of typesetting.
 
     words("**Find** $x^{2}$ if \\dfrac{1}{2}x=3.0.")       find x ^ 2 if frac 1 2 x = 3.0
-    canonical(words)                                       single letters are one and the same: variables can be renamed
+    canonical(words)                                       all single letters are the same: variables can be renamed
     numbers(words)                                         2, 1, 2, 3.0
 
-Case, white space, punctuation, Markdown and LaTeX that only changes the looks of a formula are gone; numbers lose
-thousands separators and keep their points. Brackets are kept where they group what is computed, so that (2+3)*4 is
-not 2+3*4, and names of several letters in a formula are letters. All of it is in linear time.
+Case, white space, punctuation, Markdown and purely visual LaTeX are removed; numbers lose thousands separators and keep
+their decimal points. Brackets are kept where they group an operation, so that (2+3)*4 is not 2+3*4, and names of
+several letters in a formula are split into letters. Everything takes linear time.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-VARIABLE = "v"  # the one name of all single letters in `canonical`
-WORD_GRAM = 3  # words to a shingle
-CHAR_GRAM = 5  # characters to a shingle
+VARIABLE = "v"  # replaces every single letter in `canonical`
+WORD_GRAM = 3  # words per shingle
+CHAR_GRAM = 5  # characters per shingle
 
 _LOOKS = re.compile(
     r"\\(?:(?:quad|qquad|displaystyle|textstyle|left|right|[bB]igg?[lr]?|limits)(?![a-zA-Z])|[,;:! ])"
     r"|\\hspace\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\\\(?:\[[^][]*\])?|~"
 )
-_SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX of the same meaning
+_SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX with the same meaning
     (r"\\(?:text|textbf|textit|textrm|emph|mathrm|mathbf|mathit|mathsf|boldsymbol|operatorname|mbox|underline)\*?"
      r"\s*\{([^{}]*)\}", r" \1 "),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -41,9 +41,9 @@ _SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX of the s
     (r"\\pmod(?![a-zA-Z])|\\bmod(?![a-zA-Z])", " mod "),
     (r"\\implies(?![a-zA-Z])|\\to(?![a-zA-Z])", " "),
 ))  # fmt: skip
-# formulas; what begins with a digit and ends with a blank stands between two prices
+# formulas; text that begins with a digit and ends with a blank is between two prices
 _MATH = re.compile(r"\$\$?(?!\d[^$]*\s\$)([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
-_RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # two or more letters that are no command
+_RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # two or more letters, not a command
 _NAMES = re.compile(r"[a-zA-Z]{2}|[A-Z]{2,6}")
 _FUNCTIONS = frozenset(("ln", "lg", "GCD", "LCM", "is", "to", "of", "in", "if", "or", "at", "an", "by", "on"))
 _BOLD = re.compile(r"(\*\*|__)(?=[a-zA-Z]{2})([^*_\n]{2,400}?)\1")
@@ -77,7 +77,7 @@ _NUMBER_WORDS = {
 
 
 def words(text: str) -> list[str]:
-    """Words, numbers, operators and the brackets that matter, in lower case; LaTeX commands without their backslash."""
+    """Words, numbers, operators and grouping brackets, in lower case; LaTeX commands without their backslash."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", "".join(map(_ascii, text)))
     text = _THOUSANDS.sub("", text)
@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
 
 
 def _ascii(char: str) -> str:
-    """Spells out what NFKC would join to its neighbours, since x² is not x2 and 1½ is not 11/2."""
+    """Spells out characters that NFKC would merge with their neighbours: x² is not x2, 1½ is not 11/2."""
     if char in "²³¹⁰⁴⁵⁶⁷⁸⁹":
         return "^" + unicodedata.normalize("NFKC", char)
     if unicodedata.decomposition(char).startswith("<fraction>"):
@@ -100,7 +100,7 @@ def _ascii(char: str) -> str:
 
 
 def _spelled(formula: re.Match[str]) -> str:
-    r"""A formula with its names, as of the triangle ABC, in letters; what is between two prices is no formula."""
+    r"""A formula with names such as that of triangle ABC split into letters; text between two prices is unchanged."""
     inner = formula[1] or formula[2] or formula[3] or ""
     bare = re.sub(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\w*\*?\s*\{[^{}]*\}", " ", inner)
     if not all(_NAMES.fullmatch(run) for run in _RUN.findall(bare)):
@@ -113,9 +113,9 @@ def _letters(run: re.Match[str]) -> str:
 
 
 def _grouped(tokens: list[str]) -> list[str]:
-    """The tokens without backslashes and without brackets that hold no operator; all other brackets become round."""
+    """The tokens without backslashes and without brackets around no operator; the other brackets become round."""
     out: list[str] = []
-    opened: list[tuple[str, int, bool]] = []  # bracket, where it is in `out`, an operator since
+    opened: list[tuple[str, int, bool]] = []  # bracket, its index in `out`, whether an operator followed
     for token in tokens:
         if token in "({[":
             opened.append((token, len(out), False))
@@ -153,17 +153,17 @@ def numbers(tokens: Sequence[str]) -> Counter[str]:
 
 
 def word_grams(tokens: Sequence[str], n: int = WORD_GRAM) -> set[str]:
-    """All runs of n words; the whole of a shorter text."""
+    """All runs of n words; the whole text if it is shorter."""
     return {" ".join(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1))}
 
 
 def char_grams(tokens: Sequence[str], n: int = CHAR_GRAM) -> set[str]:
-    """All runs of n characters of the words, set close."""
+    """All runs of n characters of the words, joined without blanks."""
     text = "".join(tokens)
     return {text[i : i + n] for i in range(max(1, len(text) - n + 1))}
 
 
 def jaccard(a: set[str], b: set[str]) -> float:
-    """Share of the union that both have; 1 for two empty sets."""
+    """Jaccard similarity; 1 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if a or b else 1.0

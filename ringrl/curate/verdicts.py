@@ -1,10 +1,10 @@
-"""Verdicts on the responses to a shard's rows, made once and kept beside them.
+"""Verdicts on the responses to a shard's rows, made once and stored beside them.
 
-    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} for every row: of each teacher's answers, and of
-                                  those that the row came with under OWN
+    WORK/verdicts/000000.jsonl    {NAME: [[kind, reason, score], ...]} per row: verdicts on each teacher's answers;
+                                  those on the row's own responses are under OWN
     WORK/verdicts/000000.json     {error: responses}, "" counting the others; written last
 
-So that too many errors, which say that a machine or the references are broken, end the run before any row is dropped.
+All are made before any row is dropped: too many errors mean a broken machine or broken references, and end the run.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from ringrl.lines import read_lines, write_atomic
 from ringrl.rollout.respond import NO_ROOM
 
 OWN = ""
-Said = dict[str, list[dict[str, Any]]]  # teacher -> its answers
-StoredVerdict = tuple[str, str, float]  # kind, reason, and the headline reward, which is 0 of an error
-RowVerdicts = dict[str, list[StoredVerdict]]  # by teacher, of each answer
+TeacherAnswers = dict[str, list[dict[str, Any]]]  # teacher -> its answers
+StoredVerdict = tuple[str, str, float]  # kind, reason, headline reward (0 for an error)
+RowVerdicts = dict[str, list[StoredVerdict]]  # teacher -> verdict on each of its answers
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What there is on the rows of a step besides themselves. Picklable."""
+    """Stored answers and verdicts for the rows of a step. Picklable."""
 
     after: Shards
     teachers: tuple[str, ...]
     verify: Verify
     domains: Domains
-    own: bool = False  # also the responses that rows came with
+    own: bool = False  # include the responses that rows already have
 
-    def answers(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said]]:
+    def answers(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, TeacherAnswers]]:
         files = [read(responses_of(self.after, name) / f"{shard:06d}.jsonl") for name in self.teachers]
-        for row, *each in zip(rows, *files, strict=True):
-            said = {OWN: row.get("responses", [])} if self.own else {}
-            yield row, said | dict(zip(self.teachers, each, strict=True))
+        for row, *answers in zip(rows, *files, strict=True):
+            own = {OWN: row.get("responses", [])} if self.own else {}
+            yield row, own | dict(zip(self.teachers, answers, strict=True))
 
-    def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, Said, RowVerdicts]]:
+    def judged(self, shard: int, rows: Sequence[Row]) -> Iterator[tuple[Row, TeacherAnswers, RowVerdicts]]:
         lines = read_lines(self._file(shard, "jsonl"))
-        for (row, said), line in zip(self.answers(shard, rows), lines, strict=True):
-            yield row, said, {name: [tuple(each) for each in v] for name, v in line.items()}
+        for (row, by_teacher), line in zip(self.answers(shard, rows), lines, strict=True):
+            yield row, by_teacher, {name: [tuple(stored) for stored in v] for name, v in line.items()}
 
     def judge(self, before: Shards, over: MapShards, name: str) -> None:
-        """All that have no verdict yet.
+        """Judges all responses that have no verdict yet.
 
         Raises:
             RingError: too many of all verdicts are errors; those are forgotten, so that --resume judges them again.
@@ -73,7 +73,7 @@ class Verdicts:
     def write(self, shard: int, verdicts: Sequence[RowVerdicts]) -> None:
         write_atomic(self._file(shard, "jsonl"), "".join(json.dumps(v) + "\n" for v in verdicts))
         errors = Counter(
-            why if kind == "error" else "" for row in verdicts for each in row.values() for kind, why, _ in each
+            why if kind == "error" else "" for row in verdicts for stored in row.values() for kind, why, _ in stored
         )
         write_atomic(self._file(shard, "json"), json.dumps(errors, sort_keys=True))
 
@@ -83,26 +83,26 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Judge:
-    """For one shard, in whichever process."""
+    """Judges one shard, in any process."""
 
-    found: Verdicts
+    store: Verdicts
     before: Shards
 
     def __call__(self, shard: int) -> None:
-        self.found.write(shard, [self.row(*r) for r in self.found.answers(shard, self.before.rows(shard))])
+        self.store.write(shard, [self.row(*r) for r in self.store.answers(shard, self.before.rows(shard))])
 
-    def row(self, row: Row, said: Said) -> RowVerdicts:
-        """A text that was said before has the verdict that it had; what is no answer fails. An error is judged once
-        more: a machine that was busy for a moment must not decide."""
-        texts = dict.fromkeys(a["text"] for answers in said.values() for a in answers if a.get("finish") != NO_ROOM)
-        how = (self.found.verify, self.found.domains)
-        reference = self.found.domains.reference(row)
-        asked = [(row["domain"], text, reference) for text in texts]
-        first = judge(asked, *how)
-        again = iter(judge([a for a, v in zip(asked, first, strict=True) if v.kind == "error"], *how))
+    def row(self, row: Row, by_teacher: TeacherAnswers) -> RowVerdicts:
+        """Equal texts share one verdict, and NO_ROOM fails. Errors are judged a second time: a machine that was busy
+        for a moment must not decide."""
+        texts = dict.fromkeys(a["text"] for own in by_teacher.values() for a in own if a.get("finish") != NO_ROOM)
+        settings = (self.store.verify, self.store.domains)
+        reference = self.store.domains.reference(row)
+        requests = [(row["domain"], text, reference) for text in texts]
+        first = judge(requests, *settings)
+        again = iter(judge([a for a, v in zip(requests, first, strict=True) if v.kind == "error"], *settings))
         final = [next(again) if v.kind == "error" else v for v in first]
         known: dict[str, StoredVerdict] = {
             text: (v.kind, v.reason, 0.0 if v.kind == "error" else v.headline)
             for text, v in zip(texts, final, strict=True)
         }
-        return {name: [known.get(a["text"], ("fail", NO_ROOM, 0.0)) for a in answers] for name, answers in said.items()}
+        return {name: [known.get(a["text"], ("fail", NO_ROOM, 0.0)) for a in own] for name, own in by_teacher.items()}

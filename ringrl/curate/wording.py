@@ -1,7 +1,7 @@
-"""Rules on the text of a problem alone: broken characters and missing images. Each returns what it found, or "".
+"""Rules on the text of a problem alone: broken characters and missing images. Each returns its evidence, or "".
 
-They are made to be right rather than complete: a rule asks for the form that a fault really takes, because words like
-"figure", "graph" or "shown" stand in good problems too. All are fast on problems without a fault.
+They favour precision over recall: a rule looks for the exact form of a fault, because words like "figure", "graph" or
+"shown" occur in good problems too. All are fast on problems without a fault.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def excerpt(match: re.Match[str] | None) -> str:
 
 
 def has(text: str, words: tuple[str, ...]) -> bool:
-    """Whether a text contains one of these words, in any case; spares most problems a slow pattern."""
+    """Whether a text contains one of these words, ignoring case; avoids running slow patterns on most problems."""
     lower = text.lower()
     return any(word in lower for word in words)
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern for all of these, ignoring case."""
+    """One case-insensitive pattern that matches any of these."""
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ _MOJIBAKE = re.compile(f"[ÂÃÎÏÐÑ]{_SECOND}|[âã]{_SECOND}{_SECOND}|ï[»�
 
 
 def repaired(text: str) -> str:
-    """The text with plain line breaks and blanks and without zero-width characters; a reader sees no difference."""
+    """Normalises line breaks and blanks and removes zero-width characters; a reader sees no difference."""
     if (text.isascii() and "\r" not in text) or _EATEN.search(text):  # the \r is part of a LaTeX command
         return text
     return _BLANK.sub(" ", _BREAK.sub("\n", _NOTHING.sub("", text)))
@@ -135,8 +135,8 @@ def embedded_image(text: str) -> str:
 
 
 def image_referred_to(text: str) -> str:
-    """A reference to an image in words, as in "as shown in the figure". What is shown below may also be a table or a
-    formula."""
+    """A reference to an image in words, such as "as shown in the figure". Anything shown below may also be a table or
+    a formula in the text."""
     if not has(text, _PICTURES):
         return ""
     for match in _REFERRED.finditer(text):

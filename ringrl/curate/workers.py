@@ -1,4 +1,4 @@
-"""Processes that work on shards. A step is prepared once, pickled to them, and called with one shard at a time."""
+"""Worker processes. A step is prepared once, pickled to them, and called with one shard at a time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 STALL_S = 6 * 3600.0  # longest wait for the next finished shard; even thousands of slow programs take less
-STOP_S = 10.0  # longest wait for a killed process to be gone
+STOP_S = 10.0  # longest wait for a killed process to end
 _ABSENT = re.compile(r"^no verifier process|while starting\b")  # reasons that VerifierPool gives
-AHEAD = 2  # shards submitted per process; an interrupt waits for these
+AHEAD = 2  # shards submitted per process; an interrupt waits for them
 
 
-class _Remembering(SpawnContext):
-    """Starts processes, and knows all of them. By spawn: a fork would take our threads' locks along."""
+class _TrackingContext(SpawnContext):
+    """Starts processes and keeps track of them. Spawns, because a fork would copy the locks of our threads."""
 
     def __init__(self) -> None:
         self.started: list[SpawnProcess] = []
@@ -39,17 +39,17 @@ class _Remembering(SpawnContext):
 
 
 class Workers:
-    """A pool of processes; leaving the `with` block ends them, whatever they do."""
+    """A pool of processes; leaving the `with` block kills them."""
 
     def __init__(self, processes: int) -> None:
-        self.processes, self._context = processes, _Remembering()
+        self.processes, self._context = processes, _TrackingContext()
         self._pool = ProcessPoolExecutor(processes, self._context, _begin, (os.getpid(),))
 
     def map(self, function: Callable[[A], T], items: Iterable[A]) -> Iterator[tuple[A, T]]:
-        """Items with their results, each as soon as it is there, in any order. `function` and items are pickled.
+        """Yields items with their results as they finish, in any order. `function` and items are pickled.
 
         Raises:
-            ChildDied: a process ended (out of memory, say), or none got anything done in STALL_S seconds.
+            ChildDied: a process ended (out of memory, say), or no shard was finished in STALL_S seconds.
             Whatever `function` raises.
         """
         waiting = iter(items)
@@ -85,12 +85,12 @@ class Workers:
 
 
 def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Verify, domains: Domains) -> list[Verdict]:
-    """Verdicts on (domain, response, reference), in order; to be called in one of the processes.
+    """Verdicts on (domain, response, reference), in order; to be called in a worker process.
 
-    What takes too long, or breaks the verifier, is a verdict of kind `error`, so there is a deadline on every one.
+    Whatever takes too long or breaks the verifier gets a verdict of kind `error`.
 
     Raises:
-        ChildDied: there is no verifier to break: it does not start. That must not look like a fault of the rows.
+        ChildDied: the verifier does not start, which must not look like a fault of the rows.
     """
     pool = verifier(verify.deadline_s, domains, verify.remote)
     futures = [pool.submit(*request) for request in requests]
@@ -102,7 +102,7 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
 
 @functools.cache
 def verifier(deadline_s: float, domains: Domains, remote: str = "") -> VerifierPool:
-    """The verifier pool of this process, with one child for each of those who judge; it ends with the process."""
+    """The verifier pool of this process, one child per verifier file and key; it ends with the process."""
     return VerifierPool(1, deadline_s, domains, remote=remote)
 
 

@@ -1,8 +1,8 @@
-"""Benchmarks by name: where their files lie on the hub, and how a row of these becomes a problem.
+"""Benchmarks by name: where their files are on the hub, and how their rows become problems.
 
 A new benchmark is an entry of BENCHMARKS and its first prompt in tests/evals/test_benchmarks.py. Files are read as
-they are, at a pinned revision. Repositories, revisions, file names and columns were looked up in public code that
-reads them; where no such code pins or names the file the entry says so in `unchecked`.
+they are, at a pinned revision. Repositories, revisions, file names and columns were taken from public code that reads
+them; `unchecked` names whatever no such code confirms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ringrl.config.sections import Source
 from ringrl.data.source import FORMATS, Row, read_problems
 from ringrl.errors import ConfigError, DataError
 
-DEFAULT_SAMPLES = 32  # k of a user's own problems
+DEFAULT_SAMPLES = 32  # k for a user's own problems
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -30,16 +30,16 @@ class Benchmark:
     """What `ringrl eval --show NAME` prints."""
 
     files: tuple[str, ...]
-    domain: str  # whose verifier judges
-    samples: int  # k of avg@k: the paper's for AIME, elsewhere [ours]: the smaller the set, the larger
-    columns: Mapping[str, str] = field(default_factory=dict)  # our key -> theirs
-    convert: Callable[[Row], Row] = dict  # a row with our columns to a problem
-    releases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> its files
+    domain: str  # selects the verifier
+    samples: int  # k of avg@k: the paper's for AIME, elsewhere [ours], larger for smaller sets
+    columns: Mapping[str, str] = field(default_factory=dict)  # our key -> column of the file
+    convert: Callable[[Row], Row] = dict  # makes a problem of a row with our keys
+    releases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # release -> files
     release: str = ""
-    since: str = ""  # of problems with a date, the first and the last day
+    since: str = ""  # first and last day of the window, for problems with a date
     until: str = ""
-    deadline_s: float = 0.0  # that the verifier needs for one response, if more than usual
-    unchecked: str = ""  # what of this entry nobody could verify
+    deadline_s: float = 0.0  # verifier deadline per response, if longer than usual
+    unchecked: str = ""  # parts of the entry that could not be confirmed
 
 
 def hub(repo: str, revision: str, *files: str) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def hub(repo: str, revision: str, *files: str) -> tuple[str, ...]:
 
 
 def _choices(row: Row) -> Row:
-    """GPQA: the four answers in an order that depends on the question alone."""
+    """GPQA: shuffles the four answers, seeded by the question alone."""
     right = row["Correct Answer"].strip()
     answers = [right, *(row[f"Incorrect Answer {i}"].strip() for i in (1, 2, 3))]
     random.Random(zlib.crc32(row["Question"].encode())).shuffle(answers)
@@ -76,7 +76,7 @@ def _mbpp(row: Row) -> Row:
 
 
 def _livecodebench(row: Row) -> Row:
-    """The tests stay packed until a verifier's process unpacks them."""
+    """Keeps the tests packed; the verifier process unpacks them."""
     starter, name = row["starter_code"], json.loads(row["metadata"]).get("func_name")
     if starter:
         ask = f"Use this starter code, and give the whole program.\n\n```python\n{starter}\n```"
@@ -153,10 +153,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def definition(bench: Bench) -> Benchmark:
-    """The benchmark as it is asked for: release and window set.
+    """The benchmark with the release and window of the configuration.
 
     Raises:
-        ConfigError: the name is unknown and no data is given; or a release or a date of what has none.
+        ConfigError: the name is unknown and no data is given; a release or date is set for a benchmark without any.
     """
     known = BENCHMARKS.get(bench.name)
     if known is None and not bench.data:
@@ -166,16 +166,16 @@ def definition(bench: Bench) -> Benchmark:
     if known and bench.domain != "row":
         raise ConfigError(f"benchmarks.{bench.name}.domain: got {bench.domain!r}, expected none: it is {known.domain}")
     known = known or Benchmark((), "math", DEFAULT_SAMPLES)
-    asked = {k: getattr(bench, k) for k in ("release", "since", "until") if getattr(bench, k)}
-    for key, value in asked.items():
+    overrides = {k: getattr(bench, k) for k in ("release", "since", "until") if getattr(bench, k)}
+    for key, value in overrides.items():
         if not known.releases:
             raise ConfigError(f"benchmarks.{bench.name}.{key}: got {value!r}, expected none: it has no releases")
-    known = dataclasses.replace(known, **asked)
+    known = dataclasses.replace(known, **overrides)
     return dataclasses.replace(known, files=known.releases[known.release]) if known.releases else known
 
 
 def samples_of(bench: Bench, cfg: EvalConfig) -> int:
-    """k: of the benchmark's entry, or the configuration's, or the benchmark's own."""
+    """k: from the entry in the configuration, else the whole configuration, else the benchmark."""
     return bench.samples or cfg.samples or definition(bench).samples
 
 
@@ -192,60 +192,60 @@ def given_file(bench: Bench, cfg: EvalConfig) -> str:
         if len(cfg.benchmarks) > 1:
             raise DataError(f"data: got {cfg.data}, expected a folder for {len(cfg.benchmarks)} benchmarks")
         return cfg.data
-    there = [f for suffix in FORMATS if (f := folder / f"{bench.name}{suffix}").is_file()]
-    return str(there[0] if there else folder / f"{bench.name}.jsonl")
+    existing = [f for suffix in FORMATS if (f := folder / f"{bench.name}{suffix}").is_file()]
+    return str(existing[0] if existing else folder / f"{bench.name}.jsonl")
 
 
 def source_of(bench: Bench, cfg: EvalConfig) -> Source:
-    """Where a benchmark's problems come from: the user's file, or the hub."""
-    own, what = given_file(bench, cfg), definition(bench)
+    """Source of a benchmark's problems: the user's file, or the hub."""
+    own, benchmark = given_file(bench, cfg), definition(bench)
     if not own:
-        return Source(files=what.files, domain=what.domain)
-    domain = what.domain if bench.name in BENCHMARKS else bench.domain
+        return Source(files=benchmark.files, domain=benchmark.domain)
+    domain = benchmark.domain if bench.name in BENCHMARKS else bench.domain
     return Source(files=(own,), columns=bench.columns, domain=domain, split="test")
 
 
 def read_benchmark(bench: Bench, cfg: EvalConfig) -> list[Row]:
-    """Its problems, each with an `id` of its own.
+    """The problems of a benchmark, each with a unique `id`.
 
-    A row with our keys (`problem`, and `answer` or `tests`) is taken as it is, another as the hub has it.
+    Rows with our keys (`problem`, and `answer` or `tests`) are used as they are, others are converted.
 
     Raises:
-        DataError: names file, line and what is wrong; two problems with one id; none in the window.
+        DataError: a row is malformed (names file and line), two problems share an id, or none is in the window.
     """
-    what = definition(bench)
-    rows = read_problems(source_of(bench, cfg), cfg.known_domains, functools.partial(_as_problem, what))
+    benchmark = definition(bench)
+    rows = read_problems(source_of(bench, cfg), cfg.known_domains, functools.partial(_as_problem, benchmark))
     rows = [{**r, "id": f"{bench.name}-{i}" if r["id"] is None else str(r["id"])} for i, r in enumerate(rows)]
-    seen: set[str] = set()
+    ids: set[str] = set()
     for row in rows:
-        if row["id"] in seen:
+        if row["id"] in ids:
             raise DataError(f"{bench.name}: two problems have the id {row['id']!r}")
-        seen.add(row["id"])
+        ids.add(row["id"])
     if not rows:
-        window = f" from {what.since} to {what.until}" if what.since else ""
+        window = f" from {benchmark.since} to {benchmark.until}" if benchmark.since else ""
         raise DataError(f"{bench.name}: no problems{window} in {', '.join(source_of(bench, cfg).files)}")
     return rows
 
 
-def _as_problem(what: Benchmark, row: Row) -> Row | None:
-    if what.since and (day := str(row.get("contest_date") or "")[:10]) and not what.since <= day <= what.until:
+def _as_problem(entry: Benchmark, row: Row) -> Row | None:
+    if entry.since and (day := str(row.get("contest_date") or "")[:10]) and not entry.since <= day <= entry.until:
         return None
     if "problem" in row and ("answer" in row or "tests" in row):
         return {"id": None, **row}
-    row = {**row, **{ours: row[theirs] for ours, theirs in what.columns.items()}}
-    return {"id": None, **what.convert(row)}
+    row = {**row, **{key: row[column] for key, column in entry.columns.items()}}
+    return {"id": None, **entry.convert(row)}
 
 
 def describe_benchmark(bench: Bench, cfg: EvalConfig) -> list[tuple[str, str]]:
-    """Names and values of all that defines the numbers."""
-    what, files = definition(bench), source_of(bench, cfg).files
+    """(name, value) of everything that the scores depend on."""
+    benchmark, files = definition(bench), source_of(bench, cfg).files
     facts = [
         ("files", "\n".join(files)),
-        ("not verified", "" if given_file(bench, cfg) else what.unchecked),
-        ("columns", ", ".join(f"{ours}: {theirs}" for ours, theirs in {**what.columns, **bench.columns}.items())),
-        ("release", what.release),
-        ("window", f"{what.since} to {what.until}" if what.since else ""),
-        ("verifier", what.domain),
+        ("not verified", "" if given_file(bench, cfg) else benchmark.unchecked),
+        ("columns", ", ".join(f"{key}: {column}" for key, column in {**benchmark.columns, **bench.columns}.items())),
+        ("release", benchmark.release),
+        ("window", f"{benchmark.since} to {benchmark.until}" if benchmark.since else ""),
+        ("verifier", benchmark.domain),
         ("metric", f"avg@{samples_of(bench, cfg)}"),
         ("sampling", f"temperature {cfg.temperature:g}, top-p {cfg.top_p:g}, {cfg.max_total_tokens:,} tokens"),
     ]

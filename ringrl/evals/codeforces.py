@@ -1,8 +1,8 @@
-"""The rating that a model would have earned in contests, and how many of their participants are rated below it.
+"""The rating that a model would earn in contests, and the share of their participants rated below it.
 
 A contest is {"contest", "problems": {problem id: points}, "standings": [[rating, points], ...]}. A sample of all its
-problems takes part once: its points give it a place, 1 + those above it + half of those beside it; its rating r is the
-one that makes this place the expected one under the Elo model that Codeforces uses,
+problems takes part once: its points give it a place, 1 + those above it + half of those tied with it; its rating r is
+the one for which this is the expected place under the Elo model that Codeforces uses,
 
     place = 1 + sum_i 1 / (1 + 10^((r - r_i) / 400))
 
@@ -20,7 +20,7 @@ from typing import Any
 from ringrl.data.source import Row, read_rows
 from ringrl.errors import DataError
 
-LOWEST, HIGHEST = 0.0, 4000.0  # ratings of a model that is last or first of all
+LOWEST, HIGHEST = 0.0, 4000.0  # rating of a model that comes last or first
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def rate(contests: Sequence[Contest], solved: Mapping[str, Sequence[bool]]) -> d
         solved: problem id -> whether each sample solved it, for every problem of the contests.
 
     Raises:
-        DataError: a contest has a problem that is not among them.
+        DataError: a contest has a problem that is missing from `solved`.
     """
     ratings = [statistics.fmean(_ratings(contest, solved)) for contest in contests]
     rating = statistics.fmean(ratings)
@@ -56,7 +56,7 @@ def rate(contests: Sequence[Contest], solved: Mapping[str, Sequence[bool]]) -> d
 
 
 def rating_of(points: float, standings: Sequence[tuple[float, float]]) -> float:
-    """The rating at which the place that these points earn is the expected one."""
+    """The rating whose expected place is the place that these points earn."""
     above, beside = (sum(test(p) for _, p in standings) for test in (lambda p: p > points, lambda p: p == points))
     place = 1 + above + beside / 2
     low, high = LOWEST, HIGHEST
@@ -68,7 +68,7 @@ def rating_of(points: float, standings: Sequence[tuple[float, float]]) -> float:
 
 
 def _ratings(contest: Contest, solved: Mapping[str, Sequence[bool]]) -> list[float]:
-    """The rating of every sample."""
+    """One rating per sample."""
     if unknown := [p for p in contest.problems if p not in solved]:
         raise DataError(f"contest {contest.name}: problem {unknown[0]!r} is not in the benchmark")
     samples = zip(*(solved[p] for p in contest.problems), strict=True)

@@ -1,9 +1,9 @@
 """Two evaluations of the same problems: is one model better, or is it chance?
 
-The test is on the differences of the problems' mean rewards, d_i = b_i - a_i. If the two models were alike, each d_i
-would be as likely the other way round: the p-value is the share of all sign patterns whose sum is at least as far
-from 0 as the one seen (a permutation test), over all patterns or, of many, over a fixed random hundred thousand.
-Pairing takes out what makes problems hard for both, most of what `se` over problems is made of.
+The test is on the differences of the problems' mean rewards, d_i = b_i - a_i. If the models were equally good, the sign
+of each d_i would be a coin flip: the p-value is the share of sign patterns whose sum is at least as far from 0 as the
+observed one (a permutation test), over all patterns or, if there are too many, a fixed random hundred thousand.
+Pairing removes the variation in how hard problems are for both models, most of `se` over problems.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 
 from ringrl.errors import DataError
 
-LEVEL = 0.05  # chance to find any difference between equal models, over all benchmarks together
-EXACT = 16  # up to this many differing problems, all sign patterns are tried
+LEVEL = 0.05  # chance of a false difference between equal models, over all benchmarks together
+EXACT = 16  # largest number of differing problems for which all sign patterns are tried
 PATTERNS = 100_000
-POWER = 2.8  # standard errors of a difference that is found four times in five
+POWER = 2.8  # a difference of this many standard errors is found four times in five
 SETTINGS = ("sampling", "dtype", "template_sha256")
 
 
@@ -48,7 +48,7 @@ class Paired:
 
 
 def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Paired:
-    """Mean rewards by problem, at least one in both."""
+    """Compares mean rewards by problem id; at least one problem must be in both."""
     both = [i for i in a if i in b]
     assert both, (len(a), len(b))
     differences = [b[i] - a[i] for i in both]
@@ -59,7 +59,7 @@ def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Paired:
 
 
 def _p_value(differences: Sequence[float]) -> float:
-    """Two-sided, by sign flips."""
+    """Two-sided p-value by sign flips."""
     d = np.array([x for x in differences if x])
     observed = abs(d.sum()) - 1e-9
     if len(d) <= EXACT:
@@ -74,7 +74,7 @@ def _p_value(differences: Sequence[float]) -> float:
 
 
 def compare_runs(a: Path, b: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows of a table of the benchmarks that both runs have, and notes on them.
+    """Table rows for the benchmarks that both runs have, and notes on them.
 
     Raises:
         DataError: a run has no results, or they have no benchmark or no problem in common.
@@ -125,7 +125,7 @@ def _means(bench: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _differing(a: Any, b: Any) -> str:
-    """The differences in words, "" for none; seeds may differ."""
+    """The differing settings in words, "" if there are none; seeds are ignored."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [k for k in {**a, **b} if k != "seed" and a.get(k) != b.get(k)]
         return ", ".join(f"{k} {a.get(k)} and {b.get(k)}" for k in keys)

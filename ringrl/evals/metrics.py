@@ -1,13 +1,13 @@
-"""Numbers over judged responses. A verifier's error is no verdict: it is counted, and left out of the scores.
+"""Metrics over judged responses. A verifier error is no verdict: it is counted, and left out of the scores.
 
-What a response scores is its headline reward. With m_i verdicts on problem i, of mean p_i and sample variance v_i
+A response scores its headline reward. With m_i verdicts on problem i, of mean p_i and sample variance v_i
 (divisor m_i - 1), and N problems, the score is avg = mean p_i. Its two standard errors answer two questions:
 
-    over problems:  stdev(p_i) / sqrt(N)     how it would move with other problems of the same kind
-    over samples:   sqrt(sum v_i / m_i) / N  how it would move if the same problems were sampled again
+    over problems:  stdev(p_i) / sqrt(N)     how much it would change with other problems of the same kind
+    over samples:   sqrt(sum v_i / m_i) / N  how much it would change if the same problems were sampled again
 
 When every score is 0 or 1, v_i / m_i is p_i (1 - p_i) / (m_i - 1). pass@k, votes and lengths of right responses need
-a yes or no: right is a score of 1, and nothing less.
+a yes or no: only a score of 1 is right.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any
 
 from ringrl.types import ScoredGroup
 
-MIN_ERRORS = 5  # fewer are bad luck, whatever their share
+MIN_ERRORS = 5  # fewer are tolerated, whatever their share
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One response, as far as numbers go."""
+    """What the metrics need to know about one response."""
 
-    reward: float  # the headline one, in [0, 1]; 0 when the verifier failed
-    failed: bool  # the verifier, not the response
+    reward: float  # headline reward in [0, 1]; 0 when the verifier failed
+    failed: bool  # whether the verifier failed, not the response
     length: int  # tokens
-    cut: bool  # by the limit of tokens
-    answer: str = ""  # what it is counted under in a vote; "" does not vote
-    reason: str = ""  # of the verdict
+    cut: bool  # whether it hit the token limit
+    answer: str = ""  # key in a vote; "" does not vote
+    reason: str = ""  # reason of the verdict
 
 
-Problems = Mapping[str, Sequence[Outcome]]  # by id
+Problems = Mapping[str, Sequence[Outcome]]  # problem id -> responses
 
 
 def summarize(scored: Sequence[ScoredGroup]) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def report(problems: Problems, pass_k: Sequence[int], votes: bool, points: float
     """What results.json says of a benchmark: `summarize`, and what costs more to read.
 
     Args:
-        pass_k: for which k, besides powers of two and the most there is.
+        pass_k: values of k besides powers of two and the number of samples.
         votes: whether answers can be voted on.
-        points: of standard error over samples, whose number of samples is wanted.
+        points: standard error over samples, in percent, to compute the necessary number of samples for.
     """
     groups = list(problems.values())
     judged = [[o for o in g if not o.failed] for g in groups]
@@ -72,7 +72,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     1 - C(n - c, k) / C(n, k) (arXiv 2107.03374), in exact integers until the last division.
 
     Raises:
-        ValueError: k is larger than n, of which no unbiased estimate exists.
+        ValueError: k is larger than n, where no unbiased estimate exists.
     """
     if k > n:
         raise ValueError(f"pass@k: got k = {k}, expected at most n = {n} samples")
@@ -80,45 +80,45 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def samples_needed(judged: Sequence[Sequence[Outcome]], error: float) -> int | None:
-    """The k at which the standard error over samples is `error`, by the spread seen; None when that is unknown."""
+    """The k at which the standard error over samples is `error`, given the observed variance; None if unknown."""
     variances = _variances(judged)
     return max(1, math.ceil(sum(variances) / len(variances) ** 2 / error**2 - 1e-9)) if variances else None
 
 
 def verdicts(scored: Sequence[ScoredGroup]) -> dict[str, dict[str, int]]:
     """Responses by kind and reason, {"pass" | "fail" | "error": {reason: count}}, the most frequent reason first;
-    "partial", for scores between 0 and 1, is there only when there are any.
+    "partial", for scores between 0 and 1, is present only if there are any.
 
-    Of a reason with details ("the reference does not parse: ...") only what comes before them.
+    Reasons are cut at the first colon, before the details ("the reference does not parse: ...").
     """
     return _verdicts([o for g in scored for o in _outcomes(g)])
 
 
 def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-    """{reward: mean over the responses that were judged by it}, of every reward of the domains."""
+    """{reward: mean over the responses judged by it} for every reward of the domains."""
     values: dict[str, list[float]] = {}
     for name, value in (item for g in scored for parts in g.parts for item in parts.items()):
         values.setdefault(name, []).append(value)
-    return {name: statistics.fmean(found) for name, found in sorted(values.items())}
+    return {name: statistics.fmean(rewards) for name, rewards in sorted(values.items())}
 
 
 def too_many_errors(scored: Sequence[ScoredGroup], max_share: float) -> str:
-    """As `error_trouble`, of all responses of these groups."""
+    """`error_trouble` for all responses of these groups."""
     return error_trouble([e for g in scored for e in g.errors], max_share)
 
 
 def error_trouble(errors: Iterable[str], max_share: float) -> str:
     """One line with the most frequent reasons when more than this share of the responses could not be judged.
 
-    errors: of each response, "" for none; or a Counter of these.
+    errors: the error of each response, "" for none; or a Counter of these.
     """
-    found = Counter(errors)
-    total = found.total()
-    del found[""]
-    n = found.total()
+    counts = Counter(errors)
+    total = counts.total()
+    del counts[""]
+    n = counts.total()
     if n < MIN_ERRORS or n <= max_share * total:
         return ""
-    reasons = "; ".join(f"{count} times {error!r}" for error, count in found.most_common(3))
+    reasons = "; ".join(f"{count} times {error!r}" for error, count in counts.most_common(3))
     return (
         f"the verifiers failed on {n} of {total} responses, expected at most "
         f"verify.max_error_share={max_share:g} of them: {reasons}. Mend the references or the verifier's machine, or "
@@ -127,7 +127,7 @@ def error_trouble(errors: Iterable[str], max_share: float) -> str:
 
 
 def repetition(token_ids: Sequence[int], n: int = 8, last: int = 2048) -> float:
-    """Share of the n-grams in the last tokens of a response that it had made before: near 1 in a loop."""
+    """Share of repeated n-grams among the last tokens of a response: near 1 in a loop."""
     tail = tuple(token_ids[-last:])
     grams = [tail[i : i + n] for i in range(len(tail) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
@@ -167,29 +167,29 @@ def _verdicts(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
 
 
 def _variances(judged: Sequence[Sequence[Outcome]]) -> list[float]:
-    """Of one sample, for every problem with a verdict; none at all when a problem has only one."""
+    """Variance of one sample, for every problem with verdicts; [] if some problem has only one."""
     groups = [g for g in judged if g]
     return [] if any(len(g) < 2 for g in groups) else [statistics.variance(o.reward for o in g) for g in groups]
 
 
 def _se_samples(judged: Sequence[Sequence[Outcome]]) -> float | None:
     groups, variances = [g for g in judged if g], _variances(judged)
-    each = [v / len(g) for v, g in zip(variances, groups, strict=True)] if variances else []
-    return math.sqrt(sum(each)) / len(each) if each else None
+    terms = [v / len(g) for v, g in zip(variances, groups, strict=True)] if variances else []
+    return math.sqrt(sum(terms)) / len(terms) if terms else None
 
 
-def _ks(most: int, asked: Sequence[int]) -> list[int]:
+def _ks(most: int, requested: Sequence[int]) -> list[int]:
     powers = (2**i for i in range(most.bit_length()))
-    return sorted({*powers, *asked, most} - {0})
+    return sorted({*powers, *requested, most} - {0})
 
 
 def _pass(judged: Sequence[Sequence[Outcome]], k: int) -> float | None:
-    """Over the problems with at least k verdicts."""
+    """pass@k over the problems with at least k verdicts."""
     return _mean([pass_at_k(len(g), sum(o.reward == 1 for o in g), k) for g in judged if len(g) >= k])
 
 
 def _vote(group: Sequence[Outcome]) -> float:
-    """The chance that the most frequent answer is right, ties broken by lot. All right answers are one answer."""
+    """The chance that the most frequent answer is right, ties broken at random. Right answers count as one."""
     right = sum(o.reward == 1 for o in group)
     wrong = Counter(o.answer for o in group if o.reward < 1 and o.answer).values()
     most = max([right, *wrong])
@@ -197,7 +197,7 @@ def _vote(group: Sequence[Outcome]) -> float:
 
 
 def _counts(group: Sequence[Outcome]) -> dict[str, int | float]:
-    """Of one problem; samples whose verifier failed are in neither of the first two."""
+    """Counts for one problem; `passed` and `total` leave out verifier errors."""
     judged = [o for o in group if not o.failed]
     return {
         "passed": sum(o.reward == 1 for o in judged),

@@ -1,8 +1,8 @@
-"""What a run directory of `ringrl eval` holds: responses with verdicts, and the numbers over them.
+"""The files in a run directory of `ringrl eval`: responses with verdicts, and the metrics over them.
 
-`responses/NAME.jsonl` has, while the run goes on, a line for every response as soon as it is there and another with its
-verdict, so that nothing finished is ever made again; at the end one line each, in order. `prompts/NAME.jsonl` has the
-problems. `results.json` follows from these and the configuration alone.
+While the run goes on, `responses/NAME.jsonl` gets a line for every response as soon as it is finished and another with
+its verdict, so that nothing finished is ever repeated; at the end it has one line each, in order. `prompts/NAME.jsonl`
+has the problems. `results.json` follows from these and the configuration alone.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Task:
     """One benchmark of a run."""
 
     bench: Bench
-    what: Benchmark
+    benchmark: Benchmark
     problems: list[Row]
     samples: int
-    deadline_s: float  # of its verifier, for one response
+    deadline_s: float  # verifier deadline per response
 
     @property
     def name(self) -> str:
@@ -47,38 +47,38 @@ class Task:
 
 
 def tasks_of(cfg: EvalConfig) -> list[Task]:
-    """Raises DataError as `read_benchmark`, and when contests have other problems; ConfigError for a k of `pass_k` that
-    no estimate exists for."""
+    """Raises DataError as `read_benchmark`, and if contests have other problems; ConfigError for a k in `pass_k`
+    without an estimate."""
     tasks = []
     for bench in cfg.benchmarks:
         samples = samples_of(bench, cfg)
         if too_large := [k for k in cfg.pass_k if not 1 <= k <= samples]:
             raise ConfigError(f"pass_k: got {too_large[0]}, expected from 1 to {samples}, the samples of {bench.name}")
-        what = definition(bench)
-        deadline_s = max(cfg.verify.deadline_s, what.deadline_s)
+        benchmark = definition(bench)
+        deadline_s = max(cfg.verify.deadline_s, benchmark.deadline_s)
         problems = read_benchmark(bench, cfg)
-        if bench.contests:  # whether they fit is better known before anything is sampled
+        if bench.contests:  # fails now rather than after sampling if they do not match
             rate(read_contests(bench.contests), {p["id"]: (False,) for p in problems})
-        tasks.append(Task(bench, what, problems, samples, deadline_s))
+        tasks.append(Task(bench, benchmark, problems, samples, deadline_s))
     return tasks
 
 
 def verifier_pool(cfg: EvalConfig, tasks: Sequence[Task]) -> VerifierPool:
-    """Of all domains; only those that are asked for are started."""
+    """The pool for all domains; it starts only the verifiers that are used."""
     deadline_s = max(t.deadline_s for t in tasks)
     return VerifierPool(cfg.verify.workers, deadline_s, cfg.known_domains, remote=cfg.verify.remote)
 
 
 def load_responses(run: Run, name: str) -> Responses:
-    """What is there, finished or not; the file is left with one line for each."""
-    found: Responses = {}
+    """Loads the responses so far, with or without verdicts, and compacts the file to one line each."""
+    responses: Responses = {}
     for row in run.rows(f"responses/{name}"):
         key = (row["id"], row["sample"])
-        found[key] = found.get(key, {}) | row
-    found = {k: r for k, r in found.items() if "text" in r}
+        responses[key] = responses.get(key, {}) | row
+    responses = {k: r for k, r in responses.items() if "text" in r}
     (run.path / "responses").mkdir(exist_ok=True)
-    run.write_lines(f"responses/{name}.jsonl", found.values())
-    return found
+    run.write_lines(f"responses/{name}.jsonl", responses.values())
+    return responses
 
 
 def verdict_fields(verdict: Verdict) -> dict[str, Any]:
@@ -94,16 +94,16 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
 
 
 def write_results(
-    run: Run, cfg: EvalConfig, tasks: Sequence[Task], found: Mapping[str, Responses], facts: Mapping[str, Any]
+    run: Run, cfg: EvalConfig, tasks: Sequence[Task], responses: Mapping[str, Responses], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Responses in their order, prompts, and results.json, which is returned.
+    """Writes the responses in order, the prompts, and results.json, whose content is returned.
 
-    facts: what the model was sampled with, beyond the configuration.
+    facts: sampling settings beyond the configuration.
     """
     benchmarks = {}
     (run.path / "prompts").mkdir(exist_ok=True)
     for task in tasks:
-        rows = [found[task.name][key] for key in task.keys]
+        rows = [responses[task.name][key] for key in task.keys]
         run.write_lines(f"responses/{task.name}.jsonl", rows)
         run.write_lines(f"prompts/{task.name}.jsonl", (_prompt(p, cfg) for p in task.problems))
         benchmarks[task.name] = {**_numbers(task, rows, cfg), **_provenance(task, cfg)}
@@ -114,7 +114,7 @@ def write_results(
 
 
 def table(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Percent; the first error of a score is over problems, the second over samples."""
+    """Rows of the table, in percent; the first error of a score is over problems, the second over samples."""
     return [
         {
             "benchmark": name,
@@ -132,20 +132,20 @@ def table(results: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the table must know besides."""
-    said = ["avg@k ± standard error over problems ± over samples"]
+    """Notes that belong below the table."""
+    lines = ["avg@k ± standard error over problems ± over samples"]
     for name, r in results["benchmarks"].items():
         window = r["window"]
         if window:
-            said.append(f"{name}: release {r['release']}, {r['n']} problems from {window[0]} to {window[1]}")
+            lines.append(f"{name}: release {r['release']}, {r['n']} problems from {window[0]} to {window[1]}")
         if rated := r.get("codeforces"):
             error = f" ± {rated['rating_se']:.0f}" if rated["rating_se"] is not None else ""
-            said.append(f"{name}: rating {rated['rating']:.0f}{error} over {rated['contests']} contests, above "
+            lines.append(f"{name}: rating {rated['rating']:.0f}{error} over {rated['contests']} contests, above "
                         f"{rated['percentile']:.1f} % of their participants")  # fmt: skip
         points, needed = r["precision"]["points"], r["precision"]["samples"]
         if needed:
-            said.append(f"{name}: ± {points:g} points over samples need k = {needed}, here k = {r['k']}")
-    return said
+            lines.append(f"{name}: ± {points:g} points over samples need k = {needed}, here k = {r['k']}")
+    return lines
 
 
 def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]:
@@ -157,13 +157,13 @@ def _numbers(task: Task, rows: Sequence[Row], cfg: EvalConfig) -> dict[str, Any]
         outcomes[r["id"]].append(Outcome(r["reward"], failed, r["length"], cut, key, r["reason"]))
     numbers = report(outcomes, cfg.pass_k, all(boxed.values()), cfg.precision)
     if task.bench.contests:
-        solved = {i: [o.reward == 1 for o in each] for i, each in outcomes.items()}
+        solved = {i: [o.reward == 1 for o in samples] for i, samples in outcomes.items()}
         numbers["codeforces"] = rate(read_contests(task.bench.contests), solved)
     return numbers
 
 
 def answer_key(text: str) -> str:
-    """What a response is counted under when wrong answers are counted: equal numbers are one answer."""
+    """The key of a final answer in a vote: equal numbers are one answer."""
     answer = last_boxed(after_thinking(text))
     number = read_number(answer)
     return "".join(answer.split()) if number is None else str(number)
@@ -176,12 +176,12 @@ def _prompt(problem: Row, cfg: EvalConfig) -> Row:
 
 
 def _provenance(task: Task, cfg: EvalConfig) -> dict[str, Any]:
-    asked = json.dumps([_prompt(p, cfg) for p in task.problems]).encode()
+    prompts = json.dumps([_prompt(p, cfg) for p in task.problems]).encode()
     return {
         "data": fingerprint([source_of(task.bench, cfg)], fetch=True),
-        "release": task.what.release,
-        "window": [task.what.since, task.what.until] if task.what.since else [],
-        "prompts_sha256": hashlib.sha256(asked).hexdigest(),
+        "release": task.benchmark.release,
+        "window": [task.benchmark.since, task.benchmark.until] if task.benchmark.since else [],
+        "prompts_sha256": hashlib.sha256(prompts).hexdigest(),
     }
 
 

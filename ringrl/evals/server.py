@@ -14,16 +14,16 @@ from ringrl.errors import RingError, UserError
 from ringrl.http import Client, Refused, ServerFailed
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask
 
-# how servers say that a prompt leaves no room to answer
+# error messages of servers for a prompt that leaves no room to answer
 LONG = re.compile(r"context.?length|prompt is too long|too many (?:input )?tokens", re.IGNORECASE)
 
 
 class ServedModel:
-    """Raises UserError for what the server refuses, RingError when it fails too often.
+    """Raises UserError if the server refuses a request, RingError if it fails too often.
 
     Args:
         key: the bearer token, or "".
-        max_tokens: longest response.
+        max_tokens: limit for a response.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ServedModel:
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     yield pending.pop(future), future.result()
-                    for ask in islice(waiting, 1):  # after the caller took one: a kill loses no more
+                    for ask in islice(waiting, 1):  # only after the caller has stored one: a kill loses less
                         pending[pool.submit(self._answer, ask)] = ask
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,11 +1,11 @@
-"""Rewards: the verifiers of the built-in domains, and a pool of processes, that can be killed, for everybody's.
+"""Rewards: the verifiers of the built-in domains, and a pool of killable processes that runs any verifier.
 
 What lives here: `VerifierPool` (a response and its row in, a `Verdict` out), loading and checking verifiers
-(`check_verifiers`), those that are built in. What does not: running programs (`ringrl.sandbox`), what a domain is
+(`check_verifiers`), the built-in verifiers. What does not: running programs (`ringrl.sandbox`), what a domain is
 (`ringrl.domains`), averaging, advantages, data files, configuration.
 
-Invariants: a reward is in [0, 1] and says something about the response; what goes wrong on our side is a verdict
-of kind `error`, never a zero; nothing here imports torch; no process or file outlives its pool or sandbox.
+Invariants: a reward is in [0, 1] and depends on the response; a failure on our side is a verdict of kind `error`,
+never a zero; nothing here imports torch; no process or file outlives its pool or sandbox.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 r"""Verdicts, and the verifiers of final answers: the last `\boxed{...}` of a response against the reference.
 
-What is written in plain LaTeX compares exactly (`ringrl.rewards.plain`); the rest goes to Math-Verify. Its own time
-limits are signals and off here: an expression may take forever, and `VerifierPool` is what puts a deadline on it;
-what plainly would is refused. The rules where teachers differ:
+Plain LaTeX is compared exactly (`ringrl.rewards.plain`); the rest goes to Math-Verify. Its own time limits use signals
+and are off here: an expression may take forever, and `VerifierPool` enforces the deadline; expressions that obviously
+would are refused. The rules where graders differ:
 
-1. Boxes side by side ("\boxed{1} and \boxed{2}") are one list. A list is no answer where one value is asked for.
+1. Boxes side by side ("\boxed{1} and \boxed{2}") are one list. A list is wrong where one value is expected.
 2. Equal means equal: 0.3333 is not 1/3. In science, and only there, a number has a tolerance, if the reference is
    written with a decimal point or an exponent: 9.8 is measured, 100 is counted.
-3. A unit, a percent sign or a number base that only one side writes is that of the question: 5 cm is 5. Two units
-   must agree, and are converted: 5 cm is 0.05 m and not 5 m. 50 % is 0.5, and 50 as well: a number above 1 may
-   have left the sign out.
-4. An expression of the question is no answer: sums, integrals, limits and the like must be evaluated, unless the
-   reference is not.
-5. Values without brackets may be meant as a set or as a point; (1, 2) and {1, 2} differ.
+3. A unit, percent sign or number base on one side only is taken from the question: 5 cm is 5. Two units are
+   converted and must agree: 5 cm is 0.05 m and not 5 m. 50 % is 0.5, and also 50, since a number above 1 may be
+   a percentage without its sign.
+4. Repeating the question is no answer: sums, integrals, limits and the like must be evaluated, unless the
+   reference is not evaluated either.
+5. Values without brackets match both a set and a point; (1, 2) and {1, 2} differ.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from ringrl.rewards.plain import (
 from ringrl.rewards.units import Unit
 from ringrl.rewards.verdict import Verdict, after_thinking
 
-RELATIVE_TOLERANCE = Fraction(1, 100)  # of a reference with a decimal point or an exponent
-MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is of that order itself
-MAX_DEPTH = 20  # of brackets: as above
+RELATIVE_TOLERANCE = Fraction(1, 100)  # applies to references with a decimal point or an exponent
+MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is about as long
+MAX_DEPTH = 20  # deeper nesting of brackets fails, unless the reference has it too
 MAX_POWER = 10_000  # a larger exponent or factorial fails, unless the reference has it too
-MAX_EXPANSION = 24  # a larger power of a sum: as above
+MAX_EXPANSION = 24  # a larger power of a sum fails, unless the reference has it too
 
 _BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\boxed\s*[A-Za-z\d]|\\.|[{}]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;$&]|\\\\|\\[,; ]|\\q?quad|and|or|\\text\{\s*,?\s*(?:and|or)\s*\})*")
 _WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[A-Za-z](?:[A-Za-z' -]{2,})?")
-_TEXT = re.compile(r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*")  # letters that are no factors
-_FORMULA = (  # what makes the letter before it a variable
+_TEXT = re.compile(r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*")  # letters that cannot be factors
+_FORMULA = (  # a letter followed by this is a variable, not an option
     r"[=<>≤≥≈≠∈+*/^]|-(?! [A-Za-z]{2})|"
     r"\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
 )
@@ -68,26 +68,26 @@ _OF_A_SUM = re.compile(r"[)\]}] ?\^ ?\{? ?(\d+)")
 def last_boxed(text: str) -> str:
     r"""Content of the last `\boxed{...}` whose braces balance, innermost if nested; "" if there is none.
 
-    Boxes with no more than a comma or "and" between them are joined to a list.
+    Boxes separated by at most a comma or "and" are joined to a list.
     """
     ordered = sorted(boxes(text), key=lambda box: box[1])
     if not ordered:
         return ""
     start, *content = ordered.pop()
-    found = [text[slice(*content)].strip()]
+    contents = [text[slice(*content)].strip()]
     for before in reversed(ordered):
         if before[2] < start and _BETWEEN_BOXES.fullmatch(text, before[2] + 1, start):
-            found.append(text[slice(*before[1:])].strip())
+            contents.append(text[slice(*before[1:])].strip())
         elif before[2] < start:
             break
         start = min(start, before[0])
-    return ", ".join(dict.fromkeys(reversed(found)))
+    return ", ".join(dict.fromkeys(reversed(contents)))
 
 
 def boxes(text: str) -> list[tuple[int, int, int]]:
-    """Of every box: where its command, its content and its closing brace are."""
-    open_at: list[tuple[int, int]] = []  # per open brace: command and content of a box, (-1, -1) if it is none
-    found = []
+    """Positions of each box: of its command, its content and its closing brace."""
+    open_at: list[tuple[int, int]] = []  # start of command and content per open brace, (-1, -1) if not a box
+    closed = []
     for token in _BRACES.finditer(text):
         symbol = token.group()
         if symbol.endswith("{") and symbol != r"\{":
@@ -95,22 +95,22 @@ def boxes(text: str) -> list[tuple[int, int, int]]:
         elif symbol == "}" and open_at:
             start, content = open_at.pop()
             if start >= 0:
-                found.append((start, content, token.start()))
+                closed.append((start, content, token.start()))
         elif symbol.startswith(r"\boxed"):
-            found.append((token.start(), token.end() - 1, token.end()))
-    return found
+            closed.append((token.start(), token.end() - 1, token.end()))
+    return closed
 
 
 @functools.cache
 def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any], list[Any]], bool]]:
-    """Math-Verify's `parse` and `verify`; seconds of import, hence not at the top."""
+    """Math-Verify's `parse` and `verify`, imported here because that takes seconds."""
     import math_verify
     from latex2sympy2_extended import NormalizationConfig
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    how = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
-    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=how)
-    parse = functools.partial(  # or nothing: no number found somewhere in what does not parse
+    normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
+    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)
+    parse = functools.partial(  # "first_match" does not fall back to a number inside text that fails to parse
         math_verify.parse, extraction_config=(latex,), extraction_mode="first_match", parsing_timeout=None
     )
     verify = functools.partial(
@@ -120,7 +120,7 @@ def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any],
 
 
 def verify_math(text: str, reference: Mapping[str, object]) -> Verdict:
-    """Judges a response against `reference["answer"]`; what goes wrong on our side is raised, for the pool to catch."""
+    """Judges a response against `reference["answer"]`; failures on our side are raised, for the pool to catch."""
     return _verify(text, reference, _equal_math)
 
 
@@ -163,12 +163,12 @@ def _letters(text: str) -> str:
     text = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", text).strip(" .")
     if _LETTERS.fullmatch(text):
         return "".join(sorted(re.findall("[A-Z]", text.upper())))
-    found = _LETTER.fullmatch(text)
-    return found[1].upper() if found else ""
+    match = _LETTER.fullmatch(text)
+    return match[1].upper() if match else ""
 
 
 def _judge(answer: str, expected: str, tolerance: Fraction, bare: bool) -> Verdict:
-    """What both verifiers do with clean texts, from the cheapest comparison to the dearest."""
+    """Compares clean texts, from the cheapest comparison to the most expensive one."""
     if skeleton(answer) == skeleton(expected):
         return Verdict("pass", "exact")
     if contradicts_itself(answer):
@@ -180,19 +180,19 @@ def _judge(answer: str, expected: str, tolerance: Fraction, bare: bool) -> Verdi
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return Verdict("fail", "unit")
     scales = _scales(left.unit, right.unit)
-    found = [_equal_plain(left.magnitude, right.magnitude, scale, tolerance) for scale in scales]
-    if None in found:
+    equal = [_equal_plain(left.magnitude, right.magnitude, scale, tolerance) for scale in scales]
+    if None in equal:
         n, d = scales[0].as_integer_ratio()
         scaled = left.magnitude if n == d else rf"\frac{{{n}}}{{{d}}}({left.magnitude})"
         return _equal_symbolic(scaled, right.magnitude)
     number = read_number(left.magnitude)
-    if found[0] or (any(found) and number is not None and not -1 <= number <= 1):
+    if equal[0] or (any(equal) and number is not None and not -1 <= number <= 1):
         return Verdict("pass", "number" if tolerance else "exact")
     return Verdict("fail", "wrong")
 
 
 def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
-    """What the answer's number may be multiplied by to be in the reference's unit; the second leaves out a % sign."""
+    """Factors from the answer's number to the reference's unit; the second assumes that a % sign was left out."""
     if left and right:
         return [left.factor / right.factor]
     if left and not left.dimensions:
@@ -203,7 +203,7 @@ def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
 
 
 def _equal_plain(answer: str, expected: str, scale: Fraction, tolerance: Fraction) -> bool | None:
-    """None unless both can be read without algebra."""
+    """Whether the two are equal; None unless both can be read without algebra."""
 
     def near(x: Fraction | float, y: Fraction | float) -> bool:
         if isinstance(x, float) or isinstance(y, float):
@@ -214,8 +214,8 @@ def _equal_plain(answer: str, expected: str, scale: Fraction, tolerance: Fractio
         left, right = read(answer, grouped), read(expected, grouped)
         return None if left is None or right is None else same(left, right, near)
 
-    found = equal(grouped=True)
-    return equal(grouped=False) if found is False and "," in answer + expected else found
+    result = equal(grouped=True)
+    return equal(grouped=False) if result is False and "," in answer + expected else result
 
 
 def _equal_symbolic(answer: str, expected: str) -> Verdict:
@@ -235,7 +235,7 @@ def _equal_symbolic(answer: str, expected: str) -> Verdict:
         return Verdict("fail", "unparsable")
     try:
         equal = verify(gold, target)
-    except Exception as error:  # sympy raises many kinds for what it cannot compare
+    except Exception as error:  # sympy raises all kinds of exceptions
         if not verify(gold, gold):  # then it is not the response's fault
             raise
         return Verdict("fail", f"incomparable: {type(error).__name__}")
@@ -243,26 +243,26 @@ def _equal_symbolic(answer: str, expected: str) -> Verdict:
 
 
 def _words(text: str) -> str:
-    r"""What `\text{Yes}`, `a hyperbola`, `(C)` say, in one form; "" for an expression."""
-    found = _WORD.fullmatch(text.strip("() "))
-    spoken = re.findall(r"\w+", (found[1] or found[0]).casefold()) if found else []
+    r"""The normalised words of `\text{Yes}`, `a hyperbola`, `(C)`; "" for an expression."""
+    match = _WORD.fullmatch(text.strip("() "))
+    spoken = re.findall(r"\w+", (match[1] or match[0]).casefold()) if match else []
     return " ".join(w for w in spoken if w not in ("a", "an", "the")) or " ".join(spoken)
 
 
 def _for_math_verify(text: str) -> str:
-    r"""`\sin 30^\circ` and `2i` as it understands them: with radians and a capital I."""
+    r"""Rewrites `\sin 30^\circ` and `2i` for Math-Verify, with radians and a capital I."""
     text = re.sub(r"(\d+(?:\.\d+)?)\^\\circ", r"(\1\\pi/180)", text)
     return re.sub(r"(?<![\\a-zA-Z_])i(?![a-zA-Z=])", "I", text)
 
 
 def _refuse(answer: str, expected: str) -> str:
-    """Why this must not be evaluated, if so; what the reference has itself is evaluated."""
+    """Why an answer must not be evaluated, or ""; anything the reference contains itself is allowed."""
     if _size(expected) == float("inf"):
         raise OverflowError(f"the reference is too large to evaluate: {expected[:80]}")
     if _QUESTION.search(answer) and not _QUESTION.search(expected):
         return "unevaluated"
     if isinstance(read(expected), Fraction) and (r"\infty" in answer or _SIDE_BY_SIDE.search(answer)):
-        return "no_number"  # Math-Verify takes 6 12 for 18
+        return "no_number"  # Math-Verify reads 6 12 as 18
     if _depth(answer) > max(MAX_DEPTH, _depth(expected)):
         return "too_deep"
     if _size(answer) > max(1, _size(expected)):

@@ -1,4 +1,4 @@
-"""One verifier process as its pool sees it, and the environment it gets."""
+"""A verifier process, seen from its pool, and the environment it gets."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ringrl import processes
 from ringrl.domains import Reward
 from ringrl.rewards.verdict import Verdict
 
-START_S = 120.0  # until a child must be ready: importing Math-Verify takes seconds, more on a busy machine
-STOP_S = 10.0  # until a killed child must be gone
-MAX_FAILED_STARTS = 3  # in a row, after which a worker answers every item with the error
+START_S = 120.0  # deadline for starting; importing Math-Verify takes seconds, more on a busy machine
+STOP_S = 10.0  # longest wait for a killed child to end
+MAX_FAILED_STARTS = 3  # after so many in a row every item gets the error as its verdict
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.rewards.worker import main; main({parent})"
-_KEPT = re.compile(  # of our own environment: what programs need to run, and no secret
+_KEPT = re.compile(  # environment variables that programs need to run
     r"PATH|HOME|USER|LOGNAME|SHELL|TERM|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX|SSL_CERT_(FILE|DIR)|"
     r"(REQUESTS|CURL)_CA_BUNDLE|((https?|all|no)_proxy)|TOKENIZERS_PARALLELISM|"
     r"(LC|LD|OMP|MKL|KMP|OPENBLAS|NUMEXPR|HF|HUGGINGFACE|XDG|NVIDIA|ROCR|HIP)_.*|(PYTHON|CUDA|JAVA|RINGRL).*",
@@ -33,19 +33,19 @@ _SECRET = re.compile(r"TOKEN(?!IZERS)|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re
 
 
 def environment(key_variable: str = "") -> dict[str, str]:
-    """What a verifier's process gets of ours: nothing that looks like a secret, but for that one variable."""
+    """The environment of a verifier process: no variable that looks like a secret, except `key_variable`."""
     kept = {k: v for k, v in os.environ.items() if _KEPT.fullmatch(k) and not _SECRET.search(k)}
     return kept | ({key_variable: os.environ[key_variable]} if key_variable in os.environ else {})
 
 
 class VerifierChild:
-    """A process that judges, started again after it was lost; it loads a verifier when it first needs it. Used by one
-    thread, with which it dies; `close` by any.
+    """A process that judges, restarted after a crash; verifiers are loaded on first use. Used by one thread, with
+    which it dies; any thread may call `close`.
 
     Args:
-        key_variable: what it is given of the environment besides what everybody gets; "" for nothing.
+        key_variable: a secret environment variable that it may see; "" for none.
         code: further arguments of `verify_code`.
-        start_s: for starting, and for loading a verifier.
+        start_s: deadline for starting, and for loading a verifier.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class VerifierChild:
         self._code = dict(code)
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._lock = threading.Lock()  # of `_process` and `_closed`
-        self._failed_starts = 0  # in a row
-        self._problem = ""  # of the last start
-        self._known: dict[str, Reward] = {}  # rewards that it was asked to judge by, by name
-        self._loaded: dict[str, str] = {}  # by this process: why it cannot be used, or ""
-        self._lost: dict[str, list[str]] = {}  # how loading it ended a process, each time
+        self._lock = threading.Lock()  # guards `_process` and `_closed`
+        self._failed_starts = 0  # consecutive ones
+        self._problem = ""  # why the last start failed, or ""
+        self._known: dict[str, Reward] = {}  # every reward it was asked for, by name
+        self._loaded: dict[str, str] = {}  # name -> why this process cannot use it, or ""
+        self._lost: dict[str, list[str]] = {}  # name -> how loading it killed a process, each time
 
     def start(self) -> None:
-        """Brings the process up, or keeps the reason why it did not come up."""
+        """Starts the process, or records why it did not start."""
         self.stop()
         try:
             self._spawn()
@@ -74,7 +74,7 @@ class VerifierChild:
         self._failed_starts = self._failed_starts + 1 if self._problem else 0
 
     def load(self, name: str, reward: Reward) -> str:
-        """Why there is no judging by this reward, or ""."""
+        """Loads a reward. Returns why it cannot be used, or ""."""
         self._known[name] = reward
         if name in self._loaded:
             return self._loaded[name]
@@ -84,12 +84,12 @@ class VerifierChild:
         if self._process is None:
             return self._problem or "no verifier process: it was lost with another verifier"
         question = {"load": name, "reward": dataclasses.asdict(reward)}
-        said, problem = self._exchange(question, self._start_s, f"starting {reward.verifier}")
+        fault, problem = self._exchange(question, self._start_s, f"starting {reward.verifier}")
         if problem:
             lost.append(problem)
             return problem
-        self._loaded[name] = said
-        return str(said)
+        self._loaded[name] = fault
+        return str(fault)
 
     def judge(self, name: str, reward: Reward, text: str, reference: Mapping[str, Any]) -> Verdict:
         """One verdict, whatever happens to the process."""
@@ -101,12 +101,12 @@ class VerifierChild:
         if problem:
             return Verdict("error", problem)
         kind, reason, tests, score, worn = answer
-        if worn:  # a verifier has changed the process for good
+        if worn:  # a verifier changed the process in a way that cannot be undone
             self.stop()
         return Verdict(kind, reason, tuple(tests), score)
 
     def revive(self) -> None:
-        """Brings a process that is gone up again, with what it had loaded, unless that failed too often."""
+        """Restarts a dead process and reloads its rewards, unless starting failed too often."""
         if (self._process is None or self._process.poll() is not None) and self._failed_starts < MAX_FAILED_STARTS:
             self.start()
             for name, reward in self._known.items():
@@ -121,7 +121,7 @@ class VerifierChild:
         if process is None:
             return
         self._conn.close()
-        process.terminate()  # its guard ends what is below it
+        process.terminate()  # its guard kills everything below it
         try:
             process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
@@ -129,7 +129,7 @@ class VerifierChild:
         self._temporary.cleanup()
 
     def close(self) -> None:
-        """Ends the process for good; its own thread finds out."""
+        """Ends the process for good; the thread that uses it notices and cleans up."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -140,18 +140,18 @@ class VerifierChild:
             if self._closed:
                 raise OSError("the verifier pool is closed")
             self._temporary = tempfile.TemporaryDirectory(prefix="ringrl-verifier-", ignore_cleanup_errors=True)
-            self._conn, theirs = socket.socketpair()
+            self._conn, child_end = socket.socketpair()
             boot = _BOOT.format(root=str(Path(__file__).parents[2]), parent=os.getpid())
-            with theirs:
+            with child_end:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", boot],
-                    stdin=theirs.fileno(),
+                    stdin=child_end.fileno(),
                     env=environment(self._key_variable),
                     start_new_session=True,
                 )
 
     def _exchange(self, message: dict[str, Any], timeout_s: float, doing: str) -> tuple[Any, str]:
-        """The answer to a message, and what went wrong; a process that failed is stopped."""
+        """(answer, problem) of a message; a process that failed is stopped."""
         assert self._process is not None
         try:
             processes.send(self._conn, message, timeout_s)
@@ -160,7 +160,7 @@ class VerifierChild:
             problem = f"deadline of {timeout_s:g} s passed while {doing}"
         except (EOFError, OSError):
             problem = f"verifier process died while {doing}{self._how_it_ended()}"
-        except Exception as error:  # a bug of ours, or a reference JSON cannot carry: the thread lives on
+        except Exception as error:  # a bug of ours, or a reference that is not JSON; the thread must survive
             problem = f"{type(error).__name__}: {error}"
         self.stop()
         return None, problem

@@ -1,22 +1,22 @@
-"""Code answers: the last fenced block of a response in the asked-for language, run against all tests. One that fails
+"""Code answers: runs the last fenced block of a response in the requested language against all tests. One failed test
 fails the response.
 
 `reference["tests"]` is one of
 
     [{"input", "output"}, ...]                texts: a program reads standard input and writes standard output
     the same, with `entry_point`              a function, or method of the class Solution, is called: `input` is a list
-                                              of arguments and `output` the result, or both are texts as LiveCodeBench
-                                              has them, a JSON value a line and a JSON value
-    assert text, or a list of such texts      Python that calls the program's functions. `entry_point` names what it
-                                              knows as `candidate`; tests that define `check(candidate)` have it called
+                                              of arguments and `output` the result, or both are texts as in
+                                              LiveCodeBench, one JSON value per line and a JSON value
+    assert text, or a list of such texts      Python that calls the program's functions. `entry_point` is available as
+                                              `candidate`; `check(candidate)` is called if the tests define it
 
 With `compare` "exact" programs are run and compared as LiveCodeBench does: no tolerance for floats.
 `language` is python (default), cpp or java, the last two with standard input only. `checker`, trusted Python that
-defines `check(input, output, expected)`, decides on output that may take several forms. `time_limit_s` is the CPU time
-of one test, in seconds; the wall clock allows twice that.
+defines `check(input, output, expected)`, judges output with several valid forms. `time_limit_s` is the CPU time of one
+test, in seconds; the wall clock allows twice that.
 
-No expected output enters the sandbox of the program: outputs and results are compared here, asserts and checkers run in
-a sandbox of their own (`sandbox.calls`).
+Expected output never enters the sandbox of the program: outputs and results are compared here, asserts and checkers run
+in a sandbox of their own (`sandbox.calls`).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from ringrl.sandbox.box import Execution, Limits, SandboxError, isolation
 from ringrl.sandbox.local import LANGUAGES, Local
 from ringrl.sandbox.remote import SandboxService
 
-LIMITS = Limits()  # of one test
-TOTAL_S = 30.0  # for all tests of one response
-WALL_SHARE = 0.8  # of what is left of that, for a program; the rest is its patience on a busy machine
+LIMITS = Limits()  # limits of one test
+TOTAL_S = 30.0  # time for all tests of one response
+WALL_SHARE = 0.8  # share of the remaining time that a program may take; the rest is patience on a busy machine
 FLOAT_TOLERANCE = 1e-6  # absolute or relative, for expected values written as decimals
 MAX_NUMBER_CHARS = 400  # longer numbers are equal if their texts are
 
@@ -75,38 +75,38 @@ class _Task:
     language: str
     entry: str
     checker: str
-    checks: str  # of assert text, else ""
+    checks: str  # script of all asserts, or ""
     pairs: tuple[_Pair, ...]
     limits: Limits
     exact: bool = False
 
 
 def extract_code(text: str, language: str = "python") -> str:
-    """The last closed block of a language, or of none; "" if there is none."""
-    found, block, tag = "", None, ""
+    """The last closed block tagged with the language or untagged; "" if there is none."""
+    code, block, tag = "", None, ""
     for line in text.splitlines(keepends=True):
         fence = line.strip()
         if block is None and fence.startswith("```"):
             block, tag = "", fence[3:].strip().lower()
         elif block is not None and fence == "```":
-            found = block if tag in FENCES[language] else found
+            code = block if tag in FENCES[language] else code
             block = None
         elif block is not None:
             block += line
-    return textwrap.dedent(found)
+    return textwrap.dedent(code)
 
 
 # ---- comparison --------------------------------------------------------------------------------------------
 
 
 def same_output(actual: str, expected: str) -> bool:
-    """Line by line and token by token, with a tolerance for decimals; a line that is equal is not split."""
+    """Compares lines, and tokens of lines that differ, with a tolerance for decimals."""
     left, right = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (actual, expected))
     return len(left) == len(right) and all(a == b or _same_line(a, b) for a, b in zip(left, right, strict=True))
 
 
 def same_value(actual: Any, expected: Any) -> bool:
-    """Equal plain data: a tuple is a list, keys are compared as JSON has them, floats with a tolerance."""
+    """Compares plain data: tuples equal lists, keys are compared as strings like JSON's, floats with a tolerance."""
     if isinstance(expected, (list, tuple)):
         listed = isinstance(actual, (list, tuple)) and len(actual) == len(expected)
         return listed and all(map(same_value, actual, expected))
@@ -134,7 +134,7 @@ def _same_token(actual: str, expected: str) -> bool:
         return False
     if not (_DECIMAL.fullmatch(actual) and _DECIMAL.fullmatch(expected)):
         return False
-    if _INTEGER.fullmatch(expected):  # an integer is meant exactly, however it is written
+    if _INTEGER.fullmatch(expected):  # integers are exact, but 3.0 equals 3
         return not _INTEGER.fullmatch(actual) and Decimal(actual) == Decimal(expected)
     return _close(float(actual), float(expected))
 
@@ -154,8 +154,8 @@ def verify_code(
 ) -> Verdict:
     """Judges a response by `reference["tests"]`, within `total_s` seconds for all of them.
 
-    `remote` is the URL of a sandbox service that programs run on, except those with assert text. Without `every`, the
-    tests end with the first that fails; `Verdict.tests` has the outcome of each that was run.
+    `remote` is the URL of a sandbox service to run programs on, except those with assert text. Without `every`, testing
+    stops at the first failure; `Verdict.tests` has the outcome of each test that was run.
     """
     try:
         task = _read_task(unpacked(reference))
@@ -188,48 +188,48 @@ def _outcomes(task: _Task, code: str, executor: SandboxService | Local, total_s:
 
 
 def _outcome(task: _Task, code: str, pair: _Pair, executor: SandboxService | Local, limits: Limits) -> str:
-    """Of one test: ok, wrong, runtime, timeout, memory, output, compile."""
+    """Outcome of one test: ok, wrong, runtime, timeout, memory, output, compile."""
     if task.checks:
         return _local().check(code, task.checks, task.entry, limits)
     if task.entry:
-        seen = executor.call(code, task.entry, pair.given, limits)
-        return seen.outcome if seen.outcome != "ok" else _compare_result(seen, pair.expected, task.exact)
-    seen = executor.execute(task.language, code, pair.given, limits)
-    if seen.outcome != "ok":
-        return seen.outcome
+        execution = executor.call(code, task.entry, pair.given, limits)
+        return execution.outcome if execution.outcome != "ok" else _compare_result(execution, pair.expected, task.exact)
+    execution = executor.execute(task.language, code, pair.given, limits)
+    if execution.outcome != "ok":
+        return execution.outcome
     if task.checker:
-        return _ask_checker(task.checker, pair, seen.stdout)
+        return _ask_checker(task.checker, pair, execution.stdout)
     same = same_decimals if task.exact else same_output
-    return "ok" if same(seen.stdout, pair.expected) else "wrong"
+    return "ok" if same(execution.stdout, pair.expected) else "wrong"
 
 
-def _compare_result(seen: Execution, expected: Any, exact: bool) -> str:
+def _compare_result(execution: Execution, expected: Any, exact: bool) -> str:
     try:
-        result = values.decode(json.loads(seen.report))
-        if exact:  # of a tuple, the outermost is a list
+        result = values.decode(json.loads(execution.report))
+        if exact:  # LiveCodeBench converts a top-level tuple to a list
             same = (list(result) if isinstance(result, tuple) else result) == expected
         else:
             same = same_value(result, expected)
         return "ok" if same else "wrong"
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError):
-        return "runtime"  # it left before its result was written, or wrote something itself
+        return "runtime"  # it exited before its result was written, or wrote something else
 
 
 def _ask_checker(checker: str, pair: _Pair, output: str) -> str:
-    told = json.dumps({"input": pair.given, "output": output, "expected": pair.expected})
-    seen = _local().trusted(checker + _ASK_CHECKER, told, LIMITS)
-    if seen.outcome != "ok" or seen.report not in (b"yes", b"no"):
-        raise SandboxError(f"the checker failed: {seen.outcome} {seen.stderr.strip()[-200:]}")
-    return "ok" if seen.report == b"yes" else "wrong"
+    case = json.dumps({"input": pair.given, "output": output, "expected": pair.expected})
+    execution = _local().trusted(checker + _ASK_CHECKER, case, LIMITS)
+    if execution.outcome != "ok" or execution.report not in (b"yes", b"no"):
+        raise SandboxError(f"the checker failed: {execution.outcome} {execution.stderr.strip()[-200:]}")
+    return "ok" if execution.report == b"yes" else "wrong"
 
 
 def warm_up() -> None:
-    """Brings the sandbox up, and says on standard error how it isolates, before the clock of a response runs."""
+    """Starts the sandbox and prints its isolation to standard error, before the clock of a response runs."""
     try:
         print(f"code sandbox: {isolation()}", file=sys.stderr)
         assert _local().sandbox.level
     except SandboxError as error:
-        print(f"code sandbox: none: {error}", file=sys.stderr)  # and so will say the verdict on every program
+        print(f"code sandbox: none: {error}", file=sys.stderr)  # every verdict will repeat this
 
 
 @functools.cache
@@ -239,16 +239,16 @@ def _local() -> Local:
     return local
 
 
-# ---- what the tests are ------------------------------------------------------------------------------------
+# ---- reading the tests -------------------------------------------------------------------------------------
 
 
 def check_tests(reference: Mapping[str, object]) -> None:
-    """Raises ValueError or SyntaxError, with what is wrong, for tests that `verify_code` cannot use."""
+    """Raises ValueError or SyntaxError, naming the problem, for tests that `verify_code` cannot use."""
     _read_task(reference)
 
 
 def _read_task(reference: Mapping[str, object]) -> _Task:
-    """Raises ValueError or SyntaxError: the reference carries no usable tests; its asserts are no Python."""
+    """Raises ValueError if there are no usable tests, SyntaxError if asserts are not valid Python."""
     tests, entry = reference.get("tests"), reference.get("entry_point") or ""
     language, checker = reference.get("language") or "python", reference.get("checker") or ""
     if language not in LANGUAGES:
@@ -301,7 +301,7 @@ def _sides(test: Any) -> _Pair:
 
 
 def _checks(body: str, entry: str) -> str:
-    """One script of all asserts; raises SyntaxError if the tests of the data set are no Python."""
+    """One script of all asserts; raises SyntaxError if they are not valid Python."""
     defined = _functions(body)
     if not entry:
         return body

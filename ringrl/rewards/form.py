@@ -1,4 +1,4 @@
-"""Rewards for how a response looks, whatever it says. Rarely of use alone: give them a small weight beside others."""
+"""Rewards for the form of a response, whatever it says. Best given a small weight beside other rewards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringrl.rewards.verdict import Verdict, after_thinking, graded
 
 @dataclass(frozen=True)
 class FormatVerifier:
-    r"""Passes what matches `pattern` in full; without one, what has one thought and, after it, one `\boxed` answer."""
+    r"""Passes a full match of `pattern`; without one, a response with one thought followed by one `\boxed` answer."""
 
     pattern: str = ""
 

@@ -1,4 +1,4 @@
-"""From the name of a verifier to something that judges.
+"""Finds and constructs a verifier by its name.
 
 A verifier is a function `(response, row, **options)`, or a class: constructed once with the options, then called as
 `(response, row)`. Its result, or what awaiting it gives, is a bool, a number from 0 to 1, or a Verdict.
@@ -42,46 +42,46 @@ def is_built_in(verifier: str) -> bool:
 
 
 def source_of(verifier: str) -> str:
-    """The user's file or module with it; "" for a built-in one."""
+    """The user's file or module that holds the verifier; "" for a built-in one."""
     return "" if is_built_in(verifier) else verifier.rpartition(":")[0] or verifier
 
 
 def load(reward: Reward, given: Mapping[str, Any] | None = None) -> Verifier:
-    """What judges by this reward, in the process that calls.
+    """Loads the verifier of a reward in the calling process.
 
-    given: what a built-in verifier gets besides its options, if it takes it.
+    given: arguments for a built-in verifier besides its options; those it does not take are ignored.
 
     Raises:
-        Unusable: there is no such thing, it cannot be imported, or it does not take these options.
+        Unusable: it does not exist, cannot be imported, or does not take these options.
     """
-    found = _find(VERIFIERS.get(reward.verifier, reward.verifier))
+    target = _find(VERIFIERS.get(reward.verifier, reward.verifier))
     try:
-        signature = inspect.signature(found)
-    except ValueError:  # C code says nothing of what it takes
+        signature = inspect.signature(target)
+    except ValueError:  # functions in C may have no signature
         signature = inspect.signature(lambda *args, **options: None)
     more = {k: v for k, v in (given or {}).items() if k in signature.parameters} if is_built_in(reward.verifier) else {}
     options = {**more, **reward.options}
     try:
-        signature.bind(*(() if inspect.isclass(found) else ("", {})), **options)
+        signature.bind(*(() if inspect.isclass(target) else ("", {})), **options)
     except TypeError as error:
-        raise Unusable(f"{error}; expected {found.__name__}{signature}") from None
-    if not inspect.isclass(found):
-        return partial(found, **options) if options else found
+        raise Unusable(f"{error}; expected {target.__name__}{signature}") from None
+    if not inspect.isclass(target):
+        return partial(target, **options) if options else target
     try:
-        made = found(**options)
+        instance = target(**options)
     except Exception as error:
         raise Unusable(explain(error, source_of(reward.verifier))) from None
-    if not callable(made):
-        raise Unusable(f"an object of {found.__name__} cannot be called, expected __call__(response, row)")
-    return made
+    if not callable(instance):
+        raise Unusable(f"an object of {target.__name__} cannot be called, expected __call__(response, row)")
+    return instance
 
 
 def explain(error: BaseException, source: str) -> str:
-    """What was raised, and the line of the user's file or module where that happened."""
+    """The exception, and the line of the user's file or module where it was raised."""
     text = " ".join(str(error).split())[:400]
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if source and _is_of(f.filename, source)]
-    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
+    return f"{message} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else message
 
 
 def _is_of(filename: str, source: str) -> bool:
@@ -105,19 +105,19 @@ def _find(verifier: str) -> Any:
             raise Unusable(f"no module {error.name!r} is installed; a file is named by its path, "
                            f"{where.rpartition('.')[2]}.py:{name}") from None  # fmt: skip
         raise Unusable(f"it cannot be imported: {explain(error, where)}") from None
-    found, place = getattr(module, name, None), Path(where).name
-    if found is None:
+    target, place = getattr(module, name, None), Path(where).name
+    if target is None:
         names = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and callable(v)]
         has = f"it has: {', '.join(names)}" if names else "it has none"
         raise Unusable(f"no function {name!r} in {place}, {has}")
-    if not callable(found):
-        raise Unusable(f"{name!r} in {place} is no function, but of type {type(found).__name__}")
-    return found
+    if not callable(target):
+        raise Unusable(f"{name!r} in {place} is no function, but of type {type(target).__name__}")
+    return target
 
 
 def _module_of(path: str) -> ModuleType:
-    """The file as a module of a name that no other has. Those beside it can be imported, unless an installed one has
-    their name: a chess.py that imports the library `chess` does not get itself."""
+    """Imports a file under a unique module name. It can import files beside it unless an installed module has the same
+    name: a chess.py that imports the library `chess` does not get itself."""
     file = Path(path).resolve()
     if not file.is_file():
         raise Unusable(f"no such file: {path}")
@@ -129,7 +129,7 @@ def _module_of(path: str) -> ModuleType:
         assert spec is not None, file
         assert spec.loader is not None, file
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs, as dataclasses want it
+        sys.modules[name] = module  # before it runs: dataclasses look their module up
         try:
             spec.loader.exec_module(module)
         except BaseException:

@@ -1,8 +1,8 @@
-"""Verifiers in child processes that can be killed: any answer may hang or crash its verifier.
+"""Verifiers in killable child processes: any answer may hang or crash its verifier.
 
 Invariants: every submitted item gets exactly one verdict; an item that outlives its deadline costs its child
-process and nothing else; what goes wrong on our side is a verdict of kind `error`; closing leaves no process
-and no file; the verifiers of a user's file share their processes with nobody.
+process and nothing else; a failure on our side is a verdict of kind `error`; closing leaves no process and no
+file; the verifiers of a user's file never share processes with others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ringrl.rewards.child import STOP_S, VerifierChild
 from ringrl.rewards.load import VERIFIERS, Unusable, load, source_of
 from ringrl.rewards.verdict import Verdict, combined
 
-SERVED = ("url", "judge")  # verifiers that ask a server: in threads of ours, many at once
-CHECK_S = 60.0  # for loading a user's verifiers
-_Crew = tuple[str, str, str]  # who judge together
+SERVED = ("url", "judge")  # verifiers that ask a server; they run in threads of this process
+CHECK_S = 60.0  # deadline for loading a user's verifiers
+_Crew = tuple[str, str, str]  # key of rewards that share processes; see `_crew_of`
 
 
 class VerifierPool:
@@ -44,7 +44,7 @@ class VerifierPool:
         assert min(workers, deadline_s) > 0, (workers, deadline_s)
         self._workers, self._deadline_s, self._domains, self._code = workers, deadline_s, domains, code
         self._closed = False
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # guards the attributes below
         self._queues: dict[_Crew, queue.SimpleQueue[_Item | None]] = {}
         self._children: list[VerifierChild] = []
         self._threads: list[threading.Thread] = []
@@ -70,7 +70,7 @@ class VerifierPool:
         with self._lock:
             self._closed = True
         for child in self._children:
-            child.close()  # its thread sees the end of it and cleans up
+            child.close()  # its thread notices and cleans up
         for items in self._queues.values():
             for _ in self._threads:
                 items.put(None)
@@ -78,7 +78,7 @@ class VerifierPool:
             thread.join(timeout=2 * STOP_S)
 
     def _queue(self, domain: Domain, reward: Reward) -> queue.SimpleQueue[_Item | None]:
-        """Of those who judge by this reward; they are there from now on."""
+        """The queue of the workers for this reward, started on first use."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the verifier pool is closed")
@@ -108,24 +108,24 @@ class VerifierPool:
         self.close()
 
     def _serve(self, items: queue.SimpleQueue[_Item | None], child: VerifierChild) -> None:
-        """The life of one worker thread: hands its child one item after the other."""
+        """Body of a worker thread: hands its child one item after the other."""
         child.start()
         while (item := items.get()) is not None:
             if self._wanted(item):
                 item.case.settle(item.reward.name, child.judge(item.name, item.reward, item.text, item.reference))
-            child.revive()  # a lost process costs the next item no time: a worker that is up takes that one
+            child.revive()  # restarts now, so that the next item does not wait for it
         child.stop()
 
     def _ask(self, items: queue.SimpleQueue[_Item | None], served: Any) -> None:
-        """The life of one thread that asks a server: a fair share of what is queued in each request."""
+        """Body of a thread that asks a server: puts a fair share of the queued items in each request."""
         while (item := items.get()) is not None:
             fair = min(served.batch, 1 + items.qsize() // served.concurrent)
-            some = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
+            batch = [i for i in (item, *_waiting(items, fair - 1)) if self._wanted(i)]
             if self._closed:
-                verdicts = [Verdict("error", "the verifier pool is closed")] * len(some)
+                verdicts = [Verdict("error", "the verifier pool is closed")] * len(batch)
             else:
-                verdicts = _all_judged(served, some)
-            for i, verdict in zip(some, verdicts, strict=True):
+                verdicts = _all_judged(served, batch)
+            for i, verdict in zip(batch, verdicts, strict=True):
                 i.case.settle(i.reward.name, verdict)
 
     def _wanted(self, item: _Item) -> bool:
@@ -135,17 +135,17 @@ class VerifierPool:
 
 
 class _Case:
-    """A response on its way to its verdict; its rewards come in from several threads."""
+    """A response being judged; the verdicts on its rewards arrive from several threads."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.future: Future[Verdict] = Future()
-        self._verdicts: dict[str, Verdict] = {}  # by reward
+        self._verdicts: dict[str, Verdict] = {}  # reward name -> verdict
         self._begun = self._wanted = False
         self._lock = threading.Lock()
 
     def begin(self) -> bool:
-        """False if it was cancelled; afterwards it cannot be."""
+        """False if it was cancelled; it cannot be cancelled after this call."""
         with self._lock:
             if not self._begun:
                 self._begun, self._wanted = True, self.future.set_running_or_notify_cancel()
@@ -174,7 +174,7 @@ class _Item:
 
 
 def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) -> None:
-    """Loads the verifiers of these domains as they will be loaded: a user's in short-lived processes.
+    """Loads the verifiers of these domains as a pool would, a user's in short-lived processes.
 
     Raises:
         ConfigError: one cannot be loaded, does not take its options, or needs a key that is not there.
@@ -200,12 +200,12 @@ def check_verifiers(domains: Mapping[str, Domain], deadline_s: float = CHECK_S) 
 
 def where(domain: Domain, reward: Reward) -> str:
     """The key of a configuration that names this verifier."""
-    of = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
-    return f"domains.{domain.name}.{of}verifier"
+    prefix = f"rewards.{reward.name}." if len(domain.rewards) > 1 else ""
+    return f"domains.{domain.name}.{prefix}verifier"
 
 
 def _crew_of(domain: Domain, reward: Reward) -> _Crew:
-    """Rewards of the same crew may share processes; who asks a server is alone."""
+    """Rewards of the same crew share processes; each one that asks a server is a crew of its own."""
     alone = f"{domain.name}/{reward.name}" if reward.verifier in SERVED else ""
     return alone, source_of(reward.verifier), reward.key_variable
 
@@ -227,7 +227,7 @@ def _load(domain: Domain, reward: Reward, deadline_s: float) -> Any:
 
 
 def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
-    """Whatever goes wrong: the thread lives on."""
+    """Verdicts on the items; any exception becomes an error, since the thread must survive."""
     try:
         return served.judge_all([(i.text, i.reference) for i in items])
     except Exception as error:
@@ -235,9 +235,9 @@ def _all_judged(served: Any, items: Sequence[_Item]) -> list[Verdict]:
 
 
 def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
-    """What is queued at this moment, before the sign that there is no more."""
-    found: list[_Item] = []
-    while len(found) < most:
+    """At most `most` items that are queued now, up to the end marker."""
+    taken: list[_Item] = []
+    while len(taken) < most:
         try:
             item = items.get_nowait()
         except queue.Empty:  # another thread was faster
@@ -245,8 +245,8 @@ def _waiting(items: queue.SimpleQueue[_Item | None], most: int) -> list[_Item]:
         if item is None:
             items.put(None)
             break
-        found.append(item)
-    return found
+        taken.append(item)
+    return taken
 
 
 def _thread(target: Any, *args: Any) -> threading.Thread:

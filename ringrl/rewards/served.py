@@ -1,7 +1,7 @@
-"""Verifiers that ask a server: one that judges (`url`), and a language model that is asked for its opinion (`judge`).
+"""Verifiers that ask a server: one that returns verdicts (`url`), and a language model as a judge (`judge`).
 
-They wait for most of their time, so that they run in threads of the pool's process, many at once, and keep their own
-deadline; what the server answers badly, late or not at all is an error. Servers that are busy are asked again.
+They mostly wait, so they run in many threads of the pool's process and keep their own deadline. A bad, late or missing
+answer is an error. Requests to a busy server are repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ringrl.http import Client
 from ringrl.lines import write_atomic
 from ringrl.rewards.verdict import Verdict, after_thinking, graded, verdict_of
 
-KEPT = 100_000  # answers of a model in memory
+KEPT = 100_000  # judge answers kept in memory
 _PLACE = re.compile(r"\{(\w+)\}")
 _WORDS = {"yes": 1.0, "true": 1.0, "correct": 1.0, "no": 0.0, "false": 0.0, "incorrect": 0.0}
 PROMPT = """Judge the answer to a problem.
@@ -50,7 +50,7 @@ class _Served:
 
 @dataclass
 class UrlVerifier(_Served):
-    """POST URL/judge with a list of {"domain", "response", "row"}. The answer is a list as long, in the same order, of
+    """POST URL/judge with a list of {"domain", "response", "row"}. The answer is a list of equal length and order of
     bools, numbers from 0 to 1, or objects with "score" or "kind", and "reason"."""
 
     url: str
@@ -58,44 +58,44 @@ class UrlVerifier(_Served):
     key: str = field(default="", repr=False)  # secret
     total_s: float = 20.0
     concurrent: int = 16
-    batch: int = 32  # responses in one request, at most
+    batch: int = 32  # most responses in one request
 
     def __post_init__(self) -> None:
         _require_url("url", self.url)
         self._client = Client(self.url, self.key, self.total_s, _RETRIES, self.concurrent)
 
     def judge_all(self, items: Sequence[Item]) -> list[Verdict]:
-        asked = [{"domain": self.domain, "response": response, "row": dict(row)} for response, row in items]
+        requests = [{"domain": self.domain, "response": response, "row": dict(row)} for response, row in items]
         try:
-            told = self._client.post("judge", asked, self.total_s)
+            reply = self._client.post("judge", requests, self.total_s)
         except RingError as error:
             return [Verdict("error", str(error))] * len(items)
-        if not isinstance(told, list) or len(told) != len(items):
-            said = f"{self.url}: got {json.dumps(told)[:200]}, expected a list of {len(items)} verdicts"
-            return [Verdict("error", said)] * len(items)
-        return [self._read(each) for each in told]
+        if not isinstance(reply, list) or len(reply) != len(items):
+            message = f"{self.url}: got {json.dumps(reply)[:200]}, expected a list of {len(items)} verdicts"
+            return [Verdict("error", message)] * len(items)
+        return [self._read(entry) for entry in reply]
 
-    def _read(self, told: Any) -> Verdict:
+    def _read(self, entry: Any) -> Verdict:
         try:
-            if not isinstance(told, dict):
-                return verdict_of(told)
-            reason = str(told.get("reason", ""))[:500]
-            if "score" not in told:
-                return Verdict(told["kind"], reason or told["kind"])
-            score = verdict_of(told["score"])
+            if not isinstance(entry, dict):
+                return verdict_of(entry)
+            reason = str(entry.get("reason", ""))[:500]
+            if "score" not in entry:
+                return Verdict(entry["kind"], reason or entry["kind"])
+            score = verdict_of(entry["score"])
             return Verdict(score.kind, reason or score.reason, score=score.score)
         except (ValueError, KeyError, TypeError) as error:
-            return Verdict("error", f"{self.url}: {json.dumps(told)[:200]}: {type(error).__name__}: {error}")
+            return Verdict("error", f"{self.url}: {json.dumps(entry)[:200]}: {type(error).__name__}: {error}")
 
 
 @dataclass
 class ModelJudge(_Served):
     """Asks a model on an OpenAI-compatible server and reads a score from its answer, at temperature 0.
 
-    `prompt` is a text with {response}, or a file with one; {problem}, {answer} and other keys of the row may stand in
-    it. {response} is what follows the thought. The last match of `score` has in its first group yes, no or a number,
-    which `highest` divides. An answer without one is an error. The same question is asked once, and never again
-    when `cache` names a folder.
+    `prompt` is a text with {response}, or a file with such a text; it may contain {problem}, {answer} and other keys of
+    the row. {response} excludes the thought. The first group of the last match of `score` is yes, no or a number, which
+    is divided by `highest`. An answer without a match is an error. Equal questions are asked once, across runs too if
+    `cache` names a folder.
     """
 
     base_url: str
@@ -130,13 +130,13 @@ class ModelJudge(_Served):
         return [self._judge(response, row) for response, row in items]
 
     def _judge(self, response: str, row: Mapping[str, Any]) -> Verdict:
-        said = after_thinking(response).strip()
-        if not said:
+        answer = after_thinking(response).strip()
+        if not answer:
             return Verdict("fail", "no_answer")
-        known = {**row, "response": said}
-        if missing := [k for k in _PLACE.findall(self.prompt) if k in ("problem", "answer") and k not in known]:
+        values = {**row, "response": answer}
+        if missing := [k for k in _PLACE.findall(self.prompt) if k in ("problem", "answer") and k not in values]:
             return Verdict("error", f"the row has no {missing[0]!r}, which the judge's prompt names")
-        content = _PLACE.sub(lambda m: str(known.get(m[1], m[0])), self.prompt)
+        content = _PLACE.sub(lambda m: str(values.get(m[1], m[0])), self.prompt)
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
@@ -150,28 +150,28 @@ class ModelJudge(_Served):
 
     def _read(self, answer: str) -> Verdict:
         """Raises ValueError."""
-        found = [m[1] for m in re.finditer(self.score, after_thinking(answer))]
-        if not found or found[-1] is None:
+        scores = [m[1] for m in re.finditer(self.score, after_thinking(answer))]
+        if not scores or scores[-1] is None:
             raise ValueError(f"the judge gave no score: {answer.strip()[-200:]!r}")
-        word = found[-1].strip().lower()
+        word = scores[-1].strip().lower()
         return graded(_WORDS[word] if word in _WORDS else float(word) / self.highest)
 
     def _answer(self, body: dict[str, Any]) -> str:
-        """What the model answers; who asks the same meanwhile waits for it. Raises RingError."""
+        """The model's answer; equal questions asked in the meantime wait for it. Raises RingError."""
         name = hashlib.sha256(json.dumps([self.base_url, body], sort_keys=True).encode()).hexdigest()
         with self._lock:
-            mine = name not in self._answers
+            is_first = name not in self._answers
             future = self._answers.setdefault(name, Future())
             self._answers.move_to_end(name)
             if len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
-        if not mine:
+        if not is_first:
             return future.result()
         try:
             future.set_result(self._kept(name, body))
         except BaseException as error:
             with self._lock:
-                self._answers.pop(name, None)  # another may have more luck
+                self._answers.pop(name, None)  # so that the next request tries again
             future.set_exception(error)
         return future.result()
 
@@ -179,20 +179,20 @@ class ModelJudge(_Served):
         file = Path(self.cache) / name[:2] / f"{name}.json"
         if self.cache and file.is_file():
             return str(json.loads(file.read_text(encoding="utf-8"))["answer"])
-        told = self._client.post("chat/completions", body, self.total_s)
+        chat = self._client.post("chat/completions", body, self.total_s)
         try:
-            answer = told["choices"][0]["message"]["content"]
+            answer = chat["choices"][0]["message"]["content"]
         except (LookupError, TypeError):
             answer = None
         if not isinstance(answer, str):
-            raise RingError(f"{self.base_url}: got {json.dumps(told)[:200]}, expected a chat completion with a content")
+            raise RingError(f"{self.base_url}: got {json.dumps(chat)[:200]}, expected a chat completion with a content")
         if self.cache:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, json.dumps({"answer": answer, "model": self.model}))
         return answer
 
 
-_RETRIES = 1_000_000  # the deadline ends them
+_RETRIES = 1_000_000  # in effect, retry until the deadline
 
 
 def _require_url(option: str, url: str) -> None:

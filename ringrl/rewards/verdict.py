@@ -1,4 +1,4 @@
-"""What a verifier says of one response, and how the rewards of a domain become one."""
+"""The verdict on one response, and how the rewards of a domain combine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from ringrl.domains import Domain
 
-DIGITS = (
-    12  # of a score after the point: values that differ by rounding alone are equal, so that no advantage lives on it
-)
+DIGITS = 12  # decimals of a score: values that differ by rounding alone must be equal, or they would make advantages
 _SCORES = {"pass": 1.0, "fail": 0.0, "error": 0.0}
 
 
 class Part(NamedTuple):
-    """One of the rewards that a verdict is made of."""
+    """One of the rewards in a verdict."""
 
     name: str
     value: float  # in [0, 1]
@@ -25,8 +23,8 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judgement. `pass`, `fail` and, between them, `partial` are about the response; `error` is about us, and is
-    counted apart: a verifier's bug, its deadline or its dead process, or a reference that cannot be used.
+    """One judgement. `pass`, `fail` and, between them, `partial` judge the response; `error` is our failure, counted
+    separately: a verifier's bug, missed deadline or dead process, or a reference that cannot be used.
 
     Raises:
         ValueError: the kind is unknown, or the score is not one of this kind.
@@ -34,9 +32,9 @@ class Verdict:
 
     kind: Literal["pass", "partial", "fail", "error"]
     reason: str
-    tests: tuple[str, ...] = ()  # the outcome of each test that was run, of code
-    score: float = math.nan  # in [0, 1]; to be given for `partial` only, it follows from the other kinds
-    parts: tuple[Part, ...] = ()  # every reward of the domain, when the pool has put them together
+    tests: tuple[str, ...] = ()  # code: the outcome of each test that was run
+    score: float = math.nan  # in [0, 1]; pass it for `partial` only, other kinds imply it
+    parts: tuple[Part, ...] = ()  # every reward of the domain, set by the pool
 
     def __post_init__(self) -> None:
         if self.kind == "partial":
@@ -51,14 +49,14 @@ class Verdict:
 
     @property
     def headline(self) -> float:
-        """What scores, pass rates and selection go by. Raises ValueError as `reward`."""
+        """The reward for scores, pass rates and selection. Raises ValueError as `reward`."""
         if self.kind == "error":
             raise ValueError(f"an error has no reward: {self.reason}")
         return self.score
 
     @property
     def reward(self) -> float:
-        """What training goes by: the weighted sum of all rewards of the domain.
+        """The reward for training: the weighted sum of all rewards of the domain.
 
         Raises ValueError for an error, which says nothing about the response.
         """
@@ -78,8 +76,8 @@ def graded(score: float, reason: str = "", tests: tuple[str, ...] = ()) -> Verdi
 
 
 def verdict_of(result: Any) -> Verdict:
-    """What a verifier's result means. Raises ValueError unless it is a bool, a number from 0 to 1 or a Verdict."""
-    if getattr(result, "shape", None) == () and hasattr(result, "item"):  # a number of NumPy or PyTorch
+    """The verdict for a verifier's result. Raises ValueError unless it is a bool, a number from 0 to 1 or a Verdict."""
+    if getattr(result, "shape", None) == () and hasattr(result, "item"):  # a NumPy or PyTorch scalar
         result = result.item()
     if isinstance(result, Verdict):
         return result
@@ -92,7 +90,7 @@ def verdict_of(result: Any) -> Verdict:
 def combined(domain: Domain, verdicts: Mapping[str, Verdict]) -> Verdict:
     """One verdict from those of the domain's rewards, by name: kind, reason, score and tests are the headline's.
 
-    An error of one is an error of all, unless its reward says that it counts as a fail.
+    An error in one makes the whole verdict an error, unless that reward has `on_error: fail`.
     """
     kept: dict[str, Verdict] = {}
     remarks: list[str] = []
@@ -115,6 +113,6 @@ def _joined(reason: str, remarks: Sequence[str]) -> str:
 
 
 def after_thinking(text: str) -> str:
-    """What counts of a response: what follows the last `</think>`; nothing while a `<think>` is open."""
+    """The answer in a response: the text after the last `</think>`; "" while a `<think>` is open."""
     visible = text.rpartition("</think>")[2]
     return "" if "<think>" in visible else visible

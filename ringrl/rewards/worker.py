@@ -1,7 +1,7 @@
-"""One child process of `VerifierPool`: reads a response, answers a verdict, until its parent is gone.
+"""A child process of `VerifierPool`: reads responses and answers with verdicts until its parent ends.
 
-Two processes in fact: a guard, and below it the one that judges. Whatever a verifier starts, and however it detaches
-itself, stays below the guard, which ends all of it when the one that judges ends or the pool asks for it.
+There are two processes: a guard, and the judge below it. Whatever a verifier starts, however it detaches itself, stays
+below the guard, which kills all of it when the judge ends or the pool asks for it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ringrl.rewards.load import Unusable, Verifier, explain, load, source_of
 from ringrl.rewards.verdict import Verdict, verdict_of
 from ringrl.sandbox.kernel import be_subreaper
 
-MEMORY_BYTES = 4 << 30  # a number with a billion digits must end here and not with the machine
-CODE_SHARE = 0.85  # of the deadline: a slow program is the response's fault and must not look like ours
-KILL_S = 5.0  # until killed processes must be gone
+MEMORY_BYTES = 4 << 30  # a number with a billion digits must not exhaust the machine
+CODE_SHARE = 0.85  # share of the deadline for programs: a slow one must be a fail, not our error
+KILL_S = 5.0  # longest wait for killed processes to end
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
@@ -38,7 +38,7 @@ def main(parent: int) -> None:
     with open(os.devnull) as null:
         os.dup2(null.fileno(), 0)
     os.dup2(2, 1)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # what a verifier prints is in the log at once
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # line-buffered: what a verifier prints is logged at once
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     try:
         _serve(conn)
@@ -51,12 +51,12 @@ def _serve(conn: socket.socket) -> None:
     tempfile.tempdir = setup["temporary"]
     deadline_s: float = setup["deadline_s"]
     given = {"total_s": CODE_SHARE * deadline_s, **setup["code"]}
-    verifiers: dict[str, tuple[Verifier, str]] = {}  # with the user's file or module
+    verifiers: dict[str, tuple[Verifier, str]] = {}  # name -> verifier, the user's file or module
     me, usual = os.getpid(), _Surroundings()
     answer: Any = "ready"
     with asyncio.Runner() as runner:
         while True:
-            if os.getpid() != me:  # a verifier has forked, and its child came back: there is one answer to a question
+            if os.getpid() != me:  # a forked child of the verifier returned: only one may answer
                 os._exit(0)
             processes.send(conn, answer, deadline_s)
             question = processes.receive(conn, None)
@@ -77,13 +77,13 @@ def _serve(conn: socket.socket) -> None:
 
 
 def _judge(verify: Verifier, text: str, row: Mapping[str, Any], source: str, runner: asyncio.Runner) -> Verdict:
-    """A verifier's bug is an error that is counted, never a lost process or a zero."""
+    """Runs a verifier; its bug is an error verdict, never a lost process or a zero."""
     try:
-        found = verify(text, row)
-        if inspect.isawaitable(found):
-            found = runner.run(_awaited(found))
-        return verdict_of(found)
-    except BaseException as error:  # SystemExit among them
+        result = verify(text, row)
+        if inspect.isawaitable(result):
+            result = runner.run(_awaited(result))
+        return verdict_of(result)
+    except BaseException as error:  # including SystemExit
         return Verdict("error", explain(error, source)[:500])
 
 
@@ -92,7 +92,7 @@ async def _awaited(result: Awaitable[Any]) -> Any:
 
 
 def _warm_up(verifier: str, remote: bool) -> None:
-    """What takes long the first time, before the clock of a response runs."""
+    """Does slow one-time work before the clock of a response runs."""
     if verifier in ("math", "science"):
         from ringrl.rewards.answers import load_math_verify
 
@@ -104,20 +104,20 @@ def _warm_up(verifier: str, remote: bool) -> None:
 
 
 class _Surroundings:
-    """What a verifier may change of its process, and the next one must find as it was."""
+    """Process state that a verifier may change and that must be restored for the next one."""
 
     def __init__(self) -> None:
         self._nothing, self._error = os.open(os.devnull, os.O_RDONLY), os.dup(2)
         self.note()
 
     def note(self) -> None:
-        """How it is now is how it is to be."""
+        """Records the current state as the one to restore."""
         self._folder = os.getcwd()
         self._handlers = {s: h for s in signal.valid_signals() if (h := signal.getsignal(s)) is not None}
         self._limits = {which: resource.getrlimit(which) for which in _LIMITS}
 
     def restore(self) -> bool:
-        """False when not everything can be."""
+        """Restores the recorded state; False if some of it cannot be."""
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._handlers.items():
@@ -162,7 +162,7 @@ def _stand_guard(parent: int) -> None:
 
 
 def _end(status: int) -> None:
-    """Ends this process, and before it everything below it, as often as something new has come up."""
+    """Kills everything below this process, repeatedly in case more is started, then exits."""
     give_up = time.monotonic() + KILL_S
     while (left := processes.descendants(os.getpid())) and time.monotonic() < give_up:
         processes.kill_all(left)

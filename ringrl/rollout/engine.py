@@ -11,13 +11,13 @@ from ringrl.types import Completion, Group, Prompt
 if TYPE_CHECKING:
     import torch
 
-Bucket = tuple[Mapping[str, "torch.Tensor"], Mapping[str, str]]  # tensors under checkpoint names; how to map them when
-# they are shared: device -> handle
+Bucket = tuple[Mapping[str, "torch.Tensor"], Mapping[str, str]]  # tensors under checkpoint names; device -> handle
+# to map them, when they are shared
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. For training top_p must be 1: the log-probs must be those of the whole distribution."""
+    """How to sample. Training needs top_p 1, since log-probs must be of the whole distribution."""
 
     samples: int  # K, completions per prompt
     temperature: float
@@ -26,7 +26,7 @@ class Sampling:
 
 
 def fresh(prompts: Sequence[Prompt]) -> list[Group]:
-    """Groups still to be sampled."""
+    """Groups without completions yet."""
     return [Group(p, ()) for p in prompts]
 
 
@@ -43,7 +43,7 @@ class Piece:
 
 
 def grow(before: Completion | None, piece: Piece) -> Completion:
-    """A completion with the tokens that it was continued by; its version stays that of its first token."""
+    """A completion extended by a piece; its version stays that of its first token."""
     tokens, logprobs = tuple(piece.token_ids), tuple(piece.logprobs)
     if before is None or not before.token_ids:
         retained = before.retained if before else 0
@@ -66,12 +66,12 @@ class RolloutEngine(Protocol):
     completions whatever is sampled beside it, to the rounding of batched kernels.
     """
 
-    name: str  # what the user is shown
-    resend: Callable[[], None] | None  # waits until restarted workers have weights; for whoever calls `generate`
+    name: str  # shown to the user
+    resend: Callable[[], None] | None  # blocks until restarted workers have weights; called by users of `generate`
 
     @property
     def complete(self) -> bool:
-        """Whether all that samples has weights; a worker that was restarted has none until the next `update`."""
+        """Whether all workers have weights; a restarted worker has none until the next `update`."""
         ...
 
     def generate(
@@ -80,8 +80,8 @@ class RolloutEngine(Protocol):
         """Samples K completions for groups that have none, and continues those that are paused.
 
         Args:
-            enough: stop once finished groups have this many response tokens; 0 = finish all. What is unfinished
-                then is yielded last, paused at its last token; of a group that was not begun, maybe nothing.
+            enough: stop once finished groups have this many response tokens; 0 = finish all. Unfinished completions
+                are then yielded last, paused at their last token; groups not begun may yield nothing.
 
         Yields (index into groups, place in the group, completion) as completions are finished, each once; those that
         were finished before come first. Raises ChildDied when workers fail too often.
@@ -91,20 +91,20 @@ class RolloutEngine(Protocol):
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
         """One completion of at most `sampling.max_total_tokens` from every worker, for the parity check.
 
-        None at all when a worker failed: it was restarted, and the weights must come again.
+        Empty if a worker failed: it was restarted, and the weights must be sent again.
         """
         ...
 
     def update(self, buckets: Iterable[Bucket], version: int) -> bool:
-        """Replace all weights in place; the buckets are walked through to their end.
+        """Replaces all weights in place; always consumes all buckets.
 
         Returns:
-            False when a worker failed: those concerned were restarted, and all weights must come again.
+            False if a worker failed: it was restarted, and all weights must be sent again.
         """
         ...
 
     def rest(self) -> None:
-        """Nothing is sampled until the next update: give back the device's memory if it is shared."""
+        """Frees the device memory if it is shared; nothing is sampled until the next update."""
         ...
 
     def close(self) -> None: ...

@@ -20,7 +20,7 @@ import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
 from ringrl.rollout.engine import Bucket, Piece, Sampling, fresh, grow
 from ringrl.types import Completion, Group, Prompt
 
-PAUSE_TOKENS = 16  # how often a generation that may stop early looks whether it should
+PAUSE_TOKENS = 16  # tokens between two checks whether to stop early
 UNSTARTED = Completion((), (), "paused", 0, 0)
 
 
@@ -31,7 +31,7 @@ class OwnNoise(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
         self.temperature = TemperatureLogitsWarper(float(sampling.temperature))
         self.top_p = TopPLogitsWarper(sampling.top_p)
-        self.scores: list[torch.Tensor] = []  # per token [rows, V], before the noise
+        self.scores: list[torch.Tensor] = []  # one [rows, V] tensor per token, before the noise
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.scores.append(self.top_p(ids, self.temperature(ids, scores)))
@@ -40,8 +40,8 @@ class OwnNoise(LogitsProcessor):
 
 
 class LocalEngine:
-    """A RolloutEngine with a copy of the model. Slower than vLLM on all but tiny models, and the completions of a
-    batch all come at its end."""
+    """A RolloutEngine with its own copy of the model. Slower than vLLM except on tiny models, and all completions of a
+    batch finish together."""
 
     name = "transformers, in process"
 
@@ -90,7 +90,7 @@ class LocalEngine:
         pass
 
     def _load(self, weights: dict[str, torch.Tensor] | None) -> PreTrainedModel:
-        """From the folder, or the folder's configuration with `weights` under checkpoint names."""
+        """Loads the folder, or its configuration with these weights under checkpoint names."""
         if weights is None:
             lm = AutoModelForCausalLM.from_pretrained(self.path, dtype=self.dtype)
         else:
@@ -99,7 +99,7 @@ class LocalEngine:
         return lm.to(self.device).eval()
 
     def _continue(self, groups: Sequence[Group], sampling: Sampling, new_tokens: int) -> list[Group]:
-        """`new_tokens` further tokens at most (0: to the end) for everything unfinished in `groups`, as one batch."""
+        """Continues everything unfinished in `groups` as one batch, by at most `new_tokens` tokens (0: to the end)."""
         started = [g if g.completions else replace(g, completions=(UNSTARTED,) * sampling.samples) for g in groups]
         paused = [(g, k) for g in started for k, c in enumerate(g.completions) if c.finish == "paused"]
         unfinished = [(g.prompt, g.completions[k]) for g, k in paused]
@@ -114,7 +114,7 @@ class LocalEngine:
     def _sample(
         self, unfinished: Sequence[tuple[Prompt, Completion]], sampling: Sampling, new_tokens: int, seeds: Sequence[int]
     ) -> list[Completion]:
-        """[len(unfinished)] completions, each continued, as one left-padded batch. Without seeds: torch's generator."""
+        """[len(unfinished)] continued completions, as one left-padded batch. Without seeds: torch's generator."""
         prefixes = [list(p.token_ids + c.token_ids) for p, c in unfinished]
         longest = max(len(p) for p in prefixes)
         room = sampling.max_total_tokens - min(len(p) for p in prefixes)

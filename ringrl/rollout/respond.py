@@ -1,7 +1,7 @@
-"""Who answers the problems of an evaluation: an engine of ours, or a server.
+"""Models that answer the problems of an evaluation: an engine of ours, or a server.
 
-Every response is asked for by itself, with a seed of its own from (seed, problem, sample): which others are sampled
-beside it, before or after, does not matter, so an evaluation can be stopped anywhere and continued.
+Every response is sampled independently with its own seed, from (seed, problem, sample), so it does not depend on which
+others are sampled before, beside or after it: an evaluation can be stopped anywhere and continued.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ringrl.types import Group, Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NO_ROOM = "no_room"  # how a response to a prompt that is too long finishes: before it begins
+NO_ROOM = "no_room"  # `finish` of a response whose prompt leaves no room for it
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One response that is wanted."""
+    """A request for one response."""
 
     bench: str
     problem: Row
@@ -39,19 +39,19 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    text: str  # what the verifier reads; a thought begins with <think>. With NO_ROOM: why there is none
+    text: str  # verifier input, a thought begins with <think>; for NO_ROOM the reason
     length: int  # tokens
     finish: str  # "stop" | "length" | NO_ROOM
 
 
 class Model(Protocol):
-    name: str  # what the user is shown
+    name: str  # shown to the user
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
-        """Each as soon as it is there, in any order, those without room first where that is known.
+        """Yields answers as they finish, in any order; NO_ROOM first where that is known.
 
         Raises:
-            RingError: there will be no more.
+            RingError: the model failed; no more answers will come.
         """
         ...
 
@@ -78,7 +78,7 @@ class EngineModel:
         self.name = engine.name
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
-        from ringrl.rollout.score import read, thinking_prefix  # not before: transformers takes seconds
+        from ringrl.rollout.score import read, thinking_prefix  # imported late: transformers takes seconds
 
         problems = {(a.bench, a.problem["id"]): a.problem for a in asks}
         prompts = {key: self._prompt(problem) for key, problem in problems.items()}
@@ -96,7 +96,7 @@ class EngineModel:
             yield begun[index], Answer(text, len(completion.token_ids), completion.finish)
 
     def _prompt(self, problem: Row) -> Prompt | str:
-        """Or why it leaves no room."""
+        """The prompt, or why it leaves no room for a response."""
         from ringrl.data.chat import make_prompts
 
         room = self.sampling.max_total_tokens

@@ -15,12 +15,12 @@ from ringrl.types import Completion, Group, Prompt, ScoredGroup
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A group that is sampled, its finished responses with their verifiers."""
+    """A group being sampled, whose finished responses are being judged."""
 
-    group: Group  # as it was before
+    group: Group  # as it was before this call
     size: int  # K
-    completions: dict[int, Completion] = field(default_factory=dict)  # by their place in the group
-    texts: dict[int, str] = field(default_factory=dict)  # of the finished ones
+    completions: dict[int, Completion] = field(default_factory=dict)  # index in the group -> completion
+    texts: dict[int, str] = field(default_factory=dict)  # index -> text, finished responses only
     verdicts: dict[int, Future[Verdict]] = field(default_factory=dict)
 
     @property
@@ -38,14 +38,14 @@ def sample(
     on_group: Callable[[int], None] = lambda done: None,
     enough: int = 0,
 ) -> tuple[list[Pending], list[Group]]:
-    """Groups in their order on their way to verdicts, and those left unfinished when `enough` tokens were there.
+    """Completed groups in order with verdicts pending, and those left unfinished once there were `enough` tokens.
 
-    `on_group` is told how many are sampled.
+    `on_group` is called with the number of completed groups.
     """
-    found = [Pending(g, len(g.completions) or sampling.samples) for g in groups]
+    pending = [Pending(g, len(g.completions) or sampling.samples) for g in groups]
     done = 0
     for index, k, completion in engine.generate(groups, sampling, seed, enough):
-        p = found[index]
+        p = pending[index]
         p.completions[k] = completion
         if completion.finish == "paused":
             continue
@@ -55,10 +55,10 @@ def sample(
         if len(p.verdicts) == p.size:
             done += 1
             on_group(done)
-    unfinished = [p for p in found if len(p.verdicts) < p.size]
+    unfinished = [p for p in pending if len(p.verdicts) < p.size]
     for future in (v for p in unfinished for v in p.verdicts.values()):
-        future.cancel()  # it is judged with its group, which is no group yet
-    return [p for p in found if len(p.verdicts) == p.size], [p.grown for p in unfinished]
+        future.cancel()  # judged again once its group is complete
+    return [p for p in pending if len(p.verdicts) == p.size], [p.grown for p in unfinished]
 
 
 def sample_all(
@@ -76,7 +76,7 @@ def sample_all(
 
 
 def settle(pending: Sequence[Pending]) -> list[ScoredGroup]:
-    """Wait for the verdicts; the pool keeps the deadlines."""
+    """Waits for the verdicts; the pool enforces the deadlines."""
     return [_scored(p) for p in pending]
 
 
@@ -88,7 +88,7 @@ def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def thinking_prefix(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    """ "<think>" when the chat template ends by opening the thought, so that one cut short is seen to be open."""
+    """ "<think>" when the chat template ends by opening the thought, so that a truncated thought counts as open."""
     tail = tokenizer.decode(prompt.token_ids[-8:])
     return "<think>" if tail.rstrip().endswith("<think>") else ""
 

@@ -1,8 +1,8 @@
-"""Weights from the trainer to the workers, a bucket at a time.
+"""Sends weights from the trainer to the workers, a bucket at a time.
 
-Two ways, one wire format (tensors laid end to end as bytes): a broadcast over a process group of its own, NCCL between
+Two transports, one wire format (concatenated bytes of tensors): a broadcast over a separate process group, NCCL between
 GPUs and gloo on the CPU; or, where trainer and workers share a device, memory that both map: CUDA IPC, and a file in
-/dev/shm on the CPU. Both sides use this file.
+/dev/shm on the CPU. Trainer and workers both use this file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def flatten(bucket: Weights, device: torch.device) -> torch.Tensor:
 
 def unflatten(raw: torch.Tensor, tensors: Sequence[TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
     for spec, part in zip(tensors, raw.split([s.nbytes for s in tensors]), strict=True):
-        # a slice may start at an odd address; clone gives it one of its own
+        # a slice may be misaligned for its dtype; clone aligns it
         yield spec.name, part.clone().view(getattr(torch, spec.dtype)).view(spec.shape)
 
 
@@ -85,9 +85,9 @@ class Shared:
             torch.from_file(str(file), shared=True, size=self.raw.numel(), dtype=torch.uint8).copy_(self.raw)
             handle = str(file)
         else:
-            require("torch", torch.__version__, "2.13", "3")  # the form of this is not documented
+            require("torch", torch.__version__, "2.13", "3")  # the tuple's layout is not documented
             handle = base64.b64encode(pickle.dumps(reduce_tensor(self.raw)[1])).decode()
-        self.handles = {device_id(device): handle}  # device -> how to map the bucket there
+        self.handles = {device_id(device): handle}  # device id -> handle
 
     def close(self) -> None:
         self.file.unlink(missing_ok=True)
@@ -100,10 +100,10 @@ def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequen
         return torch.from_file(handle, shared=True, size=sum(s.nbytes for s in tensors), dtype=torch.uint8)
     call = inspect.signature(rebuild_cuda_tensor).bind(*pickle.loads(base64.b64decode(handle)))
     assert "storage_device" in call.arguments
-    call.arguments["storage_device"] = device.index  # the trainer may number it otherwise
+    call.arguments["storage_device"] = device.index  # the trainer may number devices differently
     return rebuild_cuda_tensor(*call.args)
 
 
 def device_id(device: torch.device) -> str:
-    """The same in all processes that use the device, whatever they call it."""
+    """An id of the device that is the same in all processes, however they number it."""
     return "cpu" if device.type == "cpu" else str(torch.cuda.get_device_properties(device).uuid)

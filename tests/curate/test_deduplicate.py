@@ -36,13 +36,15 @@ def row(n: int, problem: str, answer: str = "7", **more: Any) -> Row:
             **more}  # fmt: skip
 
 
-def over(name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False) -> Iterator[tuple[A, T]]:
+def over(name: str, function: Callable[[A], T], items: Sequence[A], in_process: bool = False) -> Iterator[tuple[A, T]]:
     """In this process."""
     return ((item, function(item)) for item in items)
 
 
-def backwards(name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False) -> Iterator[tuple[A, T]]:
-    return over(name, function, items if here else items[::-1])
+def backwards(
+    name: str, function: Callable[[A], T], items: Sequence[A], in_process: bool = False
+) -> Iterator[tuple[A, T]]:
+    return over(name, function, items if in_process else items[::-1])
 
 
 def run(folder: Path, rows: list[Row], size: int = 3, over: Any = over, **section: Any) -> list[Row | Dropped]:

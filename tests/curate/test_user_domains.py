@@ -43,7 +43,7 @@ def row(n: int, domain: str = "chess", problem: str = "Mate in one. What is the 
     return {"id": f"s/{n}", "source": "s", "where": f"f:{n}", "domain": domain, "problem": problem, **own, **more}
 
 
-def over(name: str, function: Callable[[Any], Any], items: Sequence[Any], here: bool = False) -> Iterator[Any]:
+def over(name: str, function: Callable[[Any], Any], items: Sequence[Any], in_process: bool = False) -> Iterator[Any]:
     return ((item, function(item)) for item in items)
 
 
