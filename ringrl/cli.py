@@ -1,4 +1,4 @@
-"""The command line. Heavy libraries are imported by the processes that a command starts, never here."""
+"""The command line. Heavy libraries are imported only in the processes that a command starts, never here."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
-    """From the file, or from the flags alone."""
+    """The configuration from a file, or from the flags alone."""
     if config:
         return load(EvalConfig, config, overrides)
     name = Path(str(flags["model"])).resolve().name
@@ -91,7 +91,7 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
 
 
 def _register(definition: Command[Any]) -> None:
-    """As a command that takes CONFIG, overrides, --dry-run and --resume."""
+    """Add a command that takes CONFIG, overrides, --dry-run and --resume."""
 
     @cli.command(definition.name, help=definition.help)
     @click.argument("config")
@@ -103,7 +103,7 @@ def _register(definition: Command[Any]) -> None:
 
 
 for _definition in COMMANDS.values():
-    if _definition.name not in cli.commands:  # those above have options of their own
+    if _definition.name not in cli.commands:  # `eval` above has options of its own
         _register(_definition)
 
 
@@ -171,7 +171,7 @@ def tiny(folder: Path, seed: int) -> None:
 
 
 def main() -> None:
-    """Entry point: errors that the user can fix are one line."""
+    """Entry point; errors that the user can fix are printed as one line."""
     try:
         cli.main(standalone_mode=False)
     except RingError as e:

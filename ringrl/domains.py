@@ -1,8 +1,8 @@
-"""Domains: what a problem must hold, how it is asked, who judges a response, and how two of them are compared.
+"""Domains: which keys a problem needs, how it is asked, who judges a response, and how two answers are compared.
 
-A domain is one object, found by its name: a built-in one (`BUILT_IN`), one of a configuration's `domains` section, or
-one that an installed package offers under the entry point `ringrl.domains`, which loads to a `Domain` or to a function
-that returns one. Verifiers are named, never imported here: they run in processes of their own (`ringrl.rewards`).
+A domain is one object, found by its name: a built-in one (`BUILT_IN`), one from a configuration's `domains` section,
+or one that an installed package registers under the entry point `ringrl.domains`, as a `Domain` or a function that
+returns one. Verifiers are named, never imported here: they run in processes of their own (`ringrl.rewards`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ringrl.errors import DataError
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."  # [P §3.3]
 FENCED = "Write your solution in Python, in one ```python block."  # [ours]
 TAGGED = "Put your final answer, and nothing else, between <answer> and </answer>."  # [ours]
-GROUP = "ringrl.domains"  # of entry points
+GROUP = "ringrl.domains"  # entry point group
 CURATION = ("where", "output", "responses", "solutions", "messages")  # keys that only `ringrl data` needs
 
 
 @dataclass(frozen=True)
 class Reward:
-    """One verifier of a domain, and what it counts for."""
+    """One verifier of a domain, and its weight."""
 
-    name: str  # what metrics call it
+    name: str  # label in the metrics
     verifier: str  # a built-in verifier's name, "module:function" or "path/file.py:function"
     weight: float = 1.0  # share of the domain's reward
-    options: Mapping[str, Any] = field(default_factory=dict)  # further keyword arguments of the verifier
-    on_error: Literal["error", "fail"] = "error"  # what its own failure is: no verdict, or a reward of 0
-    key_variable: str = ""  # the one environment variable with a secret that its process is given
+    options: Mapping[str, Any] = field(default_factory=dict)  # extra keyword arguments of the verifier
+    on_error: Literal["error", "fail"] = "error"  # when the verifier itself fails: no verdict, or a reward of 0
+    key_variable: str = ""  # name of the only secret environment variable passed to its process
 
     @property
     def file(self) -> str:
@@ -49,13 +49,13 @@ class Domain:
 
     name: str
     rewards: tuple[Reward, ...]  # weights sum to 1
-    headline: str  # name of the reward that scores, pass rates and selection go by
-    suffix: str = ""  # what follows every problem in a prompt, unless `prompting.suffix` says otherwise
-    keys: tuple[str, ...] = ()  # of a row, that reach the verifier; empty: all that JSON can carry
-    required: tuple[str, ...] = ()  # keys that a row must have
-    answer: str = ""  # the key of the answer that curation compares; empty: answers are not compared
-    comparison: Literal["answer", "program", "equal"] = "equal"  # what `ringrl data` takes for the same answer:
-    # final answers as the verifiers of math and science read them; programs that pass each other's tests; equal values
+    headline: str  # name of the reward used for scores, pass rates and selection
+    suffix: str = ""  # appended to every problem, unless `prompting.suffix` overrides it
+    keys: tuple[str, ...] = ()  # row keys passed to the verifier; empty: all that JSON can represent
+    required: tuple[str, ...] = ()  # keys that every row must have
+    answer: str = ""  # key of the answer that curation compares; empty: none
+    comparison: Literal["answer", "program", "equal"] = "equal"  # when `ringrl data` sees the same answer: as the
+    # math and science verifiers compare final answers; programs passing each other's tests; equal values
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.rewards]
@@ -72,7 +72,7 @@ class Domain:
             raise ValueError(f"answer: got {self.answer!r}, expected {want} with comparison {self.comparison}")
 
     def reference(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a row reaches the verifier."""
+        """The part of a row that is passed to the verifier."""
         if self.keys:
             return {k: row[k] for k in self.keys if k in row}
         return {k: v for k, v in row.items() if k not in CURATION and _is_json(v)}
@@ -82,7 +82,7 @@ class Domain:
         return next((k for k in self.required if row.get(k) in (None, "", [], {})), "")
 
     def check(self, row: Mapping[str, Any], where: str) -> None:
-        """Raises DataError for what the verifier could not use."""
+        """Raises DataError for a row that the verifier cannot use."""
         if key := self.missing(row):
             raise DataError(f"{where}: {key}: missing, expected what a {self.name} verifier needs")
         for key in self.keys:
@@ -118,11 +118,11 @@ BUILT_IN: Mapping[str, Domain] = {
 
 
 class Domains(Mapping[str, Domain]):
-    """All domains that there are: built-in ones, a configuration's own, and those of installed packages, each loaded
-    only when its name is asked for. Picklable; two are equal that have the same domains of their own.
+    """All available domains: built-in ones, a configuration's own, and those of installed packages, loaded on first
+    use. Picklable; equality compares the configuration's own domains.
 
     Raises:
-        ValueError: an own one has the name of another.
+        ValueError: one of `own` has the name of a built-in domain or of a package's.
     """
 
     def __init__(self, own: Iterable[Domain] = ()) -> None:
@@ -142,17 +142,17 @@ class Domains(Mapping[str, Domain]):
         return self[str(name)]
 
     def reference(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a row, which names its domain, reaches the verifier."""
+        """The part of a row that is passed to the verifier of the domain it names."""
         return self[row["domain"]].reference(row)
 
     def unknown(self, name: object, *others: str) -> str:
-        """What to say of a name that is none of these, and none of the `others` that are allowed besides."""
+        """The error message for a name that is neither a domain nor one of the `others` allowed."""
         names = (*self, *others)
         near = difflib.get_close_matches(str(name), names, 1)
         return f"got {name!r}, expected one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def __getitem__(self, name: str) -> Domain:
-        """Raises KeyError; DataError when what a package offers is no domain."""
+        """Raises KeyError; or DataError if a package registers something else than a domain."""
         if name not in self._known:
             self._known[name] = _loaded(self._offered[name])
         return self._known[name]
@@ -173,26 +173,26 @@ class Domains(Mapping[str, Domain]):
         return hash(tuple(self.own))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"own": self.own, "_known": self._known}  # another process looks for packages itself
+        return {"own": self.own, "_known": self._known}  # another process scans the packages itself
 
     @functools.cached_property
     def _offered(self) -> dict[str, importlib.metadata.EntryPoint]:
-        """Of installed packages. Raises DataError when two offer the same name, or one that is built in."""
-        found: dict[str, importlib.metadata.EntryPoint] = {}
+        """Entry points of installed packages. Raises DataError for a name registered twice or built in."""
+        points: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=GROUP):
-            if point.name in found or point.name in BUILT_IN:
-                other = _package(found[point.name]) if point.name in found else "ringrl"
+            if point.name in points or point.name in BUILT_IN:
+                other = _package(points[point.name]) if point.name in points else "ringrl"
                 raise DataError(f"{GROUP}: the packages {other} and {_package(point)} both have a domain "
                                 f"{point.name!r}; uninstall one")  # fmt: skip
-            found[point.name] = point
-        return found
+            points[point.name] = point
+        return points
 
 
 def verifier_files(domains: Domains) -> list[str]:
     """The Python files with verifiers of a configuration's own domains, as seen from the current directory.
 
     Raises:
-        DataError: one is not there.
+        DataError: a file does not exist.
     """
     rewards = [(d.name, r) for d in domains.own.values() for r in d.rewards if r.file]
     for name, reward in rewards:
@@ -207,12 +207,12 @@ def _package(point: importlib.metadata.EntryPoint) -> str:
 
 
 def _loaded(point: importlib.metadata.EntryPoint) -> Domain:
-    """Raises DataError when it cannot be loaded, or is something else."""
+    """Raises DataError when the entry point cannot be loaded or is no domain."""
     where = f"{GROUP}: {point.name} of the package {_package(point)} ({point.value})"
     try:
-        found = point.load()
-        domain = found if isinstance(found, Domain) else found()
-    except Exception as e:  # somebody else's code
+        target = point.load()
+        domain = target if isinstance(target, Domain) else target()
+    except Exception as e:  # user code may raise anything
         raise DataError(f"{where}: {type(e).__name__}: {' '.join(str(e).split())}") from None
     if not isinstance(domain, Domain) or domain.name != point.name:
         got = f"a domain called {domain.name!r}" if isinstance(domain, Domain) else type(domain).__name__

@@ -1,4 +1,4 @@
-"""What can end a run, and the exit code it ends with.
+"""Errors that end a run, and their exit codes.
 
     RingError
     ├── UserError       2   the user can fix it: one line naming file, key, value got, value expected
@@ -9,7 +9,7 @@
     └── ChildDied       1   a process we started ended, or missed its deadline
 
 Anything else is a bug of ours: a traceback and exit code 1. Interrupts end with 130.
-All of these survive pickling, so a child process may send them to its parent.
+All of them can be pickled, so a child process may send them to its parent.
 """
 
 from __future__ import annotations

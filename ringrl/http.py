@@ -14,12 +14,12 @@ from ringrl.errors import RingError, UserError
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0
-MOST_BYTES = 256 << 20  # largest answer
-PASSING = (408, 409, 425, 429)  # with 5xx, the statuses of a request that may succeed later
+MOST_BYTES = 256 << 20  # size limit of an answer
+PASSING = (408, 409, 425, 429)  # statuses worth a retry, besides 5xx
 
 
 class Refused(UserError):
-    """The server refuses the request and would again; `status` is the HTTP status, `text` the body of its answer."""
+    """The server refuses the request for good; `status` is the HTTP status, `text` the body of its answer."""
 
     def __init__(self, message: str, status: int = 0, text: str = "") -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class Refused(UserError):
 
 
 class ServerFailed(RingError):
-    """All attempts failed, for reasons that may pass."""
+    """All attempts failed, for reasons that may be temporary."""
 
 
 def secret(variable: str) -> str:
@@ -40,13 +40,13 @@ class Client:
 
     Args:
         key: the bearer token, or "".
-        deadline_s: most seconds of one attempt.
-        retries: further attempts after one that failed for now (PASSING, 5xx, no connection, an answer cut off).
-        concurrent: most requests under way at once.
+        deadline_s: time limit of one attempt.
+        retries: attempts after a temporary failure (PASSING, 5xx, no connection, a truncated answer).
+        concurrent: most requests in flight.
     """
 
     def __init__(self, base_url: str, key: str, deadline_s: float, retries: int, concurrent: int) -> None:
-        import httpx  # half a second, which processes that send nothing do not pay
+        import httpx  # takes half a second, so only when a client is made
 
         self._base_url, self._deadline_s, self._retries = base_url.rstrip("/"), deadline_s, retries
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -88,7 +88,7 @@ class Client:
         raise ServerFailed(f"{url}: {attempt + 1} attempts failed, the last with {problem}")
 
     def _attempt(self, url: str, content: bytes, deadline_s: float) -> tuple[int, str, str]:
-        """Status, body and Retry-After of one answer. httpx limits every read by its time; this limits their sum."""
+        """Status, body and Retry-After of one answer. httpx limits the time of each read; this limits their sum."""
         import httpx
 
         end = time.monotonic() + deadline_s

@@ -1,4 +1,4 @@
-"""Files of JSON lines, and files that are replaced whole: what is read has the old content or the new, never a part."""
+"""Files of JSON lines, and atomic replacement of files: readers see the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_lines(file: Path, cut: bool = False) -> Iterator[Any]:
     """The values in a file of JSON lines, one in memory at a time.
 
     Args:
-        cut: a process that was killed may have cut off the last line, which is then left out.
+        cut: skip a last line without its end, as a killed process may leave it.
     """
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -28,19 +28,19 @@ def read_lines(file: Path, cut: bool = False) -> Iterator[Any]:
 
 
 def readable_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """For a page that shows what there is: the rows of a file that may be missing, and the number of broken lines."""
+    """(rows, number of broken lines) of a file that may be missing; for reports, which show what is readable."""
     lines = [line for line in file.read_text(errors="replace").splitlines() if line] if file.is_file() else []
     rows = [row for row in map(parsed, lines) if row]
     return rows, len(lines) - len(rows)
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """As little as is readable: {} for a file that is missing or broken."""
+    """The JSON object in a file, {} if it is missing or broken."""
     return parsed(file.read_text(errors="replace")) if file.is_file() else {}
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """{} when it is not JSON."""
+    """The parsed JSON object, {} if the text is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -49,7 +49,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """To write what takes the place of `file` when the block ends without an error."""
+    """A file to write to that replaces `file` when the block ends without an error."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     with part.open("wb") as out:
         yield out

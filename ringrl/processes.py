@@ -1,4 +1,4 @@
-"""What parent and child processes share: dying together, messages, asking the system for a port."""
+"""Helpers for parent and child processes: dying together, messages, free ports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 
 def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel to send this process a signal when its parent, of that process id, dies, however it dies (Linux).
+    """Ask the kernel to send this process a signal when its parent, process id `parent`, dies for any reason (Linux).
 
-    Strictly: when the thread that started it ends. To be called before anything slow is imported, and again after
-    this process has changed its user.
+    Strictly, when the thread that started it ends. Call it before any slow import, and again after a change of user,
+    which clears the setting.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the parent died before the call
             os.kill(os.getpid(), how)
 
 
@@ -32,13 +32,13 @@ def descendants(pid: int) -> list[int]:
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 parent = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, IndexError):  # it ended meanwhile
+        except (OSError, IndexError):  # the process has ended
             continue
         children.setdefault(parent, []).append(int(name))
-    found = children.get(pid, [])
-    for child in found:  # grows while it is walked
-        found += children.get(child, [])
-    return found
+    pids = children.get(pid, [])
+    for child in pids:  # the list grows during the loop
+        pids += children.get(child, [])
+    return pids
 
 
 def kill_tree(pid: int) -> None:
@@ -52,7 +52,7 @@ def kill_all(pids: Iterable[int]) -> None:
         for kill in (os.killpg, os.kill):
             try:
                 kill(victim, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):  # it leads no group, is gone, or its number is another's now
+            except (ProcessLookupError, PermissionError):  # leads no group, has ended, or its id was reused
                 pass
 
 
@@ -79,12 +79,12 @@ def receive(conn: socket.socket, timeout_s: float | None) -> Any:
 
 
 def free_port() -> int:
-    """A TCP port that the system gives to nobody who does not ask for it by number, for a minute.
+    """A TCP port that the system will not assign to anyone else for a minute, unless requested by number.
 
-    What keeps it is the closed connection that we leave behind on it.
+    A closed connection in TIME_WAIT reserves it.
     """
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            server.accept()[0].close()  # whoever closes first keeps its port for a minute
+            server.accept()[0].close()  # the side that closes first stays in TIME_WAIT
         return port

@@ -1,9 +1,9 @@
-"""The run directory: what is written, when, and that nothing in it is ever half there.
+"""The run directory: what is written to it and when. Every file in it is complete at any time.
 
     config.yaml  lineage.json  metrics.jsonl  evals.jsonl  rollouts/  logs/  checkpoints/  report.html
 
-Invariants: config.yaml is the first thing written; metrics.jsonl has one line per step, flushed; on resume the
-lines after the checkpoint are dropped, so that the file reads as if nothing had happened.
+Invariants: config.yaml is written first; metrics.jsonl has one line per step, flushed; on resume the lines after the
+checkpoint are dropped, so that the file reads as if the run had never stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-c
 
 
 class Run:
-    """A run directory that exists."""
+    """An existing run directory."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -42,7 +42,7 @@ class Run:
         return self.path / "checkpoints" / f"step_{step:06d}"
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """One line to NAME.jsonl, flushed."""
+        """Append one line to NAME.jsonl, flushed."""
         with (self.path / f"{name}.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
 
@@ -52,7 +52,7 @@ class Run:
         return list(read_lines(file, cut=True)) if file.is_file() else []
 
     def rewind(self, step: int) -> None:
-        """Drop everything after `step` from the line files and the rollouts: it will be made again."""
+        """Drop metrics, evals and rollouts after `step`, since these steps will run again."""
         for name in ("metrics", "evals"):
             if (self.path / f"{name}.jsonl").is_file():
                 self.write_lines(f"{name}.jsonl", [r for r in self.rows(name) if r["step"] <= step])
@@ -61,11 +61,11 @@ class Run:
                 file.unlink()
 
     def write(self, name: str, value: Any) -> None:
-        """NAME as JSON, atomically."""
+        """Write NAME as JSON, atomically."""
         write_atomic(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """NAME as JSON lines, atomically."""
+        """Write NAME as JSON lines, atomically."""
         file = self.path / name
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, "".join(json.dumps(r) + "\n" for r in rows))
@@ -73,8 +73,8 @@ class Run:
     def tidy(
         self, last: int = 0, best: int = 0, scores: Mapping[int, float] | None = None, always: Sequence[int] = ()
     ) -> None:
-        """Remove what is not needed any more. Resuming needs the newest trainer state only; older checkpoints stay as
-        plain model folders, all of them or the `last` n, the `best` n by score, and those of the steps in `always`."""
+        """Remove all trainer states but the newest, which resuming needs, and checkpoints that are not to be kept. With
+        last = 0 all are kept, else the `last` newest, the `best` by score, and those of the steps in `always`."""
         steps = {int(p.name.removeprefix("step_")): p for p in self.checkpoints}
         for step in forgettable(list(steps), last, best, scores or {}, always):
             _remove(steps[step])
@@ -85,7 +85,7 @@ class Run:
 def forgettable(
     steps: Sequence[int], last: int, best: int, scores: Mapping[int, float], always: Sequence[int]
 ) -> list[int]:
-    """Checkpoints to remove, of ascending steps; with last = 0 none. The newest always stays."""
+    """Which of the ascending `steps` to remove; none with last = 0. The newest always stays."""
     if not last:
         return []
     ranked = sorted((s for s in steps if s in scores), key=lambda s: scores[s], reverse=True)
@@ -94,7 +94,7 @@ def forgettable(
 
 
 def _remove(folder: Path) -> None:
-    """All of it or nothing, for whoever looks."""
+    """Remove a folder so that it disappears at once."""
     if folder.is_dir():
         hidden = folder.with_name(f".{folder.name}.old")
         os.replace(folder, hidden)
@@ -102,13 +102,13 @@ def _remove(folder: Path) -> None:
 
 
 def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> Run:
-    """Create the run directory of `cfg`, or go back to it.
+    """Create the run directory of `cfg`, or reopen it.
 
     Args:
         data: sha256 of every data file.
 
     Raises:
-        DataError: it exists and `resume` is off; or it was made with another configuration.
+        DataError: it exists and `resume` is off, or it was made with another configuration.
     """
     path = Path(cfg.run)  # type: ignore[attr-defined]
     run = Run(path)
@@ -121,12 +121,12 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
     else:
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(path / "config.yaml", dump(cfg))
-    for half in (*path.glob(".*.part"), *path.glob("*/.*.part"), *path.glob("*/.*.old")):  # killed as it wrote, removed
+    for half in (*path.glob(".*.part"), *path.glob("*/.*.part"), *path.glob("*/.*.old")):  # of a killed process
         shutil.rmtree(half) if half.is_dir() else half.unlink()
     (path / "logs").mkdir(exist_ok=True)
-    if not (path / "lineage.json").is_file():  # also after being killed right behind the configuration
+    if not (path / "lineage.json").is_file():  # missing too if killed right after writing config.yaml
         versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}
-        where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a folder, a server's, or none
+        where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a URL names a server
         lineage = {"parent": where, "data": dict(data), "versions": versions}
         run.write("lineage.json", {**lineage, "command": shlex.join(sys.argv)})
     return run
@@ -138,14 +138,14 @@ def find_checkpoints(model: str) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    found = Run(model).checkpoints or sorted(p.parent for p in Path(model).glob("*/config.json"))
-    if not found:
+    checkpoints = Run(model).checkpoints or sorted(p.parent for p in Path(model).glob("*/config.json"))
+    if not checkpoints:
         raise DataError(f"{model}: no checkpoints, expected an SFT run or a folder of model folders")
-    return found
+    return checkpoints
 
 
 def _take_over(cfg: Knobs, file: Path) -> None:
-    """The configuration of a run that goes on may differ in how it is computed, not in what."""
+    """Write the new configuration of a resumed run. Raises DataError if it changes more than the layout."""
     was, now = fixed(load(type(cfg), file)), fixed(cfg)
     if was != now:
         at, value = _first_difference(was, now, "")
@@ -166,17 +166,17 @@ def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 class Progress:
-    """Where a loop says what it is doing: events as JSON lines to the launcher, or plain lines without one."""
+    """Reports what a loop is doing: events as JSON lines to the launcher, or plain lines without one."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream, self.lock = stream, threading.Lock()
@@ -185,23 +185,23 @@ class Progress:
         self._send({"kind": "phase", "name": name, "done": done, "total": total})
 
     def step(self, step: int, total: int, numbers: Mapping[str, float | str]) -> None:
-        """A step is done; `numbers` are the few worth seeing."""
+        """A step is done; `numbers` are the metrics to show."""
         self._send({"kind": "step", "step": step, "total": total, "numbers": dict(numbers)})
 
     def note(self, text: str) -> None:
         self._send({"kind": "note", "text": text})
 
     def table(self, title: str, rows: Sequence[Mapping[str, float | str]]) -> None:
-        """Rows with the same keys, which are the columns."""
+        """Rows share their keys, which are the columns."""
         cells = [{k: show(v) for k, v in row.items()} for row in rows]
         self._send({"kind": "table", "title": title, "rows": cells})
 
     def restart(self, worker: int, address: str) -> None:
-        """The launcher is to start this worker again; the new one writes its address to that file."""
+        """Ask the launcher to restart this worker; the new one writes its address to the file `address`."""
         self._send({"kind": "restart", "worker": worker, "address": address})
 
     def ended(self, text: str, code: int) -> None:
-        """Why this process ends, for the launcher to show and return."""
+        """Why this process ends; the launcher shows `text` and exits with `code`."""
         self._send({"kind": "ended", "text": text, "code": code})
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -221,7 +221,7 @@ def step_line(step: int, total: int, numbers: Mapping[str, float | str]) -> str:
 
 
 def show(value: float | str) -> str:
-    """A number as short as it can be read."""
+    """A number in few digits."""
     if isinstance(value, (str, int)):
         return f"{value}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

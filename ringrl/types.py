@@ -1,10 +1,10 @@
-"""The types that flow through one RL step, in the order in which they come to be.
+"""The types that flow through one RL step, in the order in which they are created.
 
     Prompt -> Completion -> Group -> ScoredGroup -> Sample -> MicroBatch
 
-All frozen; each is complete when it is made. Legend for shapes: P prompt tokens, T response tokens,
+All are frozen and complete when created. Legend for shapes: P prompt tokens, T response tokens,
 K completions of a prompt, B rows and L row length of a microbatch, N tokens of a packed row.
-This module imports nothing of ours but is imported by everything; tensors appear in MicroBatch only.
+This module imports nothing from ringrl and is imported by everything; only MicroBatch holds tensors.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Prompt:
     """One problem, ready to be sampled from."""
 
     id: str
-    domain: str  # name of a built-in or a user's domain
+    domain: str  # name of a built-in or user-defined domain
     token_ids: tuple[int, ...]  # [P] chat template applied, generation prompt included
-    reference: Mapping[str, Any]  # what the verifier is given of the row: {"answer"}, {"tests", "entry_point"}, ...
+    reference: Mapping[str, Any]  # row keys for the verifier: {"answer"}, {"tests", "entry_point"}, ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Completion:
     token_ids: tuple[int, ...]  # [T] sampled tokens, end-of-sequence token included
     logprobs: tuple[float, ...]  # [T] log-probs of the sampled tokens under the sampling policy, in nats
     finish: str  # "stop" (the model ended) | "length" (cut by the limit) | "paused" (to be continued)
-    version: int  # weights version that sampled its first token
-    newest: int = 0  # and its last; another one when it was carried over, or weights arrived meanwhile
-    retained: int = 0  # rollout batches it was carried over, and so the least number of versions in it
+    version: int  # weight version that sampled the first token
+    newest: int = 0  # weight version that sampled the last token; differs if carried over or updated in flight
+    retained: int = 0  # rollout batches it was carried over
     routes: np.ndarray | None = field(default=None, compare=False, repr=False)  # [P + T - 1, layers, top_k] experts
-    # that the engine took for each position, when it was asked
+    # used by the engine at each position, if requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Group:
 
     prompt: Prompt
     completions: tuple[Completion, ...]  # [K]
-    seed: int | None = None  # of random numbers of its own, seed + i for completion i; None: those of the whole batch
+    seed: int | None = None  # completion i samples with seed + i; None: with the random numbers of the batch
 
     @property
     def done(self) -> bool:
@@ -60,13 +60,13 @@ class ScoredGroup:
     """A group with its rewards. A verifier's own failure leaves reward 0 and is counted in `errors`."""
 
     group: Group
-    texts: tuple[str, ...]  # [K] what the verifier read
-    rewards: tuple[float, ...]  # [K] in [0, 1], what training goes by: the weighted sum of the domain's rewards
+    texts: tuple[str, ...]  # [K] decoded responses, input of the verifier
+    rewards: tuple[float, ...]  # [K] in [0, 1], used in training: weighted sum of the domain's rewards
     errors: tuple[str, ...]  # [K] "" or what went wrong in the verifier
     reasons: tuple[str, ...]  # [K] why the verdict is what it is: exact, wrong, no_answer, timeout, ...
-    tests: tuple[tuple[str, ...], ...] = ()  # [K][tests] of code: the outcome of each that was run
-    scores: tuple[float, ...] = ()  # [K] in [0, 1], what counts as solved: the headline reward; not given, `rewards`
-    parts: tuple[Mapping[str, float], ...] = ()  # [K] every reward of the domain by name; none of an error
+    tests: tuple[tuple[str, ...], ...] = ()  # [K][tests] outcome of each test that was run, for code
+    scores: tuple[float, ...] = ()  # [K] in [0, 1], the headline reward; 1 = solved; defaults to `rewards`
+    parts: tuple[Mapping[str, float], ...] = ()  # [K] the domain's rewards by name; empty after an error
 
     def __post_init__(self) -> None:
         if not self.scores:
@@ -79,17 +79,17 @@ class ScoredGroup:
 
     @property
     def solved(self) -> bool:
-        """By every response whose verifier did not fail."""
+        """Whether every response with a verdict is fully correct."""
         return min(self._without_errors(self.scores), default=0.0) == 1
 
     @property
     def unsolved(self) -> bool:
-        """No response got anything for it."""
+        """Whether no response scored above 0."""
         return max(self._without_errors(self.scores), default=0.0) == 0
 
     @property
     def flat(self) -> bool:
-        """All rewards equal: every advantage is 0."""
+        """Whether all rewards are equal, so that every advantage is 0."""
         return len(set(self.judged)) <= 1
 
     def _without_errors(self, values: tuple[float, ...]) -> list[float]:
@@ -121,7 +121,7 @@ class MicroBatch:
     starts: torch.Tensor  # [S + 1] int32 sequence boundaries in a packed row; empty when padded
     weights: torch.Tensor  # [B, L] float32 loss weight of the prediction at i; 0 where it is not trained
     trained: torch.Tensor  # [B, L] bool, the set Ψ of Eq. 2
-    segments: torch.Tensor  # [B, L] int64, which response of this microbatch a token belongs to
+    segments: torch.Tensor  # [B, L] int64 index of the response in this microbatch
     advantages: torch.Tensor  # [B, L] float32
     sampler_logprobs: torch.Tensor  # [B, L] float32 log-prob of targets under the sampling policy
-    routes: torch.Tensor  # [B, L, layers, top_k] int16 experts the engine took, -1 unknown; 0 layers when not asked
+    routes: torch.Tensor  # [B, L, layers, top_k] int16 experts used by the engine, -1 unknown; 0 layers if off

@@ -22,8 +22,8 @@ def chess(verifier: str = "my_rewards.py:chess", **more: Any) -> Domain:
 
 def test_the_built_in_ones_are_there_without_any_configuration():
     domains = Domains()
-    assert list(domains) == ["math", "code", "science"]
-    assert len(domains) == 3
+    assert list(domains) == ["math", "code", "science", "reasoning_gym"]
+    assert len(domains) == 4
     assert domains["math"] is BUILT_IN["math"]
     assert "chess" not in domains
     assert {} not in domains
@@ -155,7 +155,7 @@ def test_a_package_offers_domains_that_are_loaded_when_they_are_asked_for(
 ):
     install(tmp_path, monkeypatch, chess="offers:chess", go="offers:go")
     domains = Domains()
-    assert list(domains) == ["math", "code", "science", "chess", "go"]
+    assert list(domains) == ["math", "code", "science", "reasoning_gym", "chess", "go"]
     assert "go" in domains
     assert "offers" not in sys.modules
     assert domains["chess"].suffix == "Say a move."

@@ -1,1 +1,1 @@
-"""The loops, one file a command: `rl.py` is the method, read it first. `context.py` is what they all stand on."""
+"""The commands, one file each, listed in `table`. The loop of `ringrl rl` is in `ringrl.rl.loop`: read it first."""

@@ -1,4 +1,4 @@
-"""`ringrl data`: from raw problems to trainable data, step by step; see `ringrl.curate.chain` for what a step is."""
+"""`ringrl data`: from raw problems to training data, step by step; `ringrl.curate.chain` defines a step."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ STEPS: dict[str, PrepareStep] = {
 
 
 def main(ctx: Context) -> int:
-    """Works through the phases that are not done, up to the first that needs other workers for its model; after the
-    last one the outputs are written."""
+    """Runs the unfinished phases up to the first that needs workers of another model, which a further launch brings;
+    after the last phase it writes the outputs."""
     cfg = load(DataConfig, ctx.run.path / "config.yaml")
     todo = unfinished(cfg)
     with Workers(cfg.processes) as workers:
@@ -53,7 +53,7 @@ def main(ctx: Context) -> int:
 
 
 class Chain:
-    """Works off phases, and tells the user."""
+    """Runs phases and reports progress."""
 
     def __init__(self, ctx: Context, cfg: DataConfig, workers: Workers) -> None:
         self.ctx, self.cfg, self.workers = ctx, cfg, workers
@@ -73,7 +73,7 @@ class Chain:
         self.ctx.progress.note(_line(accounts(self.ctx.run.path)[-1]))
 
     def read(self, phase: Phase) -> None:
-        """In this process: parsing is no work, and only one can say which row is the n-th."""
+        """Runs in this process: parsing is cheap, and rows must be numbered in order."""
         for shard, results in read.shards(self.cfg.sources, self.cfg.known_domains, self.cfg.shard_rows):
             if not phase.shards.done(shard):
                 phase.shards.write(shard, "read", results)
@@ -81,20 +81,20 @@ class Chain:
             self.heed()
 
     def sample(self, phase: Phase, teacher: Teacher) -> None:
-        from ringrl.commands.eval import open_model  # with transformers: for this process alone
+        from ringrl.commands.eval import open_model  # imports transformers, which the workers must not load
 
-        how = sampled(self.cfg, phase.step)
-        sampling = (how.temperature, how.top_p, how.max_total_tokens, self.cfg.seed)
+        knobs = sampled(self.cfg, phase.step)
+        sampling = (knobs.temperature, knobs.top_p, knobs.max_total_tokens, self.cfg.seed)
         domains = self.cfg.known_domains
         model, _ = open_model(
-            self.ctx, teacher.model, teacher.rollout, teacher.server, how.prompting, domains, sampling
+            self.ctx, teacher.model, teacher.rollout, teacher.server, knobs.prompting, domains, sampling
         )
         self.ctx.progress.note(f"{phase.step}: {teacher.name}, {model.name}")
-        asking = (
-            annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, how)
+        questions = (
+            annotate.questions(phase, self.cfg.annotate) if phase.step == "annotate" else sample.solutions(phase, knobs)
         )
         with contextlib.closing(model):
-            sample.sample(phase, asking, model, SamplingProgress(self))
+            sample.sample(phase, questions, model, SamplingProgress(self))
 
     def apply(self, phase: Phase) -> None:
         assert phase.before
@@ -104,7 +104,7 @@ class Chain:
             pass
 
     def write(self) -> None:
-        """What the chain ends in; the lineage knows it before outputs.json says that all is done."""
+        """Writes the outputs, then the lineage, and outputs.json last, since it marks the chain as finished."""
 
         def tick(done: int, total: int) -> None:
             self.ctx.progress.phase("write", done, total)
@@ -121,12 +121,12 @@ class Chain:
     def over(
         self, name: str, function: Callable[[A], T], items: Sequence[A], here: bool = False
     ) -> Iterator[tuple[A, T]]:
-        """`chain.MapShards`."""
+        """Implements `chain.MapShards`."""
         results = ((item, function(item)) for item in items) if here else self.workers.map(function, items)
         self.ctx.progress.phase(name, 0, len(items))
-        for n, found in enumerate(results, 1):
+        for n, result in enumerate(results, 1):
             self.ctx.progress.phase(name, n, len(items))
-            yield found
+            yield result
             self.heed()
 
     def heed(self) -> None:
@@ -135,7 +135,7 @@ class Chain:
 
 
 class SamplingProgress:
-    """Tells the user how far the sampling is, and how fast; heeds an interrupt."""
+    """Reports progress and speed of the sampling; stops on an interrupt."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain, self.began = chain, time.monotonic()
@@ -152,19 +152,19 @@ class SamplingProgress:
 
 
 def apply(phase: Phase, step: ShardStep, shard: int) -> None:
-    """One shard of a step, in whichever process."""
+    """Runs a step on one shard; called in any process."""
     assert phase.before
     phase.shards.write(shard, phase.step, step(shard, phase.before.rows(shard)))
 
 
 def _line(step: Account) -> str:
-    """What the terminal says of a finished step, aligned with the others."""
+    """The terminal line of a finished step, aligned with those of the others."""
     numbers = f"{step.kept.total():>11,} kept {step.lost:>11,} dropped {step.seconds:>9,.1f} s"
     return f"{step.name:<13} {numbers}  {step.most(4)}"
 
 
 def _output_line(name: str, facts: dict[str, Any]) -> str:
-    """And of an output."""
+    """The terminal line of an output."""
     wanted = f" of {facts['wanted']:,} wanted" * (facts["problems"] < facts["wanted"])
     domains = ", ".join(f"{domain} {n:,}" for domain, n in facts["domains"].items())
     return f"{name + '.jsonl':<13} {facts['lines']:>11,} rows {facts['problems']:>11,} problems{wanted}: {domains}"

@@ -1,4 +1,4 @@
-"""`ringrl doctor`: what this machine has, and how untrusted programs are isolated on it, as a program sees it."""
+"""`ringrl doctor`: what this machine has, and how far untrusted programs are isolated, as seen from inside."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ print('writes to', ' '.join(p for p in ('/', '/usr', '/var/tmp', '/dev/shm', '/t
 
 
 def examine() -> Iterator[str]:
-    """The lines of the report."""
+    """Yields the lines of the report."""
     system, python = f"{platform.system()} {platform.release()}", platform.python_version()
     yield f"system     {system}, {os.cpu_count()} cores, {gpus()} GPUs, Python {python}"
     yield f"engine     {'vLLM' if importlib.util.find_spec('vllm') else 'transformers: vLLM is not installed'}"
     try:
-        found = isolation()
+        sandbox = isolation()
     except SandboxError as error:
         yield f"sandbox    none: {error}"
         return
-    yield from _sandbox(found)
+    yield from _sandbox(sandbox)
     local = Local()
     for language in LANGUAGES:
         problem = local.problem(language)
@@ -44,13 +44,13 @@ def examine() -> Iterator[str]:
     local.close()
 
 
-def _sandbox(found: Isolation) -> Iterator[str]:
-    yield f"sandbox    {found}"
-    yield from (f"           not {reason}" for reason in found.refused)
-    with Sandbox(found.level) as box:
-        seen: Execution = box.run(Job("script", PROBE), Limits())
-    yield "           a program sees: " + "; ".join(seen.stdout.split("\n")).rstrip("; ")
-    if found.level not in NAMESPACED:
-        yield f"           WARNING: {found.level} is level {LEVELS.index(found.level) + 1} of {len(LEVELS)}: " + (
-            "programs see the machine's files and processes" if found.level == "uid" else "no security boundary"
+def _sandbox(sandbox: Isolation) -> Iterator[str]:
+    yield f"sandbox    {sandbox}"
+    yield from (f"           not {reason}" for reason in sandbox.refused)
+    with Sandbox(sandbox.level) as box:
+        execution: Execution = box.run(Job("script", PROBE), Limits())
+    yield "           a program sees: " + "; ".join(execution.stdout.split("\n")).rstrip("; ")
+    if sandbox.level not in NAMESPACED:
+        yield f"           WARNING: {sandbox.level} is level {LEVELS.index(sandbox.level) + 1} of {len(LEVELS)}: " + (
+            "programs see the machine's files and processes" if sandbox.level == "uid" else "no security boundary"
         )

@@ -34,19 +34,19 @@ from ringrl.rollout.respond import NO_ROOM, Ask, EngineModel, Model
 def main(ctx: Context) -> int:
     cfg = load(EvalConfig, ctx.run.path / "config.yaml")
     tasks = tasks_of(cfg)
-    found = {task.name: load_responses(ctx.run, task.name) for task in tasks}
+    responses = {task.name: load_responses(ctx.run, task.name) for task in tasks}
     sampling = (cfg.temperature, cfg.top_p, cfg.max_total_tokens, cfg.seed)
     model, facts = open_model(ctx, cfg.model, cfg.rollout, cfg.server, cfg.prompting, cfg.known_domains, sampling)
     ctx.progress.note(model.name)
     with verifier_pool(cfg, tasks) as verifier:
-        Collector(ctx, verifier, cfg.known_domains, tasks, found).collect(model)
+        Collector(ctx, verifier, cfg.known_domains, tasks, responses).collect(model)
     if ctx.interrupted:
         return 130
     model.close()
-    for name, rows in found.items():
+    for name, rows in responses.items():
         if trouble := error_trouble([r["error"] for r in rows.values()], cfg.verify.max_error_share):
             raise RingError(f"{name}: {trouble}; --resume judges these again")
-    results = write_results(ctx.run, cfg, tasks, found, facts)
+    results = write_results(ctx.run, cfg, tasks, responses, facts)
     ctx.progress.table(f"{cfg.model}, temperature {cfg.temperature:g}, top-p {cfg.top_p:g}", table(results))
     for line in remarks(results):
         ctx.progress.note(line)
@@ -57,7 +57,7 @@ def open_model(
     ctx: Context, model: str, rollout: Rollout, server: Server, prompting: Prompting, domains: Domains,
     sampling: tuple[float, float, int, int],
 ) -> tuple[Model, dict[str, str]]:  # fmt: skip
-    """What answers, and what results.json says of it; `sampling`: temperature, top-p, max_total_tokens, seed."""
+    """The model and its entries for results.json; `sampling`: temperature, top-p, max_total_tokens, seed."""
     if server.base_url:
         served = ServedModel(model, server, secret(server.key_variable), prompting, domains, *sampling)
         return served, {"engine": server.base_url, "template_sha256": ""}
@@ -67,7 +67,7 @@ def open_model(
 
 
 class Collector:
-    """Gets the responses that are still missing and their verdicts, and writes each down as soon as it is there."""
+    """Collects missing responses and verdicts, and writes each to disk as soon as it arrives."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Collector:
         verifier: VerifierPool,
         domains: Domains,
         tasks: Sequence[Task],
-        found: Mapping[str, Responses],
+        responses: Mapping[str, Responses],
     ) -> None:
-        self.ctx, self.verifier, self.domains, self.found = ctx, verifier, domains, found
+        self.ctx, self.verifier, self.domains, self.responses = ctx, verifier, domains, responses
         self.pending: list[tuple[Ask, Future[Verdict]]] = []
         asks = [Ask(task.name, problem, i) for task in tasks for problem in task.problems for i in range(task.samples)]
         self.total = len(asks)
@@ -87,10 +87,10 @@ class Collector:
                 self.judge(ask, row["text"])
 
     def response(self, ask: Ask) -> dict | None:
-        return self.found[ask.bench].get((ask.problem["id"], ask.sample))
+        return self.responses[ask.bench].get((ask.problem["id"], ask.sample))
 
     def collect(self, model: Model) -> None:
-        """All of it, or until an interrupt; what is there is judged and written whatever ends it."""
+        """Collects until all is there or an interrupt comes; judges and writes what has arrived in either case."""
         began, tokens = time.monotonic(), 0
         try:
             for n, (ask, answer) in enumerate(model.answers(self.missing), 1):
@@ -111,23 +111,23 @@ class Collector:
         self.pending.append((ask, self.verifier.submit(ask.problem["domain"], text, reference)))
 
     def settle(self, wait: bool) -> None:
-        """Write the verdicts that are there; with `wait`, all: the pool keeps the deadlines."""
-        waiting = []
+        """Write the verdicts that have arrived; with `wait`, all of them, which the deadlines of the pool bound."""
+        pending = []
         for ask, future in self.pending:
             if wait or future.done():
                 self.write(ask, verdict_fields(future.result()))
             else:
-                waiting.append((ask, future))
-        self.pending = waiting
+                pending.append((ask, future))
+        self.pending = pending
 
     def write(self, ask: Ask, fields: dict) -> None:
         row = {"id": ask.problem["id"], "sample": ask.sample, **fields}
         self.ctx.run.append(f"responses/{ask.bench}", row)
-        kept = self.found[ask.bench]
-        kept[row["id"], ask.sample] = kept.get((row["id"], ask.sample), {}) | row
+        stored = self.responses[ask.bench]
+        stored[row["id"], ask.sample] = stored.get((row["id"], ask.sample), {}) | row
 
     def show(self, n: int, tokens: int, seconds: float) -> None:
-        """How far, and how long still if it goes on like this: the last responses are the longest."""
+        """Progress, and the time left at this rate: a lower bound, since the last responses are the longest."""
         left = (len(self.missing) - n) * seconds / n
         numbers: dict[str, float | str] = {"tokens/s": tokens / seconds, "left": f"{left / 60:.0f} min or more"}
         self.ctx.progress.step(self.total - len(self.missing) + n, self.total, numbers)

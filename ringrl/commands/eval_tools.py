@@ -1,4 +1,4 @@
-"""What `ringrl eval` does without a model: look at a benchmark, judge responses again, compare runs, find overlaps."""
+"""The parts of `ringrl eval` that need no model: show a benchmark, judge again, compare runs, find overlaps."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ringrl.report.runs import write_report
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 
-FACTS = ("engine", "dtype", "template_sha256")  # of results.json, that only sampling knows
-SHOWN = 20  # known problems of a benchmark, in the terminal
-AT_ONCE = 1000  # rows of a training file
+FACTS = ("engine", "dtype", "template_sha256")  # keys of results.json that only sampling can fill in
+SHOWN = 20  # contaminated problems per benchmark listed in the terminal
+AT_ONCE = 1000  # rows of the training file per batch
 
 
 def show_benchmark(cfg: EvalConfig) -> int:
-    """Definition, number of problems and first prompt of each benchmark."""
+    """Prints definition, number of problems and first prompt of each benchmark."""
     for bench in cfg.benchmarks:
         print(bench.name)
         for name, value in describe_benchmark(bench, cfg):
@@ -43,18 +43,18 @@ def show_benchmark(cfg: EvalConfig) -> int:
     return 0
 
 
-def tell_difference(a: str, b: str) -> int:
-    """A table of two runs and, in words, what it means."""
-    rows, said = compare_runs(Path(a), Path(b))
-    display = Display("eval --compare", f"A = {a}, B = {b}")
+def tell_difference(first: str, second: str) -> int:
+    """Shows a table that compares two runs, and its meaning in words."""
+    rows, notes = compare_runs(Path(first), Path(second))
+    display = Display("eval --compare", f"A = {first}, B = {second}")
     display.table("paired over problems", rows)
-    for line in said:
+    for line in notes:
         display.note(line)
     return 0
 
 
 def rejudge(folder: str) -> int:
-    """New verdicts on all responses of a finished run, and everything that follows from them."""
+    """Judges all responses of a finished run again, and rewrites its results and report."""
     run = Run(folder)
     if not (run.path / "results.json").is_file():
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
@@ -62,19 +62,19 @@ def rejudge(folder: str) -> int:
     cfg = load(EvalConfig, run.path / "config.yaml")
     verifiers_of(cfg)
     tasks = tasks_of(cfg)
-    found = {task.name: load_responses(run, task.name) for task in tasks}
+    responses = {task.name: load_responses(run, task.name) for task in tasks}
     changed = 0
     with verifier_pool(cfg, tasks) as verifier:
         for task in tasks:
             problems = {p["id"]: p for p in task.problems}
-            rows = [found[task.name][key] for key in task.keys]
-            asked = [(problems[r["id"]], r["text"]) for r in rows]
-            futures = [verifier.submit(p["domain"], text, cfg.known_domains.reference(p)) for p, text in asked]
+            rows = [responses[task.name][key] for key in task.keys]
+            answers = [(problems[r["id"]], r["text"]) for r in rows]
+            futures = [verifier.submit(p["domain"], text, cfg.known_domains.reference(p)) for p, text in answers]
             for row, future in zip(rows, futures, strict=True):
                 fields = verdict_fields(future.result())
                 changed += fields["verdict"] != row["verdict"]
                 row |= fields
-    results = write_results(run, cfg, tasks, found, {k: before[k] for k in FACTS if k in before})
+    results = write_results(run, cfg, tasks, responses, {k: before[k] for k in FACTS if k in before})
     display = Display("eval --rescore", folder)
     display.table(f"{cfg.model}, judged again", table(results))
     for line in [*remarks(results), f"{changed} verdicts changed", str(write_report(run.path))]:
@@ -83,32 +83,32 @@ def rejudge(folder: str) -> int:
 
 
 def check_contamination(cfg: EvalConfig, train: str) -> int:
-    """Which problems of the benchmarks `ringrl data` would find in a training file, and where."""
+    """Shows which benchmark problems `ringrl data` would find in a training file, and where."""
     display = Display("eval --check-contamination", train)
-    found = {b.name: {f"{b.name}/{p['id']}": p["problem"] for p in read_benchmark(b, cfg)} for b in cfg.benchmarks}
-    known = index_of({i: text for problems in found.values() for i, text in problems.items()}, Decontaminate())
+    benchmarks = {b.name: {f"{b.name}/{p['id']}": p["problem"] for p in read_benchmark(b, cfg)} for b in cfg.benchmarks}
+    known = index_of({i: text for problems in benchmarks.values() for i, text in problems.items()}, Decontaminate())
     best: dict[str, tuple[Match, str]] = {}
     texts = read_texts(train)
-    while some := list(islice(texts, AT_ONCE)):
-        for (where, _), matches in zip(some, known.index.find([text for _, text in some]), strict=True):
+    while batch := list(islice(texts, AT_ONCE)):
+        for (where, _), matches in zip(batch, known.index.find([text for _, text in batch]), strict=True):
             for match in matches:
                 name = known.ids[match.problem]
                 if name not in best or match.rank < best[name][0].rank:
                     best[name] = (match, where)
     rows = []
-    for bench, problems in found.items():
-        mine = sorted((best[i][0].rank, i) for i in problems if i in best)
-        near = sum(best[i][0].near for _, i in mine)
+    for bench, problems in benchmarks.items():
+        contaminated = sorted((best[i][0].rank, i) for i in problems if i in best)
+        near = sum(best[i][0].near for _, i in contaminated)
         rows.append({
             "benchmark": bench,
             "problems": str(len(problems)),
-            f"{known.index.ngram}-grams in common": str(len(mine) - near),
+            f"{known.index.ngram}-grams in common": str(len(contaminated) - near),
             "near duplicates": str(near),
         })  # fmt: skip
-        for _, i in mine[:SHOWN]:
+        for _, i in contaminated[:SHOWN]:
             match, where = best[i]
             display.note(f"{i}: {known.describe(match)}, in {where}")
-        if len(mine) > SHOWN:
-            display.note(f"... and {len(mine) - SHOWN} more")
+        if len(contaminated) > SHOWN:
+            display.note(f"... and {len(contaminated) - SHOWN} more")
     display.table(f"problems that stand in {train}", rows)
     return 0

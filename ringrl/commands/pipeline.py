@@ -1,9 +1,9 @@
-"""`ringrl run`: the whole method from one file, stage after stage, each naming its parent; resumable anywhere.
+"""`ringrl run`: the whole method from one file, stage after stage, each recording its parent; resumable anywhere.
 
-    data, if there is such a section -> sft -> select-ckpt -> rl (all its stages) -> general SFT, if there is one ->
-    eval of the start model, of every RL stage's and of the last
+    data (optional) -> sft -> select-ckpt -> rl (all its stages) -> general SFT (optional) ->
+    eval of the start model, of the model after every RL stage, and of the final one
 
-Runs in the command line's own process and imports nothing heavy: every stage is a command of its own.
+Runs in the command line's process and imports nothing heavy: every stage is a command with processes of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Models = list[tuple[str, str]]  # (stage, model folder)
 
 
 def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -> int:
-    """Every stage that is not finished yet. Returns the exit code of the first that fails, or 0."""
+    """Run every unfinished stage. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
         verifiers_of(cfg.stage(name, cfg.model))
     run = open_run(cfg, cfg.model, {}, resume)
@@ -61,14 +61,14 @@ def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -
 
 
 def advance(stage: Any) -> int:
-    """Start the command of a stage's configuration, continue it, or skip it when it is finished."""
+    """Start the command of a stage's configuration, resume it, or skip it if finished."""
     if is_finished(Run(stage.run)):
         return 0
     return start_command(command_of(stage), stage, (Path(stage.run) / "config.yaml").is_file(), report=False)
 
 
 def stage_models(rl: RLConfig) -> Models:
-    """The model at the end of every RL stage."""
+    """The model after every RL stage."""
     ends, total = [], 0
     for s in rl.stages:
         total += s.steps
@@ -77,14 +77,14 @@ def stage_models(rl: RLConfig) -> Models:
 
 
 def add_token_ratio(select: Run, selection: dict[str, Any], rl_tokens: int) -> None:
-    """The paper's token efficiency, RL tokens / SFT tokens [P §4.3.2], into selection.json."""
+    """Adds the paper's token efficiency, RL tokens / SFT tokens [P §4.3.2], to selection.json."""
     row = next(r for r in selection["rows"] if r["name"] == selection["chosen"])
     if row["sft_tokens"]:
         select.write("selection.json", {**selection, "rl_sft_token_ratio": rl_tokens / row["sft_tokens"]})
 
 
 def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> dict[str, Any]:
-    """A row per stage: its model and its score on every benchmark."""
+    """Content of summary.json: per stage, its model and scores on every benchmark."""
     rows = []
     for name, model in models:
         results = json.loads((run.path / f"eval_{name}" / "results.json").read_text())
@@ -103,7 +103,7 @@ def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> di
 
 
 def show(summary: dict[str, Any], report: Path) -> None:
-    """The final table."""
+    """Prints the final table."""
     console = Console(stderr=True)
     first = summary["rows"][0]["scores"]
     k = next(iter(first.values()))["k"]

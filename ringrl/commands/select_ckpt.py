@@ -4,9 +4,9 @@ For every checkpoint, sample responses to the probe prompts at temperature 1.0 a
 
     H = mean over response tokens of -Σ_v π(v) log π(v)   in nats, exact, in a trainer forward
 
-Rule: among the checkpoints with H inside the band, the best avg@k; none inside: the nearest to it, with a
-warning. The paper's band, 0.3 to 0.5, is a property of its models; its best start is not the best-scoring
-checkpoint, which `rule: best-score` would choose.
+Rule: among the checkpoints with H inside the band, the one with the best avg@k; if none is inside, the nearest to the
+band, with a warning. The paper's band, 0.3 to 0.5, is a property of its models; its best start is not the checkpoint
+with the best score, which `rule: best-score` would choose.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main(ctx: Context) -> int:
 def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) -> tuple[float, float]:
     """(mean entropy, mean log-prob gap to the engine), both in nats per response token.
 
-    The mean, since among thousands of tokens a router's near-tie may go the other way in the other engine and move
-    single tokens; weights that did not arrive move them all.
+    The mean and not the maximum: near-ties of a router may resolve differently in the other engine and move single
+    tokens, while weights that did not arrive move all of them.
     """
     responses = [(g.group.prompt, c) for g in scored for c in g.group.completions]
     total, n, gap = 0.0, 0, 0.0
@@ -103,17 +103,17 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
 
 
 def make_row(folder: Path, entropy: float, numbers: dict[str, Any], band: tuple[float, float]) -> Row:
-    """One line of the table. Step, epoch and tokens are known when the folder belongs to an SFT run."""
-    known: Row = {}
+    """One row of the table. Step, epoch and tokens are known only for checkpoints of an SFT run."""
+    metrics: Row = {}
     if folder.parent.name == "checkpoints":
         step = int(folder.name.rpartition("_")[2])
-        known = next((r for r in Run(folder.parent.parent).rows("metrics") if r["step"] == step), {})
+        metrics = next((r for r in Run(folder.parent.parent).rows("metrics") if r["step"] == step), {})
     return {
         "name": folder.name,
         "path": str(folder),
-        "step": known.get("step"),
-        "epoch": known.get("epoch"),
-        "sft_tokens": known.get("tokens_total"),
+        "step": metrics.get("step"),
+        "epoch": metrics.get("epoch"),
+        "sft_tokens": metrics.get("tokens_total"),
         "entropy": entropy,
         "score": numbers["avg"],
         "score_se": numbers["se"],
@@ -141,7 +141,7 @@ def show_table(ctx: Context, rows: list[Row], chosen: Row, cfg: SelectConfig) ->
 
 
 def choose(rows: list[Row], band: tuple[float, float], rule: str) -> tuple[Row, str, bool]:
-    """(the chosen row, the reason, whether any row was inside the band)."""
+    """(chosen row, reason, whether any row is inside the band)."""
     inside = [r for r in rows if r["in_band"]]
     if rule == "best-score":
         row = max(rows, key=lambda r: r["score"])

@@ -32,7 +32,7 @@ from ringrl.policy.meter import Meter
 from ringrl.policy.ranks import Ranks
 from ringrl.types import MicroBatch
 
-DEADLINE_S = 1800.0  # for a collective
+DEADLINE_S = 1800.0  # limit of one collective operation
 Numbers = dict[str, float]
 
 
@@ -41,7 +41,7 @@ def main(ctx: Context) -> int:
 
 
 class SFTLoop:
-    """The training loop on one rank. Only rank 0 has examples; it packs them and hands every rank its rows."""
+    """The training loop on one rank. Only rank 0 holds the examples; it packs them and scatters the rows."""
 
     def __init__(self, ctx: Context, cfg: SFTConfig) -> None:
         self.ctx, self.cfg, self.stopped = ctx, cfg, False
@@ -57,7 +57,7 @@ class SFTLoop:
         torch.manual_seed(cfg.seed)
         last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
         self.policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, self.ranks, resume=last)
-        self.done, self.tokens = 0, 0  # optimizer steps, and the tokens that they were trained on
+        self.done, self.tokens = 0, 0  # optimizer steps completed, and tokens trained on
         if last:
             state = self.policy.restore(last)
             self.done, self.tokens = state["step"], state["tokens"]
@@ -69,7 +69,7 @@ class SFTLoop:
         self.saves = set(range(every, self.total, every)) if every else epoch_ends(cfg, self.examples)
 
     def run(self) -> int:
-        """From where the run is to its end. Returns the exit code."""
+        """Train from the current step to the end. Returns the exit code."""
         while self.done < self.total and not self.stopped:
             self.step()
         self.policy.settle()
@@ -80,7 +80,7 @@ class SFTLoop:
         """One optimizer step: examples -> rows -> update.
 
         Raises:
-            Diverged: loss or gradient are not finite.
+            Diverged: loss or gradient norm is not finite.
         """
         cfg, started = self.cfg, time.perf_counter()
         batch = self.stream.take(cfg.batch_examples) if self.stream else []
@@ -102,7 +102,7 @@ class SFTLoop:
         self.conclude(where, row)
 
     def conclude(self, where: Numbers, row: Numbers) -> None:
-        """After the update: metrics, and a checkpoint with its validation when one is due."""
+        """After the update: write metrics and, when due, validate and save a checkpoint."""
         run, step = self.ctx.run, self.done
         self.stopped = self.ranks.broadcast(self.ctx.interrupted)
         if self.ranks.main:
@@ -120,7 +120,7 @@ class SFTLoop:
         self.policy.writer.check()
 
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
-        """This rank's rows of what rank 0 gives."""
+        """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
         shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
         return self.ranks.scatter(shares)
@@ -144,7 +144,7 @@ def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float
 
 
 def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
-    """Share of the trained tokens' routings that goes to each expert, over all ranks: [layers, E]."""
+    """Share of the trained tokens' routings that each expert receives, over all ranks: [layers, E]."""
     stats = policy.inspect(rows)
     counts = torch.stack([expert_counts(s.chosen, s.router_logits.shape[-1]) for s in stats])
     return shares(policy.ranks.sum(counts.sum(0)))
@@ -165,7 +165,7 @@ def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
 
 
 def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[TokenSequence]:
-    """Conversations as sequences; those longer than `max_tokens` are dropped and counted."""
+    """Conversations as sequences; those over `max_tokens` are dropped, with a note of their number."""
     sequences = [make_sequence(m, tokenizer, cfg.prompting, where) for where, m in read_conversations(source)]
     fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
     if not fitting:

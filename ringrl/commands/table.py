@@ -1,6 +1,6 @@
-"""All commands that have a configuration. A new one is an entry here and the module that its ranks run.
+"""All commands that have a configuration. To add one, write the module that its ranks run and an entry here.
 
-Imports nothing heavy: the mains are known by name.
+Imports nothing heavy: the entries name their modules, which are imported when run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def command_of(cfg: Knobs) -> Command[Any]:
 
 
 def load_any(path: str, overrides: Sequence[str] = ()) -> Knobs:
-    """The configuration in a file of whatever kind. Raises ConfigError."""
+    """Load the configuration of any command, recognised by its keys. Raises ConfigError."""
     raw = read(path)
     for command in COMMANDS.values():
         if command.key in raw:
@@ -48,7 +48,7 @@ def pipeline_arithmetic(cfg: PipelineConfig) -> list[str]:
 
 
 def pipeline_plan(cfg: PipelineConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
-    """Those of the stages, and what they all say of the model only once."""
+    """The plans of all stages, with the section on the model only once."""
     model = report.about(read_shape(cfg.model))
     yield model
     for name in cfg.sections:
@@ -59,13 +59,13 @@ def pipeline_plan(cfg: PipelineConfig, assumed: Assumed, gpus: int) -> Iterator[
 
 
 def data_needs(cfg: DataConfig) -> Needs:
-    """Whenever a model comes or goes between phases that are not finished, there is a new launch."""
+    """One launch per group of consecutive unfinished phases with the same model."""
     launches: list[WorkerSpec | None] = []
     for teacher, group in groupby(unfinished(cfg), lambda phase: phase.engine):
         most = sampled(cfg, next(group).step).max_total_tokens
         launches.append(WorkerSpec(teacher.model, teacher.rollout, most) if teacher else None)
     models = dict.fromkeys(phase.engine.model for phase in phases(cfg) if phase.engine)
-    return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # the outputs may be missing
+    return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # (None,) writes missing outputs
 
 
 def check_data(cfg: DataConfig) -> None:
@@ -111,9 +111,9 @@ def check_eval(cfg: EvalConfig) -> None:
 
 def select_needs(cfg: SelectConfig) -> Needs:
     first = str(find_checkpoints(cfg.model)[0])
-    one = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one after the other
+    trainer = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one at a time
     sampler = WorkerSpec(first, cfg.rollout, cfg.max_total_tokens)
-    return Needs(cfg.model, (cfg.probe,), first, one, (sampler,))
+    return Needs(cfg.model, (cfg.probe,), first, trainer, (sampler,))
 
 
 ENTRIES = (

@@ -1,4 +1,4 @@
-"""`ringrl tiny`: the demo's inputs, made here: a tiny MoE with its tokenizer, and raw tasks in three domains."""
+"""`ringrl tiny`: generates the demo's inputs: a tiny MoE with its tokenizer, and raw tasks in three domains."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ringrl.data import pile
 from ringrl.data.tiny import build_model
 from ringrl.errors import DataError
 
-CORPUS = {"math": 3000, "code": 1620, "science": 1380}  # rows that the tokenizer sees: mixed as those of the demo's SFT
+CORPUS = {"math": 3000, "code": 1620, "science": 1380}  # rows to train the tokenizer on, in the demo's SFT mix
 
 
 def build(folder: Path, seed: int) -> list[str]:
-    """FOLDER/pile, FOLDER/data and FOLDER/model; all depend on the seed alone. Returns lines to show.
+    """Writes FOLDER/pile, FOLDER/data and FOLDER/model, which depend on the seed alone. Returns lines to show.
 
     Raises:
         DataError: the folder exists.
     """
     if folder.exists():
         raise DataError(f"{folder}: exists; remove it, or choose another folder")
-    part = folder.with_name(f".{folder.name}.part")  # an interrupt leaves no half of it behind
+    part = folder.with_name(f".{folder.name}.part")  # an interrupt leaves no partial folder
     shutil.rmtree(part, ignore_errors=True)
     counts = pile.write(part, seed)
     build_model(part / "model", _corpus(seed), seed)

@@ -18,10 +18,10 @@ ATTEMPTS = 3
 
 
 def serve_worker(sampler: WorkerSpec, key: str, port: int, address_file: Path) -> int:
-    """A worker for a controller elsewhere, started again whenever it has ended, until we are stopped.
+    """Run a worker for a controller on another machine, and restart it whenever it ends, until stopped.
 
     Returns:
-        1 when it ended ATTEMPTS times without having been ready.
+        1 if it ended ATTEMPTS times in a row without becoming ready, 130 when stopped.
     """
     host = socket.gethostname()
     spec = {**sampler.worker(key, "0.0.0.0", port, host), "address_file": str(address_file)}

@@ -1,1 +1,1 @@
-"""Every knob: of the commands, of the method (`loss`), of `ringrl data` (`data`), shared `sections`; and `load`."""
+"""Every knob: per command, for the loss, for `ringrl data`, in shared sections; and how configurations are loaded."""

@@ -1,8 +1,8 @@
 """Every knob of ringrl.
 
-A knob has a unit and a default with its source: [P] is the Ring-lite paper (arXiv 2506.14731), [ours] a choice
-of this project where the paper is silent. What can be computed is a property, not a knob. The loss, its budget and
-the watchdog have a file of their own, `ringrl.config.loss`; loading is in `ringrl.config.load`.
+Each has a unit and a default with its source: [P] is the Ring-lite paper (arXiv 2506.14731), [ours] a choice of this
+project where the paper is silent. Whatever can be computed is a property, not a knob. The loss, its token budget and
+the watchdog are in `ringrl.config.loss`; loading is in `ringrl.config.load`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from pydantic import Field, model_validator
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
-from ringrl.config.sections import DATE, Optimizer, Prompting, Rollout, RunConfig, Server, Source, Trainer, Verify
+from ringrl.config.sections import (
+    DATE,
+    NamesDomains,
+    Optimizer,
+    Prompting,
+    Rollout,
+    RunConfig,
+    Server,
+    Source,
+    Trainer,
+    Verify,
+)
 from ringrl.errors import ConfigError
 
 # ---------------------------------------------------------------- sft
@@ -35,7 +46,7 @@ class SFTConfig(RunConfig):
     epochs: int = Field(3, ge=1)  # [P §4.1.1]
     batch_examples: int = Field(256, ge=1)  # per optimizer step [P §4.1.1]
     max_tokens: int = Field(32768, ge=2)  # longer examples are dropped and counted [P §4.1.1]
-    save_every: int = Field(0, ge=0)  # steps; 0 = at the end of every epoch
+    save_every: int = Field(0, ge=0)  # steps; 0 = once per epoch
     balance: float = Field(0.0, ge=0)  # router load-balance coefficient
     z: float = Field(0.0, ge=0)  # router z-loss coefficient
 
@@ -90,8 +101,8 @@ class Stage(Knobs):
     prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
     samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
     max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
-    curriculum: Literal["none", "easy-first", "around-half"] = "none"  # [ours] the order of prompts by their
-    # `pass_rate`, which `ringrl data` writes (grade)
+    curriculum: Literal["none", "easy-first", "around-half"] = "none"  # [ours] orders prompts by `pass_rate`, a key
+    # that the grade step of `ringrl data` writes
     budget: Budget = Budget()
 
 
@@ -102,7 +113,7 @@ class RLConfig(RunConfig):
     seed: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
     held_out: tuple[HeldOut, ...] = ()
-    eval_every: int = Field(0, ge=0)  # steps; 0 = only at the end of every stage
+    eval_every: int = Field(0, ge=0)  # steps; 0 = only when a stage ends
     eval_samples: int = Field(8, ge=1)
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
@@ -112,11 +123,11 @@ class RLConfig(RunConfig):
     loss: Loss = Loss()
     watchdog: Watchdog = Watchdog()
     temperature: float = Field(1.0, gt=0)  # [P §4.3.2]
-    updates: int = Field(1, ge=1)  # optimizer steps per rollout batch (minibatches): open in the paper
+    updates: int = Field(1, ge=1)  # optimizer steps (minibatches) per rollout batch; the paper gives no number
     max_staleness: int = Field(0, ge=0)  # rollout batches sampled ahead of training; 0 = sample, then train
     save_every: int = Field(20, ge=1)  # steps
-    keep_last: int = Field(0, ge=0)  # checkpoints; 0 = all. The ends of stages always stay
-    keep_best: int = Field(0, ge=0)  # besides, by the mean of held-out scores
+    keep_last: int = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage always stay
+    keep_best: int = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
     rollouts_kept: int = Field(8, ge=0)  # sampled responses written per step
 
     @property
@@ -125,13 +136,13 @@ class RLConfig(RunConfig):
 
     @property
     def budgeted(self) -> bool:
-        """Whether Φ rules: what is trained on, and the divisor."""
+        """Whether the token budget Φ limits what is trained on and divides the loss."""
         return self.loss.denominator == "phi"
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_distribution(cls, given: Any) -> Any:
-        sections = [("", given), ("rollout.", given.get("rollout"))] if isinstance(given, dict) else []
+    def _whole_distribution(cls, raw: Any) -> Any:
+        sections = [("", raw), ("rollout.", raw.get("rollout"))] if isinstance(raw, dict) else []
         for at, section in sections:
             for key in ("top_p", "top_k", "min_p"):
                 if isinstance(section, dict) and key in section:
@@ -139,7 +150,7 @@ class RLConfig(RunConfig):
                         f"{at}{key}: got {section[key]}, expected no such key in training: log-probs of a truncated "
                         f"distribution are not the policy's; remove it (temperature is allowed)"
                     )
-        return given
+        return raw
 
     @model_validator(mode="after")
     def _check(self) -> RLConfig:
@@ -210,7 +221,7 @@ class RLConfig(RunConfig):
 
     @property
     def stage_ends(self) -> list[int]:
-        """Steps after which each stage is over."""
+        """The step count at which each stage ends."""
         return list(itertools.accumulate(s.steps for s in self.stages))
 
     @property
@@ -218,19 +229,19 @@ class RLConfig(RunConfig):
         return max(s.max_total_tokens for s in self.stages)
 
     def stage_at(self, step: int) -> Stage:
-        """The stage that the step after `step` steps belongs to."""
+        """The stage of the next step, after `step` completed ones."""
         return next(s for s, end in zip(self.stages, self.stage_ends, strict=True) if step < end)
 
     def stage_start(self, stage: Stage) -> int:
         return self.stage_ends[self.stages.index(stage)] - stage.steps
 
     def step_phi(self, stage: Stage) -> int:
-        """Tokens trained on per rollout batch, over all ranks and minibatches."""
+        """Tokens trained on per rollout batch, summed over ranks and minibatches."""
         per = {"step": 1, "rank": self.trainer.ranks, "minibatch": self.updates}[stage.budget.scope]
         return stage.budget.phi * per
 
     def parts(self, stage: Stage) -> int:
-        """Into how many independently filled shares a rollout batch is divided."""
+        """Number of shares of a rollout batch that fill their budgets independently."""
         return self.updates * (self.trainer.ranks if stage.budget.scope == "rank" else 1)
 
     def update_phi(self, stage: Stage) -> int:
@@ -238,37 +249,42 @@ class RLConfig(RunConfig):
         return self.step_phi(stage) // self.updates
 
     def max_tokens(self, stage: Stage) -> int:
-        """The most tokens an optimizer step's prompts and samples can make, prompts counted in."""
+        """Upper bound on the tokens of one optimizer step, prompts included."""
         return stage.prompts * stage.samples * stage.max_total_tokens // self.updates
 
 
 # ---------------------------------------------------------------- eval
 
 
-class Bench(Knobs):
-    name: str  # a named benchmark, or any name when `data` is given
-    data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the named benchmark's own source
-    columns: dict[str, str] = {}  # of `data`, as in Source
+class Bench(NamesDomains):
+    name: str  # a built-in benchmark, or any name when `data` is given
+    data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the benchmark's own source
+    columns: dict[str, str] = {}  # renames keys of `data`, as in Source
     samples: int = Field(0, ge=0)  # 0 = the configuration's `samples`
-    release: Literal["", "v1", "v2", "v3", "v4", "v5", "v6"] = ""  # of LiveCodeBench; empty = the benchmark's own
-    since: str = Field("", pattern=DATE)  # YYYY-MM-DD, first day of problems that have a date; empty = likewise
-    until: str = Field("", pattern=DATE)  # last day, included
-    contests: str = ""  # file of contests with standings (evals/codeforces.py), for a rating and a percentile
+    release: Literal["", "v1", "v2", "v3", "v4", "v5", "v6"] = ""  # LiveCodeBench release; empty = the default
+    since: str = Field("", pattern=DATE)  # YYYY-MM-DD; drops older dated problems; empty = the benchmark's default
+    until: str = Field("", pattern=DATE)  # YYYY-MM-DD, inclusive
+    domain: str = "row"  # domain of all problems in a file of your own; "row": every row names its own
+    contests: str = ""  # file with contest standings (evals/codeforces.py); adds a rating and a percentile
+
+    @property
+    def domain_names(self) -> dict[str, str]:
+        return {} if self.domain == "row" else {"domain": self.domain}
 
 
 class EvalConfig(RunConfig):
     """`ringrl eval`; defaults are the paper's protocol [P §4.1.2]."""
 
-    model: str  # a folder, or the name that the server knows it by
+    model: str  # a folder, or its name on the server
     seed: int = 0
     benchmarks: tuple[Bench, ...] = Field(min_length=1)
-    data: str = ""  # where NAME.jsonl (.parquet, .csv) of every benchmark lies; or the file, if there is one benchmark
-    samples: int = Field(0, ge=0)  # k; 0 = the benchmark's own
-    pass_k: tuple[int, ...] = ()  # pass@k for these k besides 1, 2, 4, ... and all samples
-    precision: float = Field(0.5, gt=0)  # points of standard error over samples, for which the k needed is said
+    data: str = ""  # folder with NAME.jsonl (.parquet, .csv) per benchmark, or the file of the only one
+    samples: int = Field(0, ge=0)  # k; 0 = the benchmark's default
+    pass_k: tuple[int, ...] = ()  # values of k for pass@k, in addition to 1, 2, 4, ... and all samples
+    precision: float = Field(0.5, gt=0)  # target standard error in points; the report gives the k it needs
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
-    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
+    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; with a server, the response alone
     prompting: Prompting = Prompting()
     rollout: Rollout = Rollout()
     server: Server = Server()
@@ -293,31 +309,27 @@ class SectionOf:
 
 
 class PipelineConfig(RunConfig):
-    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. The sections are those commands'
-    configurations without `run`, `model` and `seed`, which the pipeline fills in from stage to stage."""
+    """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. Sections are those commands'
+    configurations without `run`, `model` and `seed`, which the pipeline sets for every stage."""
 
     model: str
     seed: int = 0
-    data: Annotated[
-        dict[str, Any], SectionOf(DataConfig)
-    ] = {}  # makes RUN/data/data/NAME.jsonl, for the other sections to name;
-    # none when empty
+    data: Annotated[dict[str, Any], SectionOf(DataConfig)] = {}  # writes RUN/data/data/NAME.jsonl, which other sections
+    # may name as sources; empty = no data stage
     sft: Annotated[dict[str, Any], SectionOf(SFTConfig)]
     select: Annotated[dict[str, Any], SectionOf(SelectConfig)]
     rl: Annotated[dict[str, Any], SectionOf(RLConfig)]
-    general: Annotated[
-        dict[str, Any], SectionOf(SFTConfig)
-    ] = {}  # an SFT of what RL ends with [P Fig. 4]; none when empty
+    general: Annotated[dict[str, Any], SectionOf(SFTConfig)] = {}  # SFT of the RL model [P Fig. 4]; empty = none
     eval: Annotated[dict[str, Any], SectionOf(EvalConfig)]
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Those that are there, in the order of the method."""
+        """Names of the non-empty sections, in the order in which they run."""
         fields = type(self).model_fields.items()
         return tuple(name for name, f in fields if f.metadata and (f.is_required() or getattr(self, name)))
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
-        """The checked configuration of one stage, started from `model` if it starts from any."""
+        """The checked configuration of one stage, starting from `model` where it has one."""
         [mark] = type(self).model_fields[name].metadata
         raw = getattr(self, name)
         own: dict[str, Any] = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
@@ -325,8 +337,8 @@ class PipelineConfig(RunConfig):
         for key in own:
             if key in raw:
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
-        if isinstance(theirs := raw.get("domains", {}), dict):
-            own["domains"] = {**self.model_dump()["domains"], **theirs}
+        if isinstance(domains := raw.get("domains", {}), dict):
+            own["domains"] = {**self.model_dump()["domains"], **domains}
         return check(mark.config, {**raw, **own}, name)
 
     def part(self, name: str) -> Any:
@@ -339,5 +351,5 @@ class PipelineConfig(RunConfig):
         return self
 
 
-def _ranks_message(ranks: int, what: str, most: int) -> str:
-    return f"trainer.ranks: got {ranks}, expected at most {most} ({what}), one sequence per rank"
+def _ranks_message(ranks: int, source: str, most: int) -> str:
+    return f"trainer.ranks: got {ranks}, expected at most {most} ({source}), one sequence per rank"

@@ -1,7 +1,7 @@
-"""Knobs of `ringrl data`: the sources, and a section for every step that they go through.
+"""Knobs of `ringrl data`: the sources, and a section for each step.
 
-Every step works without its section, on defaults; `steps` says which are taken, and in which order. Thresholds are
-[ours]: the paper names these steps (§2.2-2.3) and none of their numbers.
+`steps` lists the steps to run, in order; a step without a section runs on defaults. Thresholds are [ours]: the paper
+names these steps (§2.2-2.3) but gives no numbers for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunCo
 from ringrl.domains import BUILT_IN
 
 SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
-            "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # keys of rows  # fmt: skip
+            "pass_rates", "agreement", "lengths", "pass_rate", "bin")  # row keys  # fmt: skip
 StepName = Literal["cleanse", "deduplicate", "decontaminate", "grade", "distil", "annotate", "mix"]
 
 
@@ -31,7 +31,7 @@ def _compiles(pattern: str) -> str:
 
 
 def _each_once(named: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of texts, or of what has a name."""
+    """Refuses duplicates among strings, or among objects by their `name`."""
     names = [n if isinstance(n, str) else n.name for n in named]
     if len(set(names)) < len(names):
         raise ValueError(f"got {', '.join(names)}, expected each name once")
@@ -42,123 +42,123 @@ Regex = Annotated[str, AfterValidator(_compiles)]
 
 
 class Pile(Source):
-    """One source of raw rows. Besides a problem's keys a row may have `solutions` (programs that were accepted
-    elsewhere) and `responses` (of a teacher); a row of `messages` is a problem with one response."""
+    """One source of raw rows. Besides a problem's keys a row may have `solutions` (programs accepted elsewhere)
+    and `responses` (from a teacher); a row with `messages` is a problem with one response."""
 
-    name: str = Field(pattern=NAME)  # what reports call it; kept on every row as `source`
-    remove: tuple[Regex, ...] = ()  # what these match is no part of the problem, e.g. an instruction
-    labels: dict[str, str] = {}  # written on every row, e.g. {level: high school}
+    name: str = Field(pattern=NAME)  # label in reports, written to every row as `source`
+    remove: tuple[Regex, ...] = ()  # matches are cut out of the problem, e.g. an instruction
+    labels: dict[str, str] = {}  # added to every row, e.g. {level: high school}
 
 
 class Teacher(Knobs):
-    """A model that solves problems or labels them: a folder, through an engine of ours, or a server's."""
+    """A model that solves or labels problems: a folder that a rollout engine loads, or one behind a server."""
 
-    name: str = Field(pattern=NAME)  # what rows and reports call it
-    model: str  # a folder, or the name that the server knows it by
-    rollout: Rollout = Rollout()  # its deadline_s is for the answers to one shard
+    name: str = Field(pattern=NAME)  # label in rows and reports
+    model: str  # a folder, or its name on the server
+    rollout: Rollout = Rollout()  # deadline_s covers the answers to one shard
     server: Server = Server()
 
 
 class Sampled(Knobs):
-    """What the steps with models have in common."""
+    """Knobs shared by the steps that sample from models."""
 
     teachers: Annotated[tuple[Teacher, ...], AfterValidator(_each_once)] = ()
     samples: int = Field(8, ge=1)  # k, responses per problem and model
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; of the response alone with a server
+    max_total_tokens: int = Field(32768, ge=2)  # prompt + response; with a server, the response alone
     prompting: Prompting = Prompting()
 
 
 class Embedding(Knobs):
-    """A model whose embeddings tell meaning; none unless `model` is given."""
+    """A model whose embeddings measure meaning; unused while `model` is empty."""
 
     model: str = ""  # a folder that transformers.AutoModel loads (mean over tokens), or the server's name for it
-    server: Server = Server()  # of POST BASE_URL/embeddings
-    similarity: float = Field(0.95, gt=0, le=1)  # cosine, from which on two problems mean the same; models differ
+    server: Server = Server()  # answers POST BASE_URL/embeddings
+    similarity: float = Field(0.95, gt=0, le=1)  # cosine at which two problems count as the same; depends on the model
 
 
 class Paraphrases(Embedding):
-    """Less is asked: a wrong hit costs a row, a miss a benchmark."""
+    """A lower threshold: a false match costs one row, a missed one contaminates a benchmark."""
 
     similarity: float = Field(0.85, gt=0, le=1)
 
 
 class Cleanse(Knobs):
-    """What is no problem for a verifier [P §2.2]."""
+    """Drops what a verifier cannot judge [P §2.2]."""
 
-    choices: Literal["drop", "convert", "keep"] = "drop"  # multiple choice; convert: ask for the answer itself
-    yes_no: Literal["drop", "keep"] = "drop"  # and true or false
-    max_chars: int = Field(20_000, ge=1)  # of a problem
-    answers: Literal["required", "checked", "ignored"] = "required"  # and tests of code; checked: those that are there
-    solutions: Literal["required", "checked", "ignored"] = "required"  # of code: one must pass all tests [P §2.3];
-    # checked: rows without any go on
-    time_limit_s: float = Field(6.0, gt=0)  # CPU time of a test, written on rows of code that name none
+    choices: Literal["drop", "convert", "keep"] = "drop"  # multiple choice; convert: ask for the answer instead
+    yes_no: Literal["drop", "keep"] = "drop"  # includes true/false questions
+    max_chars: int = Field(20_000, ge=1)  # characters of the problem text
+    answers: Literal["required", "checked", "ignored"] = "required"  # also for tests of code; checked: only if present
+    solutions: Literal["required", "checked", "ignored"] = "required"  # code: one must pass all tests [P §2.3];
+    # checked: rows without solutions stay
+    time_limit_s: float = Field(6.0, gt=0)  # CPU time per test, for rows of code that set none
 
 
 class Deduplicate(Knobs):
-    """Exact and near duplicates within the set, and of meaning with an embedding model."""
+    """Drops exact and near duplicates within the set and, with an embedding model, paraphrases."""
 
-    threshold: float = Field(0.7, gt=0, le=1)  # Jaccard similarity of character or word n-grams, of the same numbers
+    threshold: float = Field(0.7, gt=0, le=1)  # Jaccard similarity of character or word n-grams; numbers must match
     embedding: Embedding = Embedding()
 
 
 class Decontaminate(Knobs):
-    """Against benchmarks and any other file: n-grams in common, near duplicates, and meaning."""
+    """Drops what is close to a benchmark or another file: common n-grams, near duplicates, paraphrases."""
 
-    benchmarks: tuple[str, ...] = ("all",)  # names as `ringrl eval` knows them, or "all" of these
-    data: str = ""  # folder with NAME.jsonl (.parquet, .csv) of benchmarks; those without a file come from the hub
-    files: tuple[str, ...] = ()  # further problems to keep out: rows with problem, question or messages
-    ngram: int = Field(13, ge=5, le=64)  # words; as GPT-3's study of contamination has it (arXiv 2005.14165, app. C)
-    share: float = Field(0.5, gt=0, le=1)  # of a known problem's words, in n-grams in common
-    threshold: float = Field(0.5, gt=0, le=1)  # share of its weighed runs of characters in one passage [ours]; towards
-    # 1 if all problems come from a few templates: other numbers in the same words are found, too
+    benchmarks: tuple[str, ...] = ("all",)  # names known to `ringrl eval`, or "all" of them
+    data: str = ""  # folder with NAME.jsonl (.parquet, .csv) per benchmark; missing files come from the hub
+    files: tuple[str, ...] = ()  # more problems to exclude: rows with problem, question or messages
+    ngram: int = Field(13, ge=5, le=64)  # words, as in GPT-3's contamination study (arXiv 2005.14165, app. C)
+    share: float = Field(0.5, gt=0, le=1)  # fraction of a known problem's words inside common n-grams
+    threshold: float = Field(0.5, gt=0, le=1)  # fraction of its weighted character n-grams in one passage [ours]; raise
+    # towards 1 for templated problems, where the same words with other numbers match as well
     embedding: Paraphrases = Paraphrases()
 
 
 class Grade(Sampled):
-    """Pass rates by sampling. The first of `teachers` is the model that RL starts from; the others are stronger
+    """Pass rates by sampling. `teachers`: first the model that RL starts from, then stronger ones
     [P §2.3]."""
 
-    bins: int = Field(10, ge=1)  # of difficulty, of equal width in the first teacher's pass rate; 0 is the hardest
-    keep_right: bool = False  # responses that are right stay on the row: `distil` filters them without sampling again
+    bins: int = Field(10, ge=1)  # difficulty bins of equal width in the first teacher's pass rate; 0 is hardest
+    keep_right: bool = False  # keep correct responses on the row, so that `distil` need not sample again
 
 
 class Distil(Sampled):
-    """SFT data by rejection sampling: responses that are right and well formed [P §2.1]. Without `teachers` only of
-    those that rows come with."""
+    """SFT data by rejection sampling: correct, well-formed responses [P §2.1]. Without `teachers`, only
+    those that rows already carry."""
 
-    verify: bool = True  # false: responses are filtered, not judged
-    keep: Literal["all", "shortest"] = "all"  # of the responses that are left
-    most: int = Field(0, ge=0)  # kept per problem, the first or the shortest; 0 = all, or the one that is shortest
+    verify: bool = True  # false: filter responses without judging them
+    keep: Literal["all", "shortest"] = "all"  # which of the remaining responses
+    most: int = Field(0, ge=0)  # per problem, the first or the shortest; 0 = all, or the single shortest
     min_chars: int = Field(1, ge=0)
     max_chars: int = Field(200_000, ge=1)
-    repetition: float = Field(0.2, gt=0, le=1)  # share of the text that repeated passages may take, near Gopher's
-    # 0.1 to 0.2 for n-grams of 5 to 10 words (arXiv 2112.11446)
-    think: Literal["required", "balanced"] = "balanced"  # tags; balanced: or none
+    repetition: float = Field(0.2, gt=0, le=1)  # largest fraction of repeated passages; Gopher allows 0.1 to 0.2 for
+    # n-grams of 5 to 10 words (arXiv 2112.11446)
+    think: Literal["required", "balanced"] = "balanced"  # think tags; balanced: none is fine
 
 
 class Annotate(Knobs):
-    """Labels, by rules or by a model: `level`, `topic`, or any other; what a source sets stays."""
+    """Labels by rules or by a model: `level`, `topic`, or any other. Labels set by a source stay."""
 
-    rules: dict[str, dict[str, Regex]] = {}  # label -> value -> regular expression over the problem (case aside), the
-    # first that matches; built in, for math: topic and level
-    teacher: Teacher | None = None  # asked for what no rule knows, once, at temperature 0
-    values: dict[str, tuple[str, ...]] = {}  # label -> what the teacher may choose from; none: the values of its rules
+    rules: dict[str, dict[str, Regex]] = {}  # label -> value -> case-insensitive regular expression over the
+    # problem; the first match wins. Built in for math: topic and level
+    teacher: Teacher | None = None  # labels what no rule matches, with one sample at temperature 0
+    values: dict[str, tuple[str, ...]] = {}  # label -> the teacher's choices; missing: the values of its rules
     prompting: Prompting = Prompting(suffix={})
-    max_total_tokens: int = Field(4096, ge=2)  # prompt + answer; of the answer alone with a server
+    max_total_tokens: int = Field(4096, ge=2)  # prompt + answer; with a server, the answer alone
 
 
 class Output(NamesDomains):
-    """One file of the result."""
+    """One output file."""
 
     name: str = Field(pattern=NAME)  # RUN/data/NAME.jsonl
-    form: Literal["problems", "conversations"] = "problems"  # conversations: one for every response kept (SFT)
-    rows: int = Field(0, ge=0)  # problems, at most; 0 = all that are left
+    form: Literal["problems", "conversations"] = "problems"  # conversations: one per kept response (SFT)
+    rows: int = Field(0, ge=0)  # most problems; 0 = all remaining
     domains: tuple[str, ...] = ()  # empty = all
-    weights: dict[str, float] = {}  # shares of domains in problems, e.g. {math: 0.645, code: 0.255, science: 0.092}
-    # [P §2.1], as parts of their sum; a domain without one gives nothing. Empty = as they come
-    caps: dict[str, int] = {}  # source -> at most so many problems of it
+    weights: dict[str, float] = {}  # relative number of problems per domain, e.g. {math: 0.645, code: 0.255,
+    # science: 0.092} [P §2.1]; a domain without a weight is left out. Empty = no weighting
+    caps: dict[str, int] = {}  # source -> most problems taken from it
 
     @property
     def domain_names(self) -> dict[str, str]:
@@ -178,10 +178,10 @@ class Output(NamesDomains):
 
 
 class Mix(Knobs):
-    """Which rows go into which file, by a seeded draw; an output takes what those before it left over."""
+    """Assigns rows to files by a seeded draw; each output draws from what earlier ones left."""
 
     outputs: Annotated[tuple[Output, ...], AfterValidator(_each_once)] = Field((Output(name="train"),), min_length=1)
-    prompting: Prompting = Prompting()  # how `rl` will ask: so do conversations
+    prompting: Prompting = Prompting()  # conversations are prompted as `rl` will prompt
 
 
 class DataConfig(RunConfig):
@@ -193,7 +193,7 @@ class DataConfig(RunConfig):
         "cleanse", "deduplicate", "decontaminate", "annotate", "mix",
     )  # after reading  # fmt: skip
     workers: Annotated[int, FREE] = Field(0, ge=0)  # processes; 0 = one per core
-    shard_rows: int = Field(2000, ge=1)  # rows in a worker's hands at a time: its memory, and what a kill loses
+    shard_rows: int = Field(2000, ge=1)  # rows per unit of work: bounds memory and what a kill loses
     cleanse: Cleanse = Cleanse()
     deduplicate: Deduplicate = Deduplicate()
     decontaminate: Decontaminate = Decontaminate()
@@ -221,7 +221,7 @@ class DataConfig(RunConfig):
         return self
 
     def _check_domains(self) -> None:
-        """That nothing of the user's domains is lost on the way."""
+        """Refuses settings that would silently drop or overwrite data of the user's domains."""
         for name, section in self.domains.items():
             for key in (*section.keys, *section.required, section.answer):
                 if key in SET_HERE:

@@ -1,8 +1,8 @@
-"""What every configuration is made of, and how a YAML file with overrides becomes a checked, frozen one.
+"""The base classes of configurations, and how a YAML file with overrides becomes a checked, frozen one.
 
-Validation checks and never rewrites: what you wrote is what runs. A mapping with `base: FILE` (as seen from its own
-file) is that file's content, changed by the keys beside it as JSON merge patch does (RFC 7396): mappings are merged,
-all else is replaced, null removes. Numbers as keys mean elements of a list, as in overrides.
+Validation checks and never rewrites: what you wrote is what runs. A mapping with `base: FILE` (relative to the file it
+stands in) takes that file's content, patched by the keys beside it as in JSON merge patch (RFC 7396): mappings merge,
+anything else is replaced, null removes. Integer keys address elements of a list, as in overrides.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Knobs(BaseModel):
 
 
 class Layout(Knobs):
-    """How something is computed, which --resume may change; but not fields that are marked FIXED."""
+    """Settings of how something is computed, which --resume may change except for fields marked FIXED."""
 
 
-FREE, FIXED = "--resume may change it", "--resume must not change it"  # marks of fields, in Annotated
+FREE, FIXED = "--resume may change it", "--resume must not change it"  # field markers, in Annotated
 
 
 C = TypeVar("C", bound=Knobs)
@@ -47,7 +47,7 @@ def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
 
 
 def read(path: str | Path, includers: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a file, with those of its bases. Raises ConfigError."""
+    """The keys of a file merged over those of its bases. Raises ConfigError."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{' -> '.join(map(str, (*includers, path)))}: no such configuration file")
@@ -72,7 +72,7 @@ def resolve(cls: type[C], raw: dict[str, Any], overrides: Sequence[str], where: 
 def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
     try:
         return cls.model_validate(raw)
-    except ConfigError as e:  # from a section of a pipeline
+    except ConfigError as e:  # raised by the sections of a pipeline
         raise ConfigError(f"{where}: {e}") from None
     except ValidationError as e:
         raise ConfigError(f"{where}: {_explain(cls, e)}") from None
@@ -83,7 +83,7 @@ def dump(cfg: Knobs) -> str:
 
 
 def fixed(value: Any) -> Any:
-    """What --resume must not change of a configuration, as plain data."""
+    """The part of a configuration that --resume must not change, as plain data."""
     if isinstance(value, Knobs):
         fields = type(value).model_fields.items()
         free = isinstance(value, Layout)
@@ -95,7 +95,7 @@ def fixed(value: Any) -> Any:
 
 
 def _with_bases(node: Any, files: tuple[Path, ...]) -> Any:
-    """A copy of `node`, from the last of `files`."""
+    """A copy of `node`, which stands in the last of `files`, with its bases merged in."""
     if isinstance(node, list):
         return [_with_bases(item, files) for item in node]
     if not isinstance(node, dict):
@@ -127,10 +127,10 @@ def _override(raw: dict[str, Any], item: str) -> None:
     try:
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        at = int(last) if isinstance(node, list) else last
-        node[at] = yaml.safe_load(value)
-        if value == "null":  # written out: an empty value is a mistake
-            del node[at]
+        slot = int(last) if isinstance(node, list) else last
+        node[slot] = yaml.safe_load(value)
+        if value == "null":  # only when spelled out: an empty value is a mistake
+            del node[slot]
     except (TypeError, ValueError, IndexError, AttributeError):
         raise ConfigError(f"override {item!r}: the configuration has no {key!r}") from None
     except yaml.YAMLError:
@@ -149,19 +149,19 @@ def _explain(cls: type[Knobs], error: ValidationError) -> str:
         return f"{key}: missing"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" or not key:
-        # our validators begin with the field they mean, but those of a field with what they got
+        # model validators start with a field's name, field validators with 'got'
         return f"{key}{': ' if message.startswith('got ') else '.'}{message}" if key else message
     return f"{key}: got {first['input']!r}, expected: {message[0].lower()}{message[1:]}"
 
 
 def _fields_at(cls: type[Knobs], loc: Sequence[str]) -> list[str]:
     """Field names of the model that `loc` points into."""
-    kind: Any = cls
+    annotation: Any = cls
     for part in loc:
-        if isinstance(kind, type) and issubclass(kind, Knobs):
-            kind = typing.get_type_hints(kind)[part]
-        elif args := typing.get_args(kind):  # tuple[X, ...] or dict[str, X]
-            kind = args[1] if typing.get_origin(kind) is dict else args[0]
-    if typing.get_args(kind) and not isinstance(kind, type):
-        kind = typing.get_args(kind)[0]
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Knobs) else []
+        if isinstance(annotation, type) and issubclass(annotation, Knobs):
+            annotation = typing.get_type_hints(annotation)[part]
+        elif args := typing.get_args(annotation):  # tuple[X, ...] or dict[str, X]
+            annotation = args[1] if typing.get_origin(annotation) is dict else args[0]
+    if typing.get_args(annotation) and not isinstance(annotation, type):
+        annotation = typing.get_args(annotation)[0]
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, Knobs) else []

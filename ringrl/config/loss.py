@@ -1,7 +1,7 @@
 """The knobs of the method: the loss and its named presets, C3PO's budget, the watchdog.
 
-A named method is a preset over the dials of `ringrl.algo.loss`; a dial that you set yourself wins over the preset's,
-and the resolved configuration shows them all. Settings that contradict each other are refused, never mended.
+A method is a preset over the dials of `ringrl.algo.loss`; a dial set explicitly overrides its preset, and the resolved
+configuration shows all of them. Contradictory settings are refused, never repaired.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ringrl.config.load import Knobs
 
 Method = Literal["c3po", "grpo", "dr_grpo", "dapo", "gspo", "gspo_token", "cispo", "rloo"]
 
-# Against the paper's settings, which are the defaults of Loss.
+# Differences from the defaults of Loss, which are the paper's settings.
 NO_KL = {"kl": 0.0, "reference": "none", "entropy": 0.0}
 GSPO = {"clip_low": 3e-4, "clip_high": 4e-4, "weight": "response", "denominator": "responses", **NO_KL}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,9 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gspo_token": {"ratio": "sequence_token", **GSPO},
     "cispo": {"clip": "cispo", "clip_low": 1.0, "clip_high": 5.0, "denominator": "tokens", **NO_KL},  # 2506.13585
     "rloo": {"advantage": "leave_one_out", "ratio": "none", "clip": "none", "denominator": "responses", **NO_KL},
-}  # the last: arXiv 2402.14740; the value of CISPO's clip is ScaleRL's, MiniMax's is not public
+}  # rloo: arXiv 2402.14740; CISPO's clip value is ScaleRL's, since MiniMax's is not public
 
-# (low, high) of each correction, from its source or from common use
+# (low, high) per correction, from its source or common use
 BOUNDS = {
     "none": (0.0, 0.0),
     "tis": (0.0, 2.0),
@@ -40,22 +40,22 @@ BOUNDS = {
 }
 
 
-TOKEN_LEVEL = ("tis", "token_mis", "icepop", "kpop")  # corrections that treat every token by itself
+TOKEN_LEVEL = ("tis", "token_mis", "icepop", "kpop")  # corrections that treat each token separately
 
 
 class Correction(Knobs):
-    """For a sampler whose probabilities are not the trainer's (`ringrl.algo.correction`)."""
+    """Corrects for a sampler whose probabilities differ from the trainer's (`ringrl.algo.correction`)."""
 
     method: Literal["none", "tis", "token_mis", "icepop", "kpop", "sequence_mis", "geometric"] = "none"
-    low: float = Field(0.0, ge=0)  # lower bound of the ratio; the method's own when not given
+    low: float = Field(0.0, ge=0)  # lower bound of the ratio; not given = the method's default
     high: float = Field(0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _bounds(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or (bounds := BOUNDS.get(given.get("method", "none"))) is None:
-            return given  # the field's own check says what is wrong
-        return {"low": bounds[0], "high": bounds[1], **given}
+    def _bounds(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or (bounds := BOUNDS.get(raw.get("method", "none"))) is None:
+            return raw  # the field's own check reports what is wrong
+        return {"low": bounds[0], "high": bounds[1], **raw}
 
     @model_validator(mode="after")
     def _check(self) -> Correction:
@@ -77,33 +77,33 @@ class Loss(Knobs):
     clip_high: float = Field(0.2, gt=0)  # ε_high
     weight: Literal["token", "response"] = "token"
     denominator: Literal["phi", "tokens", "responses", "max_tokens"] = "phi"
-    overlong_buffer: float = Field(0.0, ge=0, le=1)  # share of the room in which length is punished; 0 = off
-    overlong_filter: bool = False  # leave truncated responses out of the loss, keep them in their group's mean
+    overlong_buffer: float = Field(0.0, ge=0, le=1)  # share of the length limit in which length is penalised; 0 = off
+    overlong_filter: bool = False  # drop truncated responses from the loss but not from their group's mean
 
     kl: float = Field(1e-3, ge=0)  # β; 0 = no reference model in memory
     kl_estimator: Literal["k1", "k2", "k3", "unbiased"] = "k3"
-    reference: Literal["run", "stage", "none"] = "run"  # KL against the start of the run or stage [ours]
-    reference_every: int = Field(0, ge=0)  # steps after which the reference becomes the policy; 0 = frozen
+    reference: Literal["run", "stage", "none"] = "run"  # KL to the model at the start of the run or stage [ours]
+    reference_every: int = Field(0, ge=0)  # steps between copies of the policy to the reference; 0 = frozen
 
-    entropy: float = Field(5e-4, ge=0)  # α of the exploration bonus; with a target, where it starts
+    entropy: float = Field(5e-4, ge=0)  # α of the entropy bonus; with a target, its initial value
     entropy_target: float = Field(0.0, ge=0)  # nats; 0 = α is constant
-    entropy_step: float = Field(0.0, ge=0)  # Δ by which α moves towards the target
+    entropy_step: float = Field(0.0, ge=0)  # Δ, the change of α per step towards the target
 
-    balance: float = Field(1e-5, ge=0)  # router load balance
-    balance_over: Literal["batch", "microbatch"] = "batch"  # what f counts
-    z: float = Field(1e-7, ge=0)  # router z-loss
+    balance: float = Field(1e-5, ge=0)  # router load-balance coefficient
+    balance_over: Literal["batch", "microbatch"] = "batch"  # tokens over which expert shares f are counted
+    z: float = Field(1e-7, ge=0)  # router z-loss coefficient
     freeze_router: bool = False
 
-    old_logprobs: Literal["trainer", "sampler"] = "trainer"  # π_old: recomputed, or what the sampler said
+    old_logprobs: Literal["trainer", "sampler"] = "trainer"  # π_old: recomputed, or as reported by the sampler
     correction: Correction = Correction()
-    router_replay: Literal["none", "trainer", "engine"] = "none"  # experts of the old pass (R2) or the engine (R3)
+    router_replay: Literal["none", "trainer", "engine"] = "none"  # routing of the old pass (R2) or engine (R3)
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {**PRESETS.get(str(given.get("method", "c3po")), {}), **given}
+    def _preset(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        return {**PRESETS.get(str(raw.get("method", "c3po")), {}), **raw}
 
     @model_validator(mode="after")
     def _check(self) -> Loss:
@@ -143,17 +143,17 @@ class Loss(Knobs):
 
 
 class Budget(Knobs):
-    """C3PO's token budget Φ [P Eq. 2-3]. Where the paper is silent the choice is [ours]."""
+    """C3PO's token budget Φ [P Eq. 2-3]. Choices are [ours] where the paper is silent."""
 
     phi: int = Field(409_600, ge=1)  # tokens [P §4.1.1]
-    scope: Literal["step", "rank", "minibatch"] = "step"  # what Φ counts: open in the paper
-    order: Literal["prompt", "shuffle", "length_balanced", "informative"] = "prompt"  # [P Fig. 3] draws the first
-    keep: tuple[float, float] = (0.5, 1.0)  # `informative`: share of responses and tokens, first and last step
-    cut: Literal["exact", "overshoot"] = "exact"  # the last response: at the token [P Fig. 3], or whole [P Eq. 3]
+    scope: Literal["step", "rank", "minibatch"] = "step"  # the unit that Φ applies to; the paper does not say
+    order: Literal["prompt", "shuffle", "length_balanced", "informative"] = "prompt"  # [P Fig. 3] shows "prompt"
+    keep: tuple[float, float] = (0.5, 1.0)  # `informative`: share of responses and tokens, at the first and last step
+    cut: Literal["exact", "overshoot"] = "exact"  # last response: cut at Φ [P Fig. 3], or kept whole [P Eq. 3]
     flat_groups: Literal["drop", "keep", "replace"] = "drop"  # groups whose rewards are all equal (A = 0)
-    shortfall: Literal["resample", "train_fewer"] = "resample"  # fewer than Φ tokens to choose from
-    max_resamples: int = Field(4, ge=0)  # further batches of prompts before a shortfall is accepted
-    retention: int = Field(0, ge=0)  # rollout batches an unfinished response is carried over (C3PO++); 0 = none is
+    shortfall: Literal["resample", "train_fewer"] = "resample"  # when fewer than Φ tokens are available
+    max_resamples: int = Field(4, ge=0)  # extra prompt batches before a shortfall is accepted
+    retention: int = Field(0, ge=0)  # rollout batches an unfinished response may be carried over (C3PO++); 0 = off
 
     @model_validator(mode="after")
     def _check(self) -> Budget:
@@ -172,14 +172,14 @@ class Budget(Knobs):
 
 
 class Watchdog(Knobs):
-    """When a run is no longer worth its electricity. All limits are [ours]; steps are compared within a stage."""
+    """When to stop a run that has collapsed. All limits are [ours]; steps are compared within a stage."""
 
-    on_collapse: Literal["stop", "rollback"] = "stop"  # exit 3; or back to the last checkpoint, without the batch
+    on_collapse: Literal["stop", "rollback"] = "stop"  # stop: exit 3; rollback: last checkpoint, skip the batch
     max_rollbacks: int = Field(3, ge=0)
     window: int = Field(20, ge=1)  # steps of history
-    grad_norm: float = Field(100.0, gt=1)  # times the window's median: collapse; a tenth of it: warning
-    shift: float = Field(2.0, gt=0)  # nats a token by one update: collapse; a quarter of it: warning
-    entropy: float = Field(10.0, gt=1)  # times above or below the window's median: collapse; a third of it: warning
-    reward: float = Field(0.3, ge=0, le=1)  # below this share of the best window: collapse; below twice it: warning
-    patience: int = Field(10, ge=1)  # rollout batches: without any reward, or of fallen reward, before it is a collapse
-    mismatch: float = Field(0.05, gt=0)  # nats of k3: warning; a sampler this far off trains badly
+    grad_norm: float = Field(100.0, gt=1)  # multiple of the window's median: collapse; a tenth of it: warning
+    shift: float = Field(2.0, gt=0)  # nats per token in one update: collapse; a quarter of it: warning
+    entropy: float = Field(10.0, gt=1)  # factor off the window's median, either way: collapse; a third: warning
+    reward: float = Field(0.3, ge=0, le=1)  # below this share of the best window: collapse; below twice that: warning
+    patience: int = Field(10, ge=1)  # rollout batches with zero or fallen reward before it counts as a collapse
+    mismatch: float = Field(0.05, gt=0)  # nats, k3 estimate of the KL to the sampler: warning

@@ -1,4 +1,4 @@
-"""Sections that several commands' configurations share: where rows come from, prompts, optimizer, layout, engines."""
+"""Sections shared by the commands' configurations: domains, data sources, prompts, optimizer, layout, engines."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ class VerifierSection(Knobs):
     """Who judges a response."""
 
     verifier: VerifierName = ""
-    options: dict[str, Any] = {}  # further keyword arguments of the verifier
-    on_error: Literal["error", "fail"] = "error"  # what its own failure is: no verdict, or a reward of 0
-    key_variable: str = ""  # the one environment variable with a secret that its process is given
+    options: dict[str, Any] = {}  # extra keyword arguments of the verifier
+    on_error: Literal["error", "fail"] = "error"  # when the verifier itself fails: no verdict, or a reward of 0
+    key_variable: str = ""  # name of the only secret environment variable passed to its process
 
 
 class RewardSection(VerifierSection):
     """One of several verifiers of a domain."""
 
     verifier: VerifierName = Field(min_length=1)
-    weight: float = Field(1.0, ge=0, le=1)  # share of the domain's reward; 0: it is measured only
+    weight: float = Field(1.0, ge=0, le=1)  # share of the domain's reward; 0: only measured
 
 
 class DomainSection(VerifierSection):
-    """A domain of the user's: how a problem is asked, what it must hold, and who judges a response: one verifier, whose
-    reward is called as the domain, or several `rewards`."""
+    """A user-defined domain: how a problem is asked, which keys it needs, and who judges a response: one verifier,
+    whose reward is named after the domain, or several `rewards`."""
 
-    rewards: dict[str, RewardSection] = {}  # by the names that metrics have for them; weights sum to 1
-    headline: str = ""  # the reward that scores, pass rates and selection go by; empty: the only one
-    suffix: str = ""  # what follows every problem in a prompt, unless `prompting.suffix` says otherwise
-    keys: tuple[str, ...] = ()  # of a row, that reach the verifier; empty: all that JSON can carry
-    required: tuple[str, ...] = ()  # keys that a row must have
-    answer: str = ""  # the key of the answer that `ringrl data` compares; empty: answers are not compared
-    comparison: Literal["answer", "program", "equal"] = "equal"  # what it takes for the same answer: final answers as
-    # the verifiers of math and science read them; programs that pass each other's tests; equal values
+    rewards: dict[str, RewardSection] = {}  # keyed by their names in the metrics; weights sum to 1
+    headline: str = ""  # the reward used for scores, pass rates and selection; empty: the only one
+    suffix: str = ""  # appended to every problem, unless `prompting.suffix` overrides it
+    keys: tuple[str, ...] = ()  # row keys passed to the verifier; empty: all that JSON can represent
+    required: tuple[str, ...] = ()  # keys that every row must have
+    answer: str = ""  # key of the answer that `ringrl data` compares; empty: none
+    comparison: Literal["answer", "program", "equal"] = "equal"  # when `ringrl data` sees the same answer: as the math
+    # and science verifiers compare final answers; programs passing each other's tests; equal values
 
     @model_validator(mode="after")
     def _one_or_several(self) -> DomainSection:
@@ -76,10 +76,10 @@ class DomainSection(VerifierSection):
 
 
 class RunConfig(Knobs):
-    """What the configuration of every command begins with."""
+    """Fields common to every command's configuration."""
 
-    run: str  # its directory
-    domains: dict[str, DomainSection] = {}  # the user's own, by name
+    run: str  # run directory
+    domains: dict[str, DomainSection] = {}  # user-defined domains by name
 
     @field_validator("domains")
     @classmethod
@@ -97,22 +97,22 @@ class RunConfig(Knobs):
 
     @cached_property
     def known_domains(self) -> Domains:
-        """All that there are, these among them."""
+        """All available domains, those of this configuration included."""
         return _own_domains(self.domains)
 
 
 def _own_domains(sections: dict[str, DomainSection]) -> Domains:
-    """Raises ValueError that begins with a domain's name."""
-    found = []
+    """Raises ValueError; the message begins with the name of the domain."""
+    domains = []
     for name, section in sections.items():
-        for what, called in (("a domain", name), *(("a reward", n) for n in section.rewards)):
-            if not re.fullmatch(NAME, called) or called == "row":
-                raise ValueError(f"{name}: got {what} called {called!r}, expected letters, digits, _, . or -, not row")
+        for kind, label in (("a domain", name), *(("a reward", n) for n in section.rewards)):
+            if not re.fullmatch(NAME, label) or label == "row":
+                raise ValueError(f"{name}: got {kind} called {label!r}, expected letters, digits, _, . or -, not row")
         try:
-            found.append(section.domain(name))
+            domains.append(section.domain(name))
         except ValueError as e:
             raise ValueError(f"{name}.{e}") from None
-    return Domains(found)
+    return Domains(domains)
 
 
 def _named(value: Any, at: str) -> Iterator[tuple[str, str]]:
@@ -122,26 +122,26 @@ def _named(value: Any, at: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Knobs):
         value = {key: getattr(value, key) for key in type(value).model_fields}
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
-    for key, each in pairs:
-        yield from _named(each, f"{at}{key}.")
+    for key, item in pairs:
+        yield from _named(item, f"{at}{key}.")
 
 
 class NamesDomains(Knobs):
-    """A section that names domains, of which the configuration that it is in knows whether they are there."""
+    """A section that names domains; the enclosing configuration checks that they exist."""
 
     @property
     def domain_names(self) -> dict[str, str]:
-        """By key."""
+        """Key -> name of the domain it holds."""
         raise NotImplementedError
 
 
 class Source(NamesDomains):
-    """Where rows come from: JSONL files, or dataset names on the Hugging Face hub."""
+    """Where rows come from: data files, or dataset names on the Hugging Face hub."""
 
     files: tuple[str, ...] = Field(min_length=1)
-    split: str = "train"  # of hub datasets
-    columns: dict[str, str] = {}  # our key -> the key in the file, e.g. {problem: question}
-    domain: str = "row"  # "row": every row names its own domain
+    split: str = "train"  # only for hub datasets
+    columns: dict[str, str] = {}  # our key -> key in the file, e.g. {problem: question}
+    domain: str = "row"  # "row": each row names its own
     limit: int = Field(0, ge=0)  # rows to read, 0 = all
 
     @property
@@ -152,13 +152,13 @@ class Source(NamesDomains):
 class Prompting(NamesDomains):
     """How a problem becomes a prompt."""
 
-    suffix: dict[str, str] = SUFFIXES  # what follows a problem, by domain; those of the default have none when they are
-    # left out, all others their own
-    system: str = ""  # system message, none when empty
-    max_tokens: int = Field(2048, ge=1)  # longer prompts are refused, by name
-    template: str = ""  # used instead of the tokenizer's: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0), or a
-    # Jinja file; empty: the tokenizer's own, or its family's among these when it has none
-    thinking: bool = True  # `enable_thinking` of templates that have this switch
+    suffix: dict[str, str] = SUFFIXES  # domain -> text appended to its problems; a domain left out gets
+    # none if it is one of these, else its own suffix
+    system: str = ""  # system message; empty = none
+    max_tokens: int = Field(2048, ge=1)  # a longer prompt is an error that names its row
+    template: str = ""  # chat template: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0) or a Jinja file;
+    # empty: the tokenizer's own or, if it has none, that of the model's family
+    thinking: bool = True  # `enable_thinking`, in templates that support it
 
     @property
     def domain_names(self) -> dict[str, str]:
@@ -172,28 +172,28 @@ class Optimizer(Knobs):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1)  # share of all steps, linear from 0
-    final_lr: float = Field(0.0, ge=0, le=1)  # where cosine ends, as a share of lr
-    clip_norm: float = Field(1.0, gt=0)  # global gradient norm
+    warmup: float = Field(0.0, ge=0, lt=1)  # share of all steps; linear from 0
+    final_lr: float = Field(0.0, ge=0, le=1)  # end of the cosine schedule, as a share of lr
+    clip_norm: float = Field(1.0, gt=0)  # largest global gradient norm
 
 
 class Parallel(Knobs):
-    """How the model lies on the ranks."""
+    """How the model is split over the ranks."""
 
-    expert: int = Field(1, ge=1)  # ranks that share out the experts of every layer
-    zero: Literal[1, 2, 3] = 1  # DeepSpeed ZeRO stage; stage 0 knows no gradient norm over all ranks' experts
-    offload: Literal["none", "optimizer", "parameters"] = "none"  # what lies in the host's memory; optimizer: AdamW's
-    # states, and its step is computed there; parameters: they too, zero 3 only
+    expert: int = Field(1, ge=1)  # ranks over which the experts of each layer are split
+    zero: Literal[1, 2, 3] = 1  # DeepSpeed ZeRO stage; stage 0 lacks a gradient norm over all ranks' experts
+    offload: Literal["none", "optimizer", "parameters"] = "none"  # to host memory; optimizer: AdamW's states, whose
+    # step then runs on the CPU; parameters: the weights as well, zero 3 only
 
 
 class Trainer(Layout):
-    """How the update is computed. None of these changes the result beyond rounding."""
+    """How updates are computed. None of these settings changes the result beyond rounding."""
 
     ranks: int = Field(1, ge=1)  # training processes on this node
     threads: int = Field(0, ge=0)  # OpenMP threads per rank; 0 = cores / ranks
     parallel: Parallel = Parallel()
     dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"  # bfloat16 keeps fp32 master weights
-    microbatch_tokens: int = Field(16384, ge=1)  # per forward pass and rank
+    microbatch_tokens: int = Field(16384, ge=1)  # most tokens per forward pass on one rank
     packing: bool = True  # False: one sequence per row, padded
     attention: Literal["packed", "sdpa", "flash_attention_2"] = "flash_attention_2"
     recompute: bool = False  # activation checkpointing
@@ -209,24 +209,24 @@ class Trainer(Layout):
 
 
 class Rollout(Layout):
-    """The engine that samples."""
+    """The sampling engine."""
 
-    engine: Literal["auto", "vllm", "transformers"] = "auto"  # auto: vLLM where it is installed
+    engine: Literal["auto", "vllm", "transformers"] = "auto"  # auto: vLLM if installed
     workers: int = Field(1, ge=1)  # vLLM processes on this node
     addresses: tuple[str, ...] = ()  # "host:port" of every `ringrl worker`; instead of workers on this node
-    key_file: str = ""  # the secret that they ask for: a file of hexadecimal digits
-    colocated: bool = False  # workers share the ranks' GPUs, sleep while those train, and map weights, not copy them
-    in_flight: bool = False  # new weights arrive in the middle of a generation
+    key_file: str = ""  # file with the remote workers' secret in hexadecimal digits
+    colocated: bool = False  # workers share the ranks' GPUs, sleep during training, and map weights without a copy
+    in_flight: bool = False  # update weights in the middle of a generation
     dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"
     tensor_parallel: int = Field(1, ge=1)  # GPUs per worker
-    concurrent: int = Field(256, ge=1)  # sequences decoded together by one worker
-    gpu_memory: float = Field(0.9, gt=0, lt=1)  # share of the GPU's memory that a worker takes
-    kv_cache_mib: int = Field(0, ge=0)  # per worker; 0 = what is left of gpu_memory
+    concurrent: int = Field(256, ge=1)  # sequences one worker decodes together
+    gpu_memory: float = Field(0.9, gt=0, lt=1)  # share of GPU memory used by a worker
+    kv_cache_mib: int = Field(0, ge=0)  # per worker; 0 = the remainder of gpu_memory
     start_deadline_s: float = Field(600.0, gt=0)
-    deadline_s: float = Field(3600.0, gt=0)  # for one batch
-    update_deadline_s: float = Field(600.0, gt=0)  # for one phase of a weight sync
-    bucket_mib: int = Field(512, ge=1)  # weights gathered and sent at a time
-    max_restarts: int = Field(3, ge=0)  # how often workers that failed are started again
+    deadline_s: float = Field(3600.0, gt=0)  # per batch
+    update_deadline_s: float = Field(600.0, gt=0)  # per phase of a weight sync
+    bucket_mib: int = Field(512, ge=1)  # size of one transfer in a weight sync
+    max_restarts: int = Field(3, ge=0)  # restarts of failed workers before the run gives up
     parity_limit: float = Field(0.2, gt=0)  # nats: largest mean trainer/worker log-prob gap after a sync
 
     @model_validator(mode="after")
@@ -241,16 +241,16 @@ class Rollout(Layout):
 class Verify(Layout):
     workers: int = Field(2, ge=1)  # verifier processes
     deadline_s: float = Field(20.0, gt=0)  # per response
-    remote: str = Field("", pattern="^(https?://.+)?$")  # a service with SandboxFusion's API, which runs programs
-    # instead of this machine
-    max_error_share: float = Field(0.1, ge=0, le=1)  # [ours] of the responses of a batch; more errors end the run
+    remote: str = Field("", pattern="^(https?://.+)?$")  # base URL of a service with SandboxFusion's API that
+    # runs programs instead of this machine
+    max_error_share: float = Field(0.1, ge=0, le=1)  # [ours] a larger share of errors in a batch ends the run
 
 
 class Server(Layout):
-    """An OpenAI-compatible server that answers instead of an engine of ours."""
+    """An OpenAI-compatible server that answers instead of a rollout engine."""
 
     base_url: str = ""  # e.g. http://host:8000/v1; empty = none
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the secret, where the server wants one
-    concurrent: int = Field(64, ge=1)  # requests under way
-    deadline_s: float = Field(3600.0, gt=0)  # for one response
-    retries: int = Field(8, ge=0)  # of a request that fails for now (429, 5xx, no connection), with growing pauses
+    key_variable: str = "OPENAI_API_KEY"  # environment variable with the API key, if the server needs one
+    concurrent: int = Field(64, ge=1)  # requests in flight
+    deadline_s: float = Field(3600.0, gt=0)  # per response
+    retries: int = Field(8, ge=0)  # after a transient failure (429, 5xx, no connection), with growing pauses

@@ -1,1 +1,1 @@
-"""Files to prompts and to SFT tokens: sources of rows, chat templates, the prompt stream, the built-in demo tasks."""
+"""From files to prompts and SFT tokens: sources of rows, chat templates, the prompt stream, built-in demo tasks."""

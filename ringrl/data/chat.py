@@ -1,4 +1,4 @@
-"""Chat templates: problems to prompts, conversations to trained sequences. Token ids are made here, once."""
+"""Chat templates: from problems to prompts, from conversations to SFT sequences. The only place that tokenizes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FAMILIES = {"BailingMoeForCausalLM": "bailing", "BailingMoeV2ForCausalLM": "bail
 
 
 def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with the configured chat template if there is one, or its family's if it has none.
+    """The model's tokenizer with the configured chat template, or with its model family's if it has none of its own.
 
     Raises:
-        DataError: no tokenizer in the folder, no chat template anywhere, or one that cannot switch thinking off.
+        DataError: no tokenizer in the folder, no chat template, or one that cannot switch thinking off as configured.
     """
     if not (Path(model) / "tokenizer_config.json").is_file():
         raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
@@ -40,7 +40,7 @@ def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
 
 
 def _family(model: str) -> str:
-    """The name of the template that the models of this architecture were made with, "" for none."""
+    """Name of the template that models of this architecture were trained with, "" if unknown."""
     file = Path(model) / "config.json"
     architectures = json.loads(file.read_text()).get("architectures") if file.is_file() else None
     return next((FAMILIES[a] for a in architectures or () if a in FAMILIES), "")
@@ -59,63 +59,63 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def make_prompts(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, how: Prompting, room: int, domains: Domains
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, prompting: Prompting, room: int, domains: Domains
 ) -> list[Prompt]:
-    """Problems with the template applied, ready to sample from.
+    """Tokenized prompts of problems, with the chat template applied.
 
     Args:
-        room: total tokens of prompt and response; a prompt must leave at least one.
+        room: most tokens of prompt and response together; a prompt must leave at least one.
 
     Raises:
         PromptTooLong: a prompt is longer than `prompting.max_tokens` or leaves no room; names the row.
         DataError: the template refuses a row.
     """
-    most = min(how.max_tokens, room - 1)
-    return [_prompt(row, tokenizer, how, most, domains) for row in rows]
+    limit = min(prompting.max_tokens, room - 1)
+    return [_prompt(row, tokenizer, prompting, limit, domains) for row in rows]
 
 
-def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, how: Prompting, most: int, domains: Domains) -> Prompt:
-    text = _render(messages_of(row, how, domains), tokenizer, how.thinking, True, str(row["id"]))
+def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, prompting: Prompting, limit: int, domains: Domains) -> Prompt:
+    text = _render(messages_of(row, prompting, domains), tokenizer, prompting.thinking, True, str(row["id"]))
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) > most:
-        raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {most}")
+    if len(ids) > limit:
+        raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {limit}")
     return Prompt(str(row["id"]), row["domain"], tuple(ids), domains.reference(row))
 
 
 def make_sequence(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, how: Prompting, where: str
+    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, prompting: Prompting, where: str
 ) -> TokenSequence:
-    """A conversation as one sequence; only what the assistant says is trained on (weight 1, set later).
+    """A conversation as one sequence; only assistant turns are trained on (weight 1, set later).
 
-    Each assistant turn is the text that the template adds to the prompt before it, to the end of the turn. Prompt and
-    turn are encoded apart, so that the prompt's tokens are the same here as when sampling, and what is trained on is
-    what would be sampled. A turn without a thought answers the prompt of `thinking: false`.
+    An assistant turn is the text that the template appends to the prompt before it, up to the end of the turn. Prompt
+    and turn are encoded separately, so that the prompt's tokens equal those at sampling time, and training sees what
+    would be sampled. A turn without a thought follows the prompt rendered with `thinking: false`.
 
     Raises:
-        DataError: the template rewrites earlier turns, so that a turn does not extend what came before it, or does not
-            end a turn, so that stopping could not be learnt.
+        DataError: the template rewrites earlier turns, so that a turn does not extend what came before it; or it does
+            not mark the end of a turn, so that the model could not learn to stop.
     """
     ids: list[int] = []
     trained: list[bool] = []
-    done = ""
+    rendered = ""
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        thinking = how.thinking and message["content"].startswith(THINK)
+        thinking = prompting.thinking and message["content"].startswith(THINK)
         before = _render(messages[:i], tokenizer, thinking, True, where)
         after = _render(messages[: i + 1], tokenizer, thinking, False, where)
-        if not before.startswith(done) or not after.startswith(before):
+        if not before.startswith(rendered) or not after.startswith(before):
             raise DataError(f"{where}: the chat template rewrites earlier turns, expected one that only appends")
         turn = after[len(before) :]
-        said = turn.rstrip()  # Qwen's has a newline behind the stop token, where sampling ends
-        if (content := message["content"].rstrip()) and content.endswith(said):
+        reply = turn.rstrip()  # Qwen's template adds a newline after the stop token, where sampling ends
+        if (content := message["content"].rstrip()) and content.endswith(reply):
             raise DataError(f"{where}: the chat template does not end the assistant's turn, expected a stop token; set "
                             f"prompting.template")  # fmt: skip
-        for text, train in ((before[len(done) :], False), (said, True), (turn[len(said) :], False)):
+        for text, train in ((before[len(rendered) :], False), (reply, True), (turn[len(reply) :], False)):
             piece = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += piece
             trained += [train] * len(piece)
-        done = after
+        rendered = after
     return TokenSequence(tuple(ids), tuple(trained), 1.0)
 
 

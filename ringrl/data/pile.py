@@ -1,8 +1,8 @@
-"""The demo's raw data: problems in three domains with a teacher's responses, and among them faults of many kinds.
+"""The demo's raw data: problems in three domains with a teacher's responses, and planted faults of many kinds.
 
-    pile/DOMAIN.jsonl            what `ringrl data` is to make something of; a planted fault says so as `fault`, which
-                                 nothing looks at but who wants to count what was found
-    data/heldout_DOMAIN.jsonl    problems to evaluate on, of which the pile has copies
+    pile/DOMAIN.jsonl            input of `ringrl data`; a planted fault is labelled in the key `fault`, which no step
+                                 reads, so that one can count how many were found
+    data/heldout_DOMAIN.jsonl    problems to evaluate on, copies of which are planted in the pile
 
 Every fault is made from a problem of its own, except for copies. Invariants, which the tests assert: the same seed
 gives the same bytes; without the faults no problem occurs twice, and none is held out.
@@ -20,13 +20,13 @@ from ringrl.data.tasks import DOMAINS, Rng, Row, problems, program, teach
 
 __all__ = ["FAULTS", "good_rows", "write"]
 
-GOOD = {"math": 4800, "code": 3320, "science": 3060}  # a few more than the demo takes
-HELD_OUT = 100  # problems of every domain
-FAULTY = 0.01  # rows of every kind of fault, as a share of the good ones of the domain
+GOOD = {"math": 4800, "code": 3320, "science": 3060}  # problems per domain, a few more than the demo uses
+HELD_OUT = 100  # held-out problems per domain
+FAULTY = 0.01  # rows per kind of fault, as a share of the domain's good rows
 
 
 def write(out: Path, seed: int) -> dict[str, int]:
-    """All files; returns the lines in each."""
+    """Writes all files; returns the number of lines in each."""
     files: dict[str, list[str]] = {}
     for domain in DOMAINS:
         rng = random.Random(f"pile/{domain}/{seed}")
@@ -43,52 +43,52 @@ def write(out: Path, seed: int) -> dict[str, int]:
 
 
 def good_rows(domain: str, seed: int) -> list[Row]:
-    """The problems of a pile that nothing is wrong with, with responses."""
+    """The faultless problems of a pile, with responses."""
     return answered(_split(domain, seed)[1], random.Random(f"pile/{domain}/{seed}"))
 
 
 def _split(domain: str, seed: int) -> tuple[list[Row], list[Row], list[Row]]:
-    """Problems held out, good ones, and those to make faults from."""
+    """(held-out problems, good ones, those to make faults from)."""
     good = GOOD[domain]
     kinds = len(LINES) + sum(domain in domains for domains, _ in FAULTS.values())
-    rows = problems(domain, HELD_OUT + good + kinds * _each(domain), seed)
-    random.Random(f"split/{domain}/{seed}").shuffle(rows)  # later ones are of other kinds: few are left of some
+    rows = problems(domain, HELD_OUT + good + kinds * _per_fault(domain), seed)
+    random.Random(f"split/{domain}/{seed}").shuffle(rows)  # rare kinds run out, so the mix drifts
     return rows[:HELD_OUT], rows[HELD_OUT : HELD_OUT + good], rows[HELD_OUT + good :]
 
 
-def _each(domain: str) -> int:
+def _per_fault(domain: str) -> int:
     return round(GOOD[domain] * FAULTY)
 
 
 def answered(rows: Sequence[Row], rng: Rng) -> list[Row]:
-    """With a response, and the program of it as a solution."""
-    out = []
+    """Rows with a response added and, for code, its program as a solution."""
+    result = []
     for row in rows:
         text = teach(row, rng)
-        more = {"solutions": [program(text)]} if row["domain"] == "code" else {}
-        out.append({**row, **more, "responses": [{"text": text, "teacher": "demo"}]})
-    return out
+        extra = {"solutions": [program(text)]} if row["domain"] == "code" else {}
+        result.append({**row, **extra, "responses": [{"text": text, "teacher": "demo"}]})
+    return result
 
 
 # ---- faults ------------------------------------------------------------------------------------------------
 
 
 def faulty(domain: str, good: Sequence[Row], held_out: Sequence[Row], spare: Iterator[Row], rng: Rng) -> Iterator[str]:
-    """Lines of all kinds, as many of each."""
-    for _ in range(_each(domain)):
+    """Lines with faults, an equal number of each kind."""
+    for _ in range(_per_fault(domain)):
         yield from (make(json.dumps(next(spare))) for make in LINES)
         for name, (domains, make) in FAULTS.items():
             if domain in domains:
                 yield json.dumps({**make(next(spare)), "fault": name})
         yield json.dumps({**_copy(rng.choice(good), lambda text: text), "fault": "copy"})
         yield json.dumps({**_copy(rng.choice(good), str.upper), "fault": "copy in other letters"})
-        if domain != "math":  # too short: a word more is another text
+        if domain != "math":  # math problems are so short that one more word makes another text
             yield json.dumps({**_copy(rng.choice(good), _thanks), "fault": "copy with a word more"})
         yield json.dumps({**_copy(rng.choice(held_out), _spaced), "fault": "held out"})
 
 
 def _copy(row: Row, change: Callable[[str], str]) -> Row:
-    """As somebody else's data would have it: without a response."""
+    """A copy without responses, as found in other data sets."""
     return {**{k: v for k, v in row.items() if k != "responses"}, "problem": change(row["problem"])}
 
 
@@ -101,7 +101,7 @@ def _thanks(text: str) -> str:
 
 
 def _wrong(row: Row) -> Row:
-    """A response that gives another answer, or runs another program."""
+    """A row whose response gives another answer, or runs another program."""
     if row["domain"] == "code":
         return _answering(row, row["responses"][0]["text"].replace("print(", "print(7 + "))
     answer = row["answer"]
@@ -123,11 +123,11 @@ def _cut_test(row: Row) -> Row:
 
 
 ANSWERED, CODE = ("math", "science"), ("code",)
-LINES: tuple[Callable[[str], str], ...] = (  # not even rows
+LINES: tuple[Callable[[str], str], ...] = (  # lines that are no valid rows
     lambda line: line[: len(line) // 2],
     lambda line: f"[{line}]",
 )
-FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Row], Row]]] = {  # by name: where it occurs, and how it is made
+FAULTS: dict[str, tuple[tuple[str, ...], Callable[[Row], Row]]] = {  # name -> (domains, function that plants it)
     "no problem": (DOMAINS, lambda row: {**row, "problem": ""}),
     "broken character": (DOMAINS, lambda row: {**row, "problem": row["problem"].replace(" ", " \ufffd", 1)}),
     "image": (DOMAINS, lambda row: {**row, "problem": f"{row['problem']} ![figure](figure.png)"}),

@@ -1,10 +1,10 @@
-"""Rows from JSONL, parquet and CSV files, here or on the hub, from hub datasets, and from reasoning-gym's generators
+"""Rows from JSONL, parquet and CSV files, local or on the hub, from hub datasets, and from reasoning-gym's generators
 (`ringrl.data.gym`), checked row by row.
 
-A row of problems: {"id", "domain", "problem"} and what its domain requires: "answer"; of code "tests", and perhaps
-"entry_point" and others; of a user's domain what that says (`ringrl.domains`). A row of SFT data: {"messages":
-[{"role", "content"}, ...]}; a thought stands before the answer, between <think> and </think>, or in a
-"reasoning_content" or "thinking" of its own. `columns` renames other schemas.
+A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
+keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
+[{"role", "content"}, ...]}; a thought stands before the answer, between <think> and </think>, or in a separate key
+"reasoning_content" or "thinking" of the message. `columns` maps other schemas.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 THINK, THOUGHT = "<think>", "</think>"
-APART = ("reasoning_content", "thinking")  # where a message may have its thought besides
-PARQUET_ROWS = 1000  # read at a time
+APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
+PARQUET_ROWS = 1000  # rows per batch
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
 Row = dict[str, Any]
@@ -35,10 +35,10 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
     """All rows of a source as problems.
 
     Args:
-        convert: from a row of the file to a problem; None leaves it out.
+        convert: turns a row of the file into a problem, or into None to skip it.
 
     Raises:
-        DataError: names file, line and what is wrong with it.
+        DataError: names file, line and fault.
     """
     problems = []
     for where, row in _rows(source):
@@ -49,7 +49,7 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
 
 
 def read_graded(source: Source, domains: Domains) -> list[Row]:
-    """As `read_problems`, of rows that each have their `pass_rate`."""
+    """Like `read_problems`, for rows with a `pass_rate`."""
     return read_problems(source, domains, _graded)
 
 
@@ -60,42 +60,42 @@ def _graded(row: Row) -> Row:
     return row
 
 
-def messages_of(row: Row, how: Prompting, domains: Domains) -> list[dict[str, str]]:
-    """What the chat template is given for a problem."""
+def messages_of(row: Row, prompting: Prompting, domains: Domains) -> list[dict[str, str]]:
+    """The messages of a problem, input of the chat template."""
     domain = row["domain"]
-    suffix = how.suffix.get(domain, "" if domain in SUFFIXES else domains[domain].suffix)
-    system = [{"role": "system", "content": how.system}] if how.system else []
+    suffix = prompting.suffix.get(domain, "" if domain in SUFFIXES else domains[domain].suffix)
+    system = [{"role": "system", "content": prompting.system}] if prompting.system else []
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
 
 def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
-    """("file:line", messages) of all rows; each ends with the assistant. Its thoughts are in front of its contents.
+    """("file:line", messages) of all rows. Each ends with the assistant, whose contents begin with the thoughts.
 
     Raises:
-        DataError: names file, line and what is wrong with it.
+        DataError: names file, line and fault.
     """
     return [(where, messages_in(row, where)) for where, row in _rows(source)]
 
 
 def read_texts(name: str) -> Iterator[tuple[str, str]]:
-    """("file:line", all that a row says) of any data file: its conversation, or every text in it. Raises DataError."""
+    """("file:line", text) of any data file; a row's text is its conversation, or all its strings. Raises DataError."""
     for where, row in read_rows(name):
         messages = row.get("messages")
-        said = [m.get("content") for m in messages] if isinstance(messages, list) else list(row.values())
-        yield where, "\n".join(s for s in said if isinstance(s, str))
+        texts = [m.get("content") for m in messages] if isinstance(messages, list) else list(row.values())
+        yield where, "\n".join(s for s in texts if isinstance(s, str))
 
 
 def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str]:
-    """sha256 of every local file, and with `fetch` of files of the hub; the version of reasoning-gym for what it makes;
-    whole hub datasets are named as such."""
-    out = {}
+    """sha256 of every local file and, with `fetch`, of files on the hub; the version of reasoning-gym for what its
+    generators make; the value of hub datasets is "hub dataset"."""
+    digests = {}
     for name in dict.fromkeys(f for s in sources for f in s.files):
         if name.startswith(gym.PREFIX):
-            out[name] = gym.version()
+            digests[name] = gym.version()
             continue
         path = local_file(name) if fetch else Path(name)
-        out[name] = sha256(path) if path.is_file() else "hub dataset"
-    return out
+        digests[name] = sha256(path) if path.is_file() else "hub dataset"
+    return digests
 
 
 def sha256(path: Path) -> str:
@@ -104,7 +104,7 @@ def sha256(path: Path) -> str:
 
 
 def check_local(sources: Iterable[Source], read: Callable[[Source], Sized]) -> None:
-    """Read all local files as they will be read later. Raises DataError for the first thing wrong."""
+    """Read all local files as the run will. Raises DataError for the first fault."""
     for source in sources:
         local = tuple(f for f in source.files if _is_path(f))
         if local and not read(source.model_copy(update={"files": local})):
@@ -112,42 +112,42 @@ def check_local(sources: Iterable[Source], read: Callable[[Source], Sized]) -> N
 
 
 def check_readable(sources: Iterable[Source]) -> None:
-    """The first row of every local file is there, right or wrong. Raises DataError."""
+    """Check that every local file has a first row, valid or not. Raises DataError."""
     for name in (f for s in sources for f in s.files if _is_path(f)):
         if next(_file_rows(name), None) is None:
             raise DataError(f"{name}: no rows")
 
 
 def local_file(name: str) -> Path:
-    """The file `name`, from the hub (and its cache) if it is hf://datasets/OWNER/NAME@REVISION/FILE.
+    """Path of the file `name`, downloaded or cached if it is hf://datasets/OWNER/NAME@REVISION/FILE.
 
     Raises:
-        DataError: no such file, or no such revision, or the hub does not answer or wants a token.
+        DataError: no such file or revision, or the hub does not answer or requires a token.
     """
     if not name.startswith("hf://"):
         return Path(name)
     import huggingface_hub
 
-    where = HUB_FILE.fullmatch(name)
-    if where is None:
+    location = HUB_FILE.fullmatch(name)
+    if location is None:
         raise DataError(f"{name}: expected hf://datasets/OWNER/NAME@REVISION/FILE")
     try:
-        got = huggingface_hub.hf_hub_download(
-            where["repo"], where["file"], repo_type="dataset", revision=where["revision"]
+        path = huggingface_hub.hf_hub_download(
+            location["repo"], location["file"], repo_type="dataset", revision=location["revision"]
         )
-    except Exception as e:  # of many kinds; all mean that the user must look at the name, the network or the token
+    except Exception as e:  # any error here means: check the name, the network or the token
         raise DataError(f"{name}: not to be had from the hub: {_first_line(e)}") from None
-    return Path(got)
+    return Path(path)
 
 
 def _is_path(name: str) -> bool:
-    """A file here is absolute, starts with a dot, ends like a data file, or exists, and what a generator makes is as
-    good as one; all else, and any folder, is a file on the hub, or what `datasets` loads: a name on the hub, or a
-    folder of parquet or JSONL files."""
+    """Whether `name` is a local file: absolute, starting with a dot, with a data file's ending, or existing; or made by
+    a generator, which is as good as one. All others, and folders, are files on the hub or go to `datasets`: hub names,
+    or folders of parquet or JSONL files."""
     if name.startswith(gym.PREFIX):
         return True
-    looks = name.startswith(("/", ".")) or name.endswith(FORMATS) or Path(name).is_file()
-    return looks and not name.startswith("hf://") and not Path(name).is_dir()
+    named = name.startswith(("/", ".")) or name.endswith(FORMATS) or Path(name).is_file()
+    return named and not name.startswith("hf://") and not Path(name).is_dir()
 
 
 def _rows(source: Source) -> Iterator[tuple[str, Row]]:
@@ -159,22 +159,22 @@ def _rows(source: Source) -> Iterator[tuple[str, Row]]:
 
 
 def raw_rows(source: Source) -> Iterator[tuple[str, Row | str]]:
-    """("file:line", row as it stands there, or what is wrong with it), at most `limit`, a row in memory at a time.
+    """("file:line", unchanged row, or a message if it is broken), at most `limit`; one row in memory at a time.
 
     Raises:
         DataError: a file that cannot be read at all.
     """
     left = source.limit or float("inf")
     for name in source.files:
-        for found in _file_rows(name) if _is_path(name) or name.startswith("hf://") else _hub(name, source.split):
-            yield found
+        for item in _file_rows(name) if _is_path(name) or name.startswith("hf://") else _hub(name, source.split):
+            yield item
             left -= 1
             if left <= 0:
                 return
 
 
 def read_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """("file:line", row) of a data file, here or on the hub. Raises DataError."""
+    """("file:line", row) of a data file, local or on the hub. Raises DataError."""
     for where, row in _file_rows(name):
         if isinstance(row, str):
             raise DataError(f"{where}: {row}")
@@ -233,12 +233,12 @@ def _hub(name: str, split: str) -> Iterator[tuple[str, Row | str]]:
     try:
         for i, row in enumerate(datasets.load_dataset(path, config or None, split=split, streaming=True)):
             yield f"{name}[{i}]", row
-    except Exception as e:  # datasets raises many kinds; all mean that the user must look at the name or network
+    except Exception as e:  # any error here means: check the name or the network
         raise DataError(f"{name}: no such file, and not loadable as a hub dataset: {_first_line(e)}") from None
 
 
 def renamed(row: Row, columns: dict[str, str], where: str) -> Row:
-    """With our keys besides theirs; "reward_model.ground_truth" and "prompt.0.content" reach into a value.
+    """The row with our keys added; "reward_model.ground_truth" and "prompt.0.content" address nested values.
 
     Raises:
         DataError: a key is missing.
@@ -268,10 +268,10 @@ def _converted(row: Row, where: str, convert: Convert) -> Row | None:
 
 
 def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
-    """The row as a problem: a known domain, a text, and a final answer that is a text, "" for none.
+    """The row as a problem, with a known domain, a text, and a final answer as a string, "" if missing.
 
     Raises:
-        DataError: the domain is unknown, or there is no problem; what its verifier needs is not asked for here.
+        DataError: unknown domain or no problem text. The keys that the verifier needs are not checked here.
     """
     name = row.get("domain", "math") if source.domain == "row" else source.domain
     domain = domains.find(name, where)
@@ -285,7 +285,7 @@ def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
 
 
 def messages_in(row: Row, where: str) -> list[dict[str, str]]:
-    """The checked conversation of a row, thoughts in front of contents. Raises DataError."""
+    """The checked conversation of a row, with thoughts moved to the front of contents. Raises DataError."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
@@ -300,7 +300,7 @@ def messages_in(row: Row, where: str) -> list[dict[str, str]]:
 
 
 def _content(message: dict[str, Any], where: str) -> str:
-    """What is said, with the assistant's thought in front, however the row writes it."""
+    """The content of a message, with the assistant's thought in front, in whichever form the row has it."""
     content = message["content"]
     if message["role"] != "assistant":
         return content
@@ -309,7 +309,7 @@ def _content(message: dict[str, Any], where: str) -> str:
         raise DataError(f"{where}: messages: {' and '.join(APART)}: expected one text, or a thought in the content")
     if apart:
         return f"{THINK}\n{apart[0].strip()}\n{THOUGHT}\n\n{content.lstrip()}"
-    if THOUGHT in content and THINK not in content:  # sampled from a prompt that ends in <think>
+    if THOUGHT in content and THINK not in content:  # the prompt it was sampled from ended in <think>
         return THINK + content
     return content.lstrip() if content.lstrip().startswith(THINK) else content
 

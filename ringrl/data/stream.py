@@ -1,10 +1,10 @@
-"""An endless, seeded, resumable stream over a fixed list: its whole state is how many items were taken.
+"""An endless, seeded, resumable stream over a fixed list. Its state is the number of items taken.
 
-With a curriculum every pass goes through the same items in an order that depends on their pass rates p:
+With a curriculum, every pass orders the items by their pass rates p:
 
-    easy-first    from high to low p, equal ones in random order
-    around-half   drawn one by one without replacement, with weight 4 p (1 - p) + FLOOR: what is solved half of the time
-                  tends to come first, what is hardly ever or nearly always solved last
+    easy-first    from high to low p, ties in random order
+    around-half   drawn one by one without replacement, with weight 4 p (1 - p) + FLOOR: items solved half of the time
+                  tend to come first, items rarely or nearly always solved last
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-FLOOR = 0.05  # the weight of what is never or always solved; 1.05 is that of what is solved half of the time
+FLOOR = 0.05  # weight of items never or always solved; items solved half of the time have weight 1.05
 
 
 class Stream(Generic[T]):
-    """Every pass over the items is a new permutation, a function of the seed and the pass."""
+    """Every pass over the items is a new permutation, determined by the seed and the number of the pass."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Stream(Generic[T]):
         seed: int,
         taken: int = 0,
         curriculum: str = "none",  # | "easy-first" | "around-half"
-        pass_rates: Sequence[float] = (),  # of each item, with a curriculum
+        pass_rates: Sequence[float] = (),  # one per item, if there is a curriculum
     ) -> None:
         assert items, "an empty stream never ends"
         assert curriculum == "none" or len(pass_rates) == len(items), (curriculum, len(pass_rates), len(items))
@@ -35,20 +35,20 @@ class Stream(Generic[T]):
         self.curriculum, self.pass_rates = curriculum, pass_rates
 
     def take(self, n: int) -> list[T]:
-        out = []
+        items = []
         while n > 0:
-            turn, at = divmod(self.taken, len(self.items))
-            picked = self._order(turn)[at : at + n]
-            out += [self.items[i] for i in picked]
+            pass_number, at = divmod(self.taken, len(self.items))
+            picked = self._order(pass_number)[at : at + n]
+            items += [self.items[i] for i in picked]
             self.taken += len(picked)
             n -= len(picked)
-        return out
+        return items
 
-    def _order(self, turn: int) -> list[int]:
+    def _order(self, pass_number: int) -> list[int]:
         """The indices of the items in one pass."""
-        rng = random.Random(f"{self.seed}/{turn}")
+        rng = random.Random(f"{self.seed}/{pass_number}")
         order = list(range(len(self.items)))
-        if self.curriculum == "around-half":  # the smallest of exponential times with rates w is item i with w_i / sum
+        if self.curriculum == "around-half":  # exponential race: item i is first with probability w_i / sum
             times = [rng.expovariate(4 * p * (1 - p) + FLOOR) for p in self.pass_rates]
             return sorted(order, key=times.__getitem__)
         rng.shuffle(order)

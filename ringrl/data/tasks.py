@@ -1,15 +1,15 @@
 """The built-in demo tasks: three small domains, each with a programmatic teacher. Pure Python, no torch.
 
-Every domain has *quick* styles, short and taken by leaps that a small model gets wrong, and *careful* styles,
-longer and made of steps it can learn. The teacher is right in all of them, so supervised training copies the
-mixture, and reinforcement learning has something to find: prefer the careful styles.
+Every domain has *quick* styles, short, with leaps that a small model gets wrong, and *careful* styles, longer, with
+steps that it can learn. The teacher is right in all of them, so supervised training copies the mixture and leaves
+reinforcement learning something to find: the careful styles earn more reward.
 
     math      four digits and three operations; quick: the result at once; careful: one operation a step
     code      Python, stdin to stdout; quick: constants folded by heart; careful: the operations as listed
     science   atomic numbers (a letter) or a law (a number); quick: the answer; careful: recall, then work
 
-Invariants, which the tests assert: `teach` answers every problem rightly; the same seed gives the same rows;
-no two of them have the same text.
+Invariants, which the tests assert: `teach` answers every problem correctly; the same seed gives the same rows;
+no two rows have the same text.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def problems(domain: str, n: int, seed: int) -> list[Row]:
 
 
 def teach(row: Row, rng: Rng) -> str:
-    """A right response to a prompt row, in a style drawn with `rng`: a thought, then the final answer."""
+    """A correct response to a prompt row, in a style drawn with `rng`: a thought, then the final answer."""
     domain = row["domain"]
     careful = rng.random() < CAREFUL[domain]
     return _TEACHERS[domain](row, careful, rng)
 
 
 def program(response: str) -> str:
-    """What a teacher's response to a code problem runs."""
+    """The program in a teacher's response to a code problem."""
     return response.partition("```python\n")[2].partition("\n```")[0]
 
 
@@ -153,8 +153,8 @@ def _chain(value: int, steps: list[tuple[str, int]]) -> int:
 def _teach_code(row: Row, careful: bool, rng: Rng) -> str:
     """Quick: constants folded into one by heart; careful: the operations as the problem lists them."""
     signs = {"adds": "+", "subtracts": "-", "multiplies": "*"}
-    found = re.findall(r"(adds|subtracts|multiplies)(?: by)? (\d+)", row["problem"])
-    steps = [(signs[verb], int(k)) for verb, k in found]
+    operations = re.findall(r"(adds|subtracts|multiplies)(?: by)? (\d+)", row["problem"])
+    steps = [(signs[verb], int(k)) for verb, k in operations]
     program = (
         _list_program(row["problem"], steps, careful)
         if "integers" in row["problem"]
@@ -243,7 +243,7 @@ def _work_law(problem: str) -> str:
     """`d=vt+d, 7*5=35, 35+4=39`."""
     patterns = {re.escape(question).replace(r"\{\}", r"(\d+)"): _LAWS[question] for question in _LAWS}
     match, (law, first, second) = next(
-        (found, facts) for pattern, facts in patterns.items() if (found := re.fullmatch(pattern, problem))
+        (matched, facts) for pattern, facts in patterns.items() if (matched := re.fullmatch(pattern, problem))
     )
     a, b, c = map(int, match.groups())
     middle = _apply(first, a, b)

@@ -1,9 +1,9 @@
-"""A tiny Qwen3-MoE model and its tokenizer, built locally: what the CPU demo trains instead of a download.
+"""A tiny Qwen3-MoE model and its tokenizer, built locally, so that the CPU demo needs no download.
 
-The tokenizer is a byte-level BPE over the demo's own text (any bytes are covered, digits stay single), with a
-chat template in the Bailing style. `<think>` and `</think>` are single tokens but not "special" ones, so that
-decoding keeps them. Nothing here trains the model. The folder is a plain Hugging Face one; its content
-depends on the corpus and the seed alone.
+The tokenizer is a byte-level BPE trained on the demo's text (it covers all bytes and splits digits), with a chat
+template in the Bailing style. `<think>` and `</think>` are single tokens but not "special" ones, so that decoding
+keeps them. The model has random weights. The output is a plain Hugging Face folder whose content depends on the corpus
+and the seed alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["CHAT_TEMPLATE", "build_model"]
 
 END = "<|endoftext|>"
-ROLES = (
-    "<role>SYSTEM</role>",
-    "<role>HUMAN</role>",
-    "<role>ASSISTANT</role>",
-)  # special: decoding skips them
-THINK = ("<think>", "</think>")  # single tokens that decoding keeps
+ROLES = ("<role>SYSTEM</role>", "<role>HUMAN</role>", "<role>ASSISTANT</role>")  # special tokens: decoding skips them
+THINK = ("<think>", "</think>")  # single tokens, kept by decoding
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"

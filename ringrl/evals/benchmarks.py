@@ -163,6 +163,8 @@ def definition(bench: Bench) -> Benchmark:
         raise ConfigError(
             f"benchmarks: got {bench.name!r}, expected one of {', '.join(BENCHMARKS)}, or a name with its `data`"
         )
+    if known and bench.domain != "row":
+        raise ConfigError(f"benchmarks.{bench.name}.domain: got {bench.domain!r}, expected none: it is {known.domain}")
     known = known or Benchmark((), "math", DEFAULT_SAMPLES)
     asked = {k: getattr(bench, k) for k in ("release", "since", "until") if getattr(bench, k)}
     for key, value in asked.items():
@@ -199,7 +201,7 @@ def source_of(bench: Bench, cfg: EvalConfig) -> Source:
     own, what = given_file(bench, cfg), definition(bench)
     if not own:
         return Source(files=what.files, domain=what.domain)
-    domain = what.domain if bench.name in BENCHMARKS else "row"
+    domain = what.domain if bench.name in BENCHMARKS else bench.domain
     return Source(files=(own,), columns=bench.columns, domain=domain, split="test")
 
 

@@ -1,1 +1,1 @@
-"""From a checked configuration to running processes: vLLM workers and trainer ranks, started, watched and stopped."""
+"""From a checked configuration to running processes: starts, watches and stops vLLM workers and trainer ranks."""

@@ -1,6 +1,6 @@
-"""A command as one object: all that the command line, the launcher, `ringrl plan` and the pipeline ask of it.
+"""A command as one object: what the command line, the launcher, `ringrl plan` and the pipeline need to know of it.
 
-`ringrl.commands.table` has them all.
+The table of all commands is `ringrl.commands.table`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,24 @@ C = TypeVar("C", bound=Knobs)
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What the vLLM workers of a command must be able to do."""
+    """What a command requires of its vLLM workers."""
 
     model: str
     rollout: Rollout
     max_total_tokens: int
-    routes: bool = False  # tell which experts they took
-    ahead: bool = False  # sample while the ranks train
+    routes: bool = False  # report the experts used for each token
+    ahead: bool = False  # workers sample while the ranks train
 
     def worker(self, authkey: str, host: str = "127.0.0.1", port: int = 0, name: str = "") -> dict[str, Any]:
-        """The specification that a worker reads, but for the file that it writes its address to.
+        """The specification that a worker reads; the caller adds the file that receives the worker's address.
 
         Args:
-            name: this host's, for a controller elsewhere.
+            name: the name of this host, for a controller on another machine.
         """
-        same = [
-            "dtype",
-            "concurrent",
-            "tensor_parallel",
-            "kv_cache_mib",
-            "gpu_memory",
-            "update_deadline_s",
-            "in_flight",
-        ]
+        copied = ["dtype", "concurrent", "tensor_parallel", "kv_cache_mib", "gpu_memory", "update_deadline_s",
+                  "in_flight"]  # fmt: skip
         return {
-            **{key: getattr(self.rollout, key) for key in same},
+            **{key: getattr(self.rollout, key) for key in copied},
             "shared": self.rollout.colocated,
             "model": self.model,
             "max_total_tokens": self.max_total_tokens,
@@ -60,36 +53,36 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a command must be given, and the processes that it takes."""
+    """The inputs of a command and the processes that it runs in."""
 
-    parent: str  # where the run comes from, for lineage.json
+    parent: str  # origin of the run, for lineage.json
     sources: tuple[Source, ...] = ()
-    model: str = ""  # the folder whose weights and tokenizer the ranks load; none when workers load it, or a server
-    trainer: Trainer | None = None  # none: one rank, which trains nothing and needs no GPU
-    launches: tuple[WorkerSpec | None, ...] = (None,)  # one after the other, each with the workers that it samples with
+    model: str = ""  # folder whose weights and tokenizer the ranks load; empty if workers or a server do
+    trainer: Trainer | None = None  # None: a single rank that trains nothing and needs no GPU
+    launches: tuple[WorkerSpec | None, ...] = (None,)  # run one after the other, each with its own workers
 
 
 @dataclass(frozen=True)
 class Command(Generic[C]):
-    """The functions are given a checked configuration."""
+    """The functions take a checked configuration."""
 
     name: str
     help: str
     config: type[C]
-    key: str  # of its configuration, which no other command's has
-    arithmetic: Callable[[C], list[str]]  # lines that --dry-run and a launch show
-    plan: Callable[[C, Assumed, int], Iterator[Section]]  # laid out on that many GPUs, 0 = as it says
-    main: str = ""  # module with `main(context) -> exit code`, which the ranks import; none if it has no ranks
-    needs: Callable[[C], Needs] | None = None  # raises DataError when a model folder is not one
-    check: Callable[[C], None] | None = None  # of the data; raises UserError
-    show: Callable[[Path, bool], None] | None = None  # tells the terminal of a finished run, with a report or without
-    starter: str = ""  # module with `start(command, cfg, resume)`, called in the command line's process; by default the
-    # launcher's or, where torchrun has started this process, a rank's
+    key: str  # configuration key that identifies this command
+    arithmetic: Callable[[C], list[str]]  # lines shown by --dry-run and at a launch
+    plan: Callable[[C, Assumed, int], Iterator[Section]]  # the integer: GPUs to lay it out on, 0 = as configured
+    main: str = ""  # module with `main(context) -> exit code`, imported by the ranks; empty without ranks
+    needs: Callable[[C], Needs] | None = None  # raises DataError for a folder that is no model
+    check: Callable[[C], None] | None = None  # checks the data; raises UserError
+    show: Callable[[Path, bool], None] | None = None  # prints a finished run; the flag: whether it has a report
+    starter: str = ""  # module with `start(command, cfg, resume)`, called in the command line's process; empty: the
+    # launcher or, in a process started by torchrun, a rank
 
     def start(self, cfg: C, resume: bool) -> int:
-        """To the end. Returns the exit code; raises UserError."""
-        usual = "ringrl.launch.torchrun" if started_by_others() else "ringrl.launch.start"
-        return importlib.import_module(self.starter or usual).start(self, cfg, resume)
+        """Run the command to its end. Returns the exit code; raises UserError."""
+        default = "ringrl.launch.torchrun" if started_by_others() else "ringrl.launch.start"
+        return importlib.import_module(self.starter or default).start(self, cfg, resume)
 
     def describe(self, cfg: C) -> str:
         """What --dry-run prints: the configuration as YAML, then the arithmetic as comments."""

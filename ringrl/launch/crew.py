@@ -1,9 +1,9 @@
 """Starts the processes of a command, watches them, and stops them.
 
-A command is: vLLM workers (if it samples), and trainer ranks that run its loop; rank 0 reports progress through
-a pipe. Each child has a log file and its own session, is known by its process id, and dies with us. A rank that
-fails ends the run: its last lines are shown, all others are stopped. A worker that fails is started again when rank 0
-asks for it.
+A command consists of vLLM workers (if it samples) and trainer ranks that run its loop; rank 0 reports progress through
+a pipe. Each child has a log file and its own session, is tracked by its process id, and dies with the launcher. If a
+rank fails, the run ends: the last lines of its log are shown and all others are stopped. A failed worker is restarted
+when rank 0 asks for it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ringrl.processes import free_port
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 
-STOP_S = 1800.0  # how long ranks may take to finish a step, besides its rollout, and save, after an interrupt
+STOP_S = 1800.0  # after an interrupt: time to finish a step (the rollout not counted) and to save
 POLL_S = 0.05
-GRACE_S = 1.0  # between the first death and the verdict, for rank 0 to say why
+GRACE_S = 1.0  # between the first death and the verdict, so that rank 0 can report the cause
 WORKER = """from ringrl.processes import die_with_parent
 die_with_parent({launcher})
 from ringrl.rollout.vllm_worker import main
 main()"""
-TAIL = 20  # log lines shown of a process that died
+TAIL = 20  # log lines shown when a process has died
 
 
 @dataclass
@@ -53,12 +53,12 @@ def launch(
     command: str, main: str, run: Run, trainer: Trainer | None, sampler: WorkerSpec | None, notes: Sequence[str],
     fresh: bool,
 ) -> int:  # fmt: skip
-    """Run the loop of `ringrl <command>` on the trainer's ranks, or one that needs no GPU, beside the workers it needs.
+    """Run the loop of `ringrl <command>` on the trainer's ranks, or on one rank without a GPU, and its workers.
 
     Args:
         main: the module whose `main` the ranks run.
-        notes: what to tell the user first.
-        fresh: the run directory was made for this call; it is removed if the user's input is at fault.
+        notes: lines shown to the user first.
+        fresh: the run directory was created for this call; it is removed on a user error.
 
     Returns:
         The exit code of the command line.
@@ -83,7 +83,7 @@ class Crew:
     def __init__(self, run: Run, meeting: Path, display: Display, sampler: WorkerSpec | None) -> None:
         self.run, self.meeting, self.display, self.sampler = run, meeting, display, sampler
         self.workers: list[Child] = []
-        self.ready: list[Path] = []  # per worker: the file with its address, there when it is ready
+        self.ready: list[Path] = []  # per worker: the file with its address, which exists once it is ready
         self.first_gpu = 0  # index of the first worker's first GPU
         self.worker_threads = 1  # OpenMP threads of a worker
         self.ranks: list[Child] = []
@@ -119,7 +119,7 @@ class Crew:
             return self._watch(events, interrupted)
 
     def _start_worker(self, index: int, address_file: Path) -> None:
-        """In the place of the one before, if there was one."""
+        """Replaces the previous worker of this index, if any."""
         assert self.sampler
         spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
         env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads)
@@ -137,9 +137,9 @@ class Crew:
         read, write = os.pipe()
         for rank in range(ranks):
             env = rank_env(rank, ranks, threads, port)
-            mine = {**spec, "events": write if rank == 0 else -1}
+            rank_spec = {**spec, "events": write if rank == 0 else -1}
             args = ["-m", "ringrl.launch.rank", command]
-            self.ranks.append(self._start(f"rank{rank}", args, env, mine, (write,) if rank == 0 else ()))
+            self.ranks.append(self._start(f"rank{rank}", args, env, rank_spec, (write,) if rank == 0 else ()))
         os.close(write)
         os.set_blocking(read, False)
         return read
@@ -165,12 +165,12 @@ class Crew:
         return Child(name, process, log)
 
     def _watch(self, events: int, interrupted: list[int]) -> int:
-        """Relay events until all ranks are done, or one child fails, or the user has had enough."""
+        """Relay events until all ranks are done, a child fails, or the user interrupts twice."""
         deadline = float("inf")
         while True:
             time.sleep(POLL_S)
             code = self._verdict(bool(interrupted))
-            self._relay(events)  # after the verdict: what a process said last came before its end
+            self._relay(events)  # after the verdict, to show the last events of a process that has ended
             if interrupted and deadline == float("inf"):
                 deadline = time.monotonic() + STOP_S + (self.sampler.rollout.deadline_s if self.sampler else 0)
                 self.display.note("interrupted: finishing the step and saving (interrupt again to stop at once)")
@@ -182,10 +182,10 @@ class Crew:
                 return code
 
     def _relay(self, events: int) -> None:
-        """Show what rank 0 has said since the last time."""
+        """Handle the events that rank 0 has sent since the last call."""
         try:
-            while more := os.read(events, 1 << 16):
-                self.unread += more
+            while chunk := os.read(events, 1 << 16):
+                self.unread += chunk
         except BlockingIOError:
             pass
         *lines, self.unread = self.unread.split(b"\n")
@@ -197,8 +197,8 @@ class Crew:
         codes = [c.process.poll() for c in self.ranks]
         if all(c == 0 for c in codes):
             return 0
-        if self.ended and codes[0] is not None:  # rank 0 said why
-            if self.ended["code"] == ChildDied.exit_code:  # what others died of may be why
+        if self.ended and codes[0] is not None:  # rank 0 has reported the cause
+            if self.ended["code"] == ChildDied.exit_code:  # the cause may be in the log of another process
                 self._show_ends([c for c in self.ranks[1:] + self.workers if c.process.poll() not in (None, 0)])
             self.display.fail(self.ended["text"])
             return self.ended["code"]
@@ -208,16 +208,16 @@ class Crew:
         if interrupted and all(c in (130, None) for c in codes):
             return None if None in codes else 130
         self.first_death = self.first_death or time.monotonic()
-        if time.monotonic() < self.first_death + GRACE_S:  # rank 0 may be about to say why
+        if time.monotonic() < self.first_death + GRACE_S:  # rank 0 may still report the cause
             return None
         self._show_ends(dead)
         return 1
 
     def _dead_workers(self) -> list[Child]:
-        """Those that nobody will start again: they never came up, or may not."""
-        again = self.sampler and self.sampler.rollout.max_restarts
-        ends = [(c, f) for c, f in zip(self.workers, self.ready, strict=True) if c.process.poll() not in (None, 0)]
-        return [child for child, address in ends if not (again and address.is_file())]
+        """Dead workers that will not be restarted: they never became ready, or restarts are off."""
+        restartable = self.sampler and self.sampler.rollout.max_restarts
+        dead = [(c, f) for c, f in zip(self.workers, self.ready, strict=True) if c.process.poll() not in (None, 0)]
+        return [child for child, address in dead if not (restartable and address.is_file())]
 
     def _show_ends(self, dead: Sequence[Child]) -> None:
         for child in dead:
@@ -239,32 +239,32 @@ class Crew:
                 child.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Every process we started is gone when this returns."""
+        """Stops every process that was started; all have ended when this returns."""
         stop(self.ranks + self.workers, patience_s=2.0)
 
 
 def stop(children: Sequence[Child], patience_s: float) -> None:
     alive = [c for c in children if c.process.poll() is None]
-    for patience, how in ((patience_s, signal.SIGTERM), (5.0, signal.SIGKILL)):
+    for patience, signal_number in ((patience_s, signal.SIGTERM), (5.0, signal.SIGKILL)):
         for child in alive:
             if patience and child.process.poll() is None:
-                os.killpg(child.process.pid, how)
-        end = time.monotonic() + patience
-        while time.monotonic() < end and any(c.process.poll() is None for c in alive):
+                os.killpg(child.process.pid, signal_number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and any(c.process.poll() is None for c in alive):
             time.sleep(0.02)
 
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """The signals that asked us to stop, as they come."""
-    seen: list[int] = []
+    """A list that grows with every SIGINT or SIGTERM received inside the block."""
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
+        received.append(number)
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield seen
+        yield received
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -1,6 +1,6 @@
-"""What this machine has, and the environment that each kind of process needs on it. The only file that touches that.
+"""What this machine has, and the environment variables of each kind of process. No other module reads or sets them.
 
-Imports nothing heavy: the environment must be right before torch is loaded.
+Imports nothing heavy: the environment must be set before torch is loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from ringrl.config.sections import Rollout
 from ringrl.errors import UserError
 
-OMP = "OMP_NUM_THREADS"  # which torchrun sets to 1
+OMP = "OMP_NUM_THREADS"  # torchrun sets it to 1
 
 
 def engine_name(rollout: Rollout) -> str:
@@ -34,7 +34,7 @@ def engine_name(rollout: Rollout) -> str:
 
 @functools.cache
 def gpus() -> int:
-    """How many there are, without importing torch."""
+    """Number of GPUs, determined without importing torch."""
     if shutil.which("nvidia-smi") is None:
         return 0
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
@@ -42,16 +42,16 @@ def gpus() -> int:
 
 
 def first_gpu(ranks: int, rollout: Rollout) -> int:
-    """The first device of the workers: behind those of the trainer's ranks, or the same ones.
+    """Index of the workers' first GPU: after the GPUs of the trainer's ranks, or 0 if they are shared.
 
     Raises:
-        UserError: there are not enough.
+        UserError: there are not enough GPUs.
     """
     first = 0 if rollout.colocated else ranks
-    if (there := gpus()) and first + rollout.workers * rollout.tensor_parallel > there:
+    if (available := gpus()) and first + rollout.workers * rollout.tensor_parallel > available:
         raise UserError(
             f"rollout.workers: got {rollout.workers} x tensor_parallel {rollout.tensor_parallel} behind {first} ranks, "
-            f"expected at most {there} devices in all, or rollout.colocated"
+            f"expected at most {available} devices in all, or rollout.colocated"
         )
     return first
 
@@ -71,14 +71,14 @@ def read_key(file: str) -> str:
 
 
 def started_by_others() -> tuple[int, int] | None:
-    """(rank, number of ranks) when torchrun, `accelerate launch` or the like has started this process."""
+    """(rank, number of ranks) if torchrun, `accelerate launch` or the like started this process, else None."""
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return None
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def prepare_rank(threads: int) -> None:
-    """The environment that `launch` gives a rank, for a process that others started. Before torch is imported."""
+    """Set the environment that `launch` gives its ranks, in a rank started by others. Call before importing torch."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     env = rank_env(0, local, shares(local, threads, 0, at_once=False)[0], 0)
     os.environ.update({k: v for k, v in env.items() if k not in os.environ or k == OMP})
@@ -87,7 +87,7 @@ def prepare_rank(threads: int) -> None:
 def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, int]:
     """OpenMP threads of a rank (`threads`, unless 0) and of a worker, on CPUs.
 
-    Each kind has all cores to itself, unless both compute at once: more threads than cores are many times slower.
+    Each kind gets all cores unless both compute at once, since more threads than cores are many times slower.
     """
     cores = os.cpu_count() or 1
     if not at_once:
@@ -97,28 +97,28 @@ def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, 
 
 
 def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> dict[str, str]:
-    """Of a vLLM worker, by its number on this machine."""
+    """Environment of a vLLM worker, by its index on this machine."""
     env = {**_quiet_env(), "VLLM_LOGGING_LEVEL": "WARNING"}
     if gpus():
         first = first_gpu + index * rollout.tensor_parallel
-        mine = ",".join(str(g) for g in range(first, first + rollout.tensor_parallel))
-        return {**env, "CUDA_VISIBLE_DEVICES": mine}
+        devices = ",".join(str(g) for g in range(first, first + rollout.tensor_parallel))
+        return {**env, "CUDA_VISIBLE_DEVICES": devices}
     return {
         **env,
         OMP: str(threads),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the worker itself: starts ten times faster
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else all workers bind to the same cores
-        "TORCHDYNAMO_DISABLE": "1",  # else the first request compiles for 20 s, and needs a compiler
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # runs the engine inside the worker, which starts ten times faster
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise all workers bind to the same cores
+        "TORCHDYNAMO_DISABLE": "1",  # otherwise the first request compiles for 20 s and needs a compiler
     }
 
 
 def rank_env(rank: int, ranks: int, threads: int, port: int) -> dict[str, str]:
-    """Of a trainer rank, one of `ranks` on this machine that meet at `port`."""
+    """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`."""
     env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
            "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_quiet_env()}  # fmt: skip
     if not gpus():
         env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
-        env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled here, and DeepSpeed's imports alone would take 2 s
+        env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and importing it through DeepSpeed takes 2 s
     return env
 
 

@@ -1,6 +1,6 @@
-"""A rank of any command: what the launcher gives it, and how its errors become exit codes.
+"""A rank of any command: its context from the launcher, and how its errors become exit codes.
 
-`python -m ringrl.launch.rank COMMAND` is what `ringrl.launch.crew` starts; the name is for whoever lists processes.
+`ringrl.launch.crew` starts `python -m ringrl.launch.rank COMMAND`; COMMAND only makes process lists readable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Context:
     run: Run
     progress: Progress
     spec: dict[str, Any]
-    restarts: int = 0  # of workers, asked for so far
+    restarts: int = 0  # worker restarts requested so far
     _signals: list[int] = field(default_factory=list)
 
     @classmethod
@@ -36,13 +36,13 @@ class Context:
         """Reads the one line that the launcher writes to standard input."""
         spec = json.loads(sys.stdin.readline())
         die_with_parent(spec["launcher"])
-        # a rank that reports to nobody writes to nowhere
+        # only rank 0 has a pipe for its events
         stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
         return cls._listening(Run(spec["run"]), Progress(stream), spec)
 
     @classmethod
     def of_rank(cls, run: Run, spec: dict[str, Any], talks: bool) -> Context:
-        """Without a launcher of ours; one rank tells the terminal what happens."""
+        """For a rank started by others; with `talks` it prints progress to the terminal."""
         return cls._listening(run, Progress(None if talks else open(os.devnull, "w")), spec)
 
     @classmethod
@@ -53,11 +53,11 @@ class Context:
 
     @property
     def interrupted(self) -> bool:
-        """Someone wants this run to save its state and stop."""
+        """Whether the run was asked to save its state and stop."""
         return bool(self._signals)
 
     def rollout_engine(self, model: str, rollout: Rollout) -> RolloutEngine:
-        """The engine that the launcher chose: connected to its workers, or in this process."""
+        """The engine chosen by the launcher: a client of its workers, or in this process."""
         if self.spec["engine"] == "transformers":
             from ringrl.rollout.local import LocalEngine
 
@@ -75,9 +75,9 @@ class Context:
         )
 
     def _restart(self, worker: int) -> str:
-        """Ask for a new process in the place of a worker. Returns its address, or a file that will hold it."""
+        """Request a replacement for a worker. Returns its address, or a file that will contain it."""
         address: str = self.spec["addresses"][worker]
-        if not self.spec["restarts"]:  # `ringrl worker` does that by itself
+        if not self.spec["restarts"]:  # `ringrl worker` restarts by itself
             return address
         self.restarts += 1
         address = str(Path(address).with_name(f"worker{worker}.{self.restarts}"))
@@ -86,7 +86,7 @@ class Context:
 
 
 def run(context: Context) -> int:
-    """The loop of a command on this rank. Returns its exit code."""
+    """Run the loop of a command on this rank. Returns its exit code."""
     try:
         import transformers
 
@@ -96,14 +96,14 @@ def run(context: Context) -> int:
         context.progress.ended(str(e), e.exit_code)
         log(traceback.format_exc())
         return e.exit_code
-    except Exception:  # a bug: the traceback goes to the log and to the terminal
+    except Exception:  # a bug: show the traceback in the log and on the terminal
         context.progress.ended(f"{traceback.format_exc()}see {context.run.path}/logs/", 1)
         log(traceback.format_exc())
         return 1
 
 
 def log(text: str = "") -> None:
-    """The last words, if there is still a disk to write them to."""
+    """Write `text` to the log and flush, unless the disk fails."""
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -113,4 +113,4 @@ def log(text: str = "") -> None:
 if __name__ == "__main__":
     code = run(Context.from_launcher())
     log()
-    os._exit(code)  # not to wait for threads that wait for what is gone
+    os._exit(code)  # skips joining threads that would wait for dead processes

@@ -19,10 +19,10 @@ from ringrl.run import Run, open_run
 
 
 def verifiers_of(cfg: RunConfig) -> dict[str, str]:
-    """sha256 of the files of a configuration's own verifiers, which are loaded once, in processes of their own.
+    """sha256 of the files of user-defined verifiers, after loading each verifier once in a process of its own.
 
     Raises:
-        UserError: one cannot be loaded, or would not be called rightly.
+        UserError: a verifier cannot be loaded or does not take its options.
     """
     files = verifier_files(cfg.known_domains)
     check_verifiers(cfg.known_domains.own)
@@ -30,7 +30,7 @@ def verifiers_of(cfg: RunConfig) -> dict[str, str]:
 
 
 def checked(command: Command[Any], cfg: Any) -> Needs:
-    """What the command needs, with all inputs checked that can be.
+    """What the command needs, after checking all inputs that can be checked up front.
 
     Raises:
         UserError: something the user can fix.
@@ -52,7 +52,7 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
 
 
 def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
-    """Run one command to its end, with new processes for each of its launches. Returns its exit code.
+    """Run a command to its end, with new processes for each launch. Returns the exit code.
 
     Raises:
         UserError: something the user can fix; nothing was started or overwritten.
@@ -87,7 +87,7 @@ def is_finished(run: Run) -> bool:
 
 
 def check_model_folder(path: str) -> None:
-    """Raises DataError naming what is missing in a model folder."""
+    """Raises DataError that names the file missing from a model folder."""
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"{path}: no such model folder")
@@ -100,7 +100,7 @@ def check_model_folder(path: str) -> None:
 
 
 def check_sampled(path: str) -> None:
-    """Raises DataError when vLLM cannot read a model folder that ringrl reads in part."""
+    """Raises DataError for layers that vLLM refuses to load, while ringrl ignores them."""
     config = json.loads((Path(path) / "config.json").read_text())
     extra = config.get("num_nextn_predict_layers") or 0
     if extra and config["model_type"] in ("bailing_moe", "bailing_moe_v2"):

@@ -1,7 +1,7 @@
-"""Ranks that torchrun, `accelerate launch` or Slurm have started, on one node or several.
+"""Ranks started by torchrun, `accelerate launch` or Slurm, on one node or several.
 
-Rank 0 opens the run directory and tells the others through torch's rendezvous store; from there on each does what a
-rank does. Whoever started the ranks stops them when one fails.
+Rank 0 opens the run directory and informs the others through torch's rendezvous store; then each runs like any rank.
+Whoever started the ranks stops them when one fails.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ringrl.run import Run, open_run
 
 
 def start(command: Command[Any], cfg: Any, resume: bool) -> int:
-    """This process as one rank of a command that torchrun has started on one node or several. Returns its exit code.
+    """Run this process as one rank of a command. Returns its exit code.
 
     Raises:
-        UserError: as `ringrl.launch.start.start`, on every rank.
+        UserError: as in `ringrl.launch.start.start`, on every rank.
     """
     rank, ranks = started_by_others() or (0, 1)
     need = checked(command, cfg)
@@ -37,7 +37,7 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
         raise UserError("rollout.addresses: got none, expected those of `ringrl worker`s when ranks are started from "
                         "outside")  # fmt: skip
     prepare_rank(trainer.threads)
-    from torch.distributed import rendezvous  # now that the environment is right
+    from torch.distributed import rendezvous  # only after the environment is set
 
     store, _, _ = next(rendezvous("env://"))
     if rank == 0:

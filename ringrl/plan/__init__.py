@@ -1,1 +1,1 @@
-"""What a configuration will need and cost, by arithmetic: `ringrl plan`, `--dry-run`. Starts and loads nothing."""
+"""The arithmetic of `ringrl plan` and `--dry-run`: what a configuration needs and costs. Starts and loads nothing."""

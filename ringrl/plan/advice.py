@@ -1,4 +1,4 @@
-"""What to change when a rank or a worker does not fit, with the numbers that would."""
+"""Suggests settings, with numbers, when a rank or a worker does not fit into memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_RANKS = 4096
 
 
 def for_rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, memory: float) -> list[str]:
-    """Single settings that make a rank fit into `memory` bytes; where none does, several together. Empty if it fits."""
+    """Single settings that make a rank fit into `memory` bytes, or else a combination. Empty if it fits already."""
 
     def peak(t: Trainer) -> float:
         return rank_memory(shape, t, longest, reference).peak + SPARE
@@ -22,27 +22,27 @@ def for_rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, memo
     if peak(trainer) <= memory:
         return []
     lines = [f"a rank needs {peak(trainer) / GIB:.1f} GiB of {memory / GIB:.1f} GiB"]
-    alone = [(text, t) for text, t in _single(shape, trainer, longest) if peak(t) <= memory]
-    lines += [f"{text} alone would do: {peak(t) / GIB:.1f} GiB" for text, t in _first_of_each_key(alone)]
-    return lines if alone else [*lines, _together(shape, trainer, longest, peak, memory)]
+    sufficient = [(text, t) for text, t in _single(shape, trainer, longest) if peak(t) <= memory]
+    lines += [f"{text} alone would do: {peak(t) / GIB:.1f} GiB" for text, t in _first_of_each_key(sufficient)]
+    return lines if sufficient else [*lines, _together(shape, trainer, longest, peak, memory)]
 
 
 def for_worker(shape: Shape, rollout: Rollout, longest: int, memory: float) -> list[str]:
-    """When a worker cannot hold its weights and one whole response."""
+    """Advice when a worker cannot hold its weights and one response of full length. Empty if it can."""
     if worker_memory(shape, rollout, memory).tokens >= longest:
         return []
     short = f"a worker has no room for its weights and {longest:,} tokens of cache"
     for tp in (2 * rollout.tensor_parallel, 4 * rollout.tensor_parallel, 8 * rollout.tensor_parallel):
-        found = worker_memory(shape, _with(rollout, tensor_parallel=tp), memory)
-        if found.tokens >= longest:
-            return [f"{short}; rollout.tensor_parallel={tp} would have room for {found.tokens:,} tokens"]
+        worker = worker_memory(shape, _with(rollout, tensor_parallel=tp), memory)
+        if worker.tokens >= longest:
+            return [f"{short}; rollout.tensor_parallel={tp} would have room for {worker.tokens:,} tokens"]
     return [f"{short}, and splitting it up would not help: rollout.gpu_memory, rollout.kv_cache_mib or a larger GPU"]
 
 
 def for_shared(
     shape: Shape, trainer: Trainer, rollout: Rollout, longest: int, reference: bool, memory: float
 ) -> list[str]:
-    """When a rank, while a colocated worker samples, and that worker do not fit beside each other."""
+    """Advice when a rank and the colocated worker that samples on its GPU do not fit together. Empty if they do."""
     m = rank_memory(shape, trainer, longest, reference)
     resident = m.resident - m.gradients + SPARE
     share = rollout.kv_cache_mib * 2.0**20 + shape.total * 2 if rollout.kv_cache_mib else rollout.gpu_memory * memory
@@ -54,7 +54,7 @@ def for_shared(
 
 
 def _single(shape: Shape, trainer: Trainer, longest: int) -> Iterator[tuple[str, Trainer]]:
-    """One setting changed, the mildest first."""
+    """Variants with one setting changed, the least costly first."""
     if not trainer.recompute:
         yield "trainer.recompute=true", _with(trainer, recompute=True)
     tokens = trainer.microbatch_tokens // 2
@@ -78,15 +78,15 @@ def _single(shape: Shape, trainer: Trainer, longest: int) -> Iterator[tuple[str,
         ranks *= 2
 
 
-def _first_of_each_key(found: list[tuple[str, Trainer]]) -> list[tuple[str, Trainer]]:
+def _first_of_each_key(options: list[tuple[str, Trainer]]) -> list[tuple[str, Trainer]]:
     first: dict[str, tuple[str, Trainer]] = {}
-    for text, t in found:
+    for text, t in options:
         first.setdefault(text.split("=")[0], (text, t))
     return list(first.values())
 
 
 def _together(shape: Shape, trainer: Trainer, longest: int, peak: Peak, memory: float) -> str:
-    """Settings changed one after the other, each as far as it goes, until it fits on the same number of ranks."""
+    """Changes one setting after the other, each to its limit, until a rank fits; the number of ranks stays."""
     texts: list[str] = []
     for key in ("recompute", "microbatch_tokens", "parallel.expert", "parallel.zero", "parallel.offload"):
         options = [(text, t) for text, t in _single(shape, trainer, longest) if text.startswith(f"trainer.{key}=")]

@@ -1,4 +1,4 @@
-"""What follows from a configuration by arithmetic, a function a command: --dry-run and launching print these lines."""
+"""One function per command: the lines of arithmetic that --dry-run and a launch print."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def data(cfg: DataConfig) -> list[str]:
 
 
 def _bench(bench: Bench, cfg: EvalConfig, most: str) -> str:
-    what = definition(bench)
-    window = f"release {what.release}, problems from {what.since} to {what.until}; " if what.since else ""
+    known = definition(bench)
+    window = f"release {known.release}, problems from {known.since} to {known.until}; " if known.since else ""
     return f"{bench.name}: {window}k = {samples_of(bench, cfg)} samples a problem, {most}"
 
 
@@ -65,8 +65,8 @@ def _stage(cfg: RLConfig, s: Stage) -> list[str]:
         lines.append(f"loss {cfg.loss.method}: " + ", ".join(f"{d} {getattr(cfg.loss, d)}" for d in dials))
     if cfg.budgeted:
         phi = cfg.update_phi(s)
-        looked_at = phi / (min(s.budget.keep) if s.budget.order == "informative" else 1)
-        rows = math.ceil(looked_at / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
+        scored = phi / (min(s.budget.keep) if s.budget.order == "informative" else 1)
+        rows = math.ceil(scored / cfg.trainer.microbatch_tokens / cfg.trainer.ranks)
         lines.append(
             f"stage {s.name}: Φ = {phi:,} tokens per optimizer step (scope {s.budget.scope}), "
             f"{phi / cfg.trainer.ranks:,.0f} on each of {_ranks(cfg.trainer)}, in at least {rows} microbatches of at "
@@ -81,7 +81,7 @@ def _ranks(trainer: Trainer) -> str:
 
 
 def _memory(model: str, trainer: Trainer, longest: int, reference: bool) -> list[str]:
-    """What a rank holds; `ringrl plan` shows the parts."""
+    """Memory of a rank in one line; `ringrl plan` shows the breakdown."""
     try:
         shape = read_shape(model)
     except ConfigError as e:

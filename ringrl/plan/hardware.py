@@ -1,6 +1,6 @@
-"""Peaks of accelerators, from their makers' public datasheets: dense bfloat16, one GPU, the larger form factor.
+"""Peak rates of accelerators from public datasheets: dense bfloat16, one GPU, the larger form factor.
 
-`link` is one direction of the connection between the GPUs of a node; between nodes an adapter per GPU is assumed.
+Links between nodes are assumed to be one network adapter per GPU.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ringrl.errors import ConfigError
 @dataclass(frozen=True)
 class Gpu:
     name: str
-    tflops: float  # dense bfloat16, 1e12/s
-    bandwidth: float  # of its memory, 1e9 bytes/s
-    memory: float  # GB, 1e9 bytes, as sold
-    link: float  # to the next GPU, one direction, 1e9 bytes/s
+    tflops: float  # dense bfloat16, 1e12 FLOP/s
+    bandwidth: float  # memory bandwidth, 1e9 bytes/s
+    memory: float  # nominal size, 1e9 bytes
+    link: float  # one-way bandwidth to a GPU of the same node, 1e9 bytes/s
     source: str = "datasheet"
 
 
 NODE = 8  # assumption: GPUs per node
-NETWORK = 50.0  # assumption: 1e9 bytes/s per GPU between nodes, a 400 Gb/s adapter each
+NETWORK = 50.0  # assumption: 1e9 bytes/s per GPU between nodes (a 400 Gb/s adapter)
 
 GPUS = {
     "a100": Gpu("A100 SXM 80 GB", 312, 2039, 80, 300),

@@ -1,8 +1,7 @@
-"""`ringrl plan`: everything that follows from a configuration, a GPU and a few assumptions, in sections of items; a
-function a command.
+"""`ringrl plan`: memory, FLOPs and time of a configuration on a GPU under a few assumptions, one function per command.
 
-Every item says where its number comes from: "config", "formula", "datasheet" or "assumed". Values are in base units:
-bytes, seconds, FLOPs, tokens.
+A plan is a list of sections of items. Every item names the source of its number: "config", "formula", "datasheet" or
+"assumed". Values are in base units: bytes, seconds, FLOPs, tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ringrl.plan.shape import Shape, read_shape
 from ringrl.plan.timing import Assumed
 from ringrl.run import find_checkpoints
 
-HOURS = "GPU hours"  # the item that is summed up
+HOURS = "GPU hours"  # name of the items that are added up
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Section:
     advice: tuple[str, ...] = ()
 
 
-def whole(parts: Iterable[Section], a: Assumed) -> list[Section]:
-    """A plan: the sections of a command between the assumptions and the sum.
+def whole(parts: Iterable[Section], assumed: Assumed) -> list[Section]:
+    """A plan: the assumptions, the sections of a command, and the sum.
 
     Raises:
-        ConfigError: there is nothing to plan; or in `parts`: the model's config.json is not here, or not of a known
+        ConfigError: there is nothing to plan; or, from `parts`, the model's config.json is missing or of an unknown
             family.
     """
     parts = list(parts)
@@ -57,7 +56,7 @@ def whole(parts: Iterable[Section], a: Assumed) -> list[Section]:
     hours = [i.value for s in parts for i in s.items if i.name == HOURS and isinstance(i.value, float)]
     total = Item(HOURS, sum(hours), "", "formula", "of the sections above; no held-out evaluation, checkpoint or "
                  "start-up, no group that is dropped, no fault")  # fmt: skip
-    return [_assumptions(a), *parts, Section("in all", (total,))]
+    return [_assumptions(assumed), *parts, Section("in all", (total,))]
 
 
 def as_json(sections: list[Section]) -> list[dict[str, Any]]:
@@ -74,7 +73,7 @@ def as_text(sections: list[Section]) -> str:
 
 
 def show(item: Item) -> str:
-    """12.3 GiB, 4.5 h, 1.2 PFLOP, 1,234"""
+    """The value with a scaled unit: 12.3 GiB, 4.5 h, 1.2 PFLOP, 1,234."""
     v, scales = item.value, {
         "B": ((1 << 40, "TiB"), (GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")),
         "s": ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")),
@@ -89,22 +88,23 @@ def show(item: Item) -> str:
     return f"{v:,.0f} {item.unit}".rstrip() if v >= 100 or v == int(v) else f"{v:.3g} {item.unit}".rstrip()
 
 
-def _assumptions(a: Assumed) -> Section:
-    g = a.gpu
+def _assumptions(assumed: Assumed) -> Section:
+    g = assumed.gpu
     return Section("assumptions", (
         Item("GPU", g.name, "", g.source, f"{g.tflops:g} TFLOP/s dense bfloat16, {g.bandwidth:g} GB/s, "
              f"{g.memory:g} GB, {g.link:g} GB/s to the next"),
-        Item("share of the FLOP/s", a.mfu, "", "assumed", "--mfu, of all FLOPs that are computed"),
-        Item("share of the bandwidth", a.bandwidth, "", "assumed", "--bandwidth, in decoding"),
-        Item("prompt", a.prompt, "tokens", "assumed", "--prompt, mean"),
-        Item("response", a.response or "half the room", "tokens" if a.response else "", "assumed", "--response, mean"),
+        Item("share of the FLOP/s", assumed.mfu, "", "assumed", "--mfu, of all FLOPs that are computed"),
+        Item("share of the bandwidth", assumed.bandwidth, "", "assumed", "--bandwidth, in decoding"),
+        Item("prompt", assumed.prompt, "tokens", "assumed", "--prompt, mean"),
+        Item("response", assumed.response or "half the room", "tokens" if assumed.response else "", "assumed",
+             "--response, mean"),
         Item("network", NETWORK, "GB/s", "assumed", f"per GPU, between nodes of {NODE}"),
         Item("kept free", SPARE, "B", "assumed", "CUDA context, NCCL, fragmentation; vLLM as much besides"),
     ))  # fmt: skip
 
 
 def about(shape: Shape) -> Section:
-    """The model of the sections that follow."""
+    """The section that describes the model."""
     cache = shape.attention.cached * shape.layers * 2
     cost = shape.cost
     return Section(f"model ({shape.model_type})", (
@@ -118,42 +118,42 @@ def about(shape: Shape) -> Section:
     ))  # fmt: skip
 
 
-def sft(cfg: SFTConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+def sft(cfg: SFTConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
     shape = read_shape(cfg.model)
     trainer = timing.retrained(cfg.trainer, gpus) if gpus else cfg.trainer
     cfg = cfg.model_copy(update={"trainer": trainer})
     yield about(shape)
-    yield _rank(shape, trainer, cfg.max_tokens, False, a)
-    t, rows = timing.sft_training(shape, cfg, a), count_rows(cfg.data, a.rows)
-    seconds = t.flops / timing.rank_speed(trainer.ranks, a)
+    yield _rank(shape, trainer, cfg.max_tokens, False, assumed)
+    t, rows = timing.sft_training(shape, cfg, assumed), count_rows(cfg.data, assumed.rows)
+    seconds = t.flops / timing.rank_speed(trainer.ranks, assumed)
     steps = round(cfg.epochs * rows / cfg.batch_examples)
     yield Section("a step", (
         Item("examples", cfg.batch_examples, "", "config"),
-        Item("tokens", t.seen, "tokens", "formula", f"{t.tokens:,.0f} of them trained on"),
+        Item("tokens", t.tokens_read, "tokens", "formula", f"{t.tokens:,.0f} of them trained on"),
         Item("FLOPs", t.flops, "FLOP", "formula", "forward, backward" + ", recompute" * trainer.recompute),
-        Item("time", seconds, "s", "formula", f"{t.seen / seconds / trainer.ranks:,.0f} tokens/s on each GPU"),
+        Item("time", seconds, "s", "formula", f"{t.tokens_read / seconds / trainer.ranks:,.0f} tokens/s on each GPU"),
     ))  # fmt: skip
     yield Section("the run", (*_run(steps, "steps", seconds, trainer.ranks, rows), *_checkpoint(shape, trainer.dtype)))
 
 
-def rl(cfg: RLConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+def rl(cfg: RLConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
     shape = read_shape(cfg.model)
-    cfg = timing.laid_out(shape, cfg, gpus, a) if gpus else cfg
+    cfg = timing.laid_out(shape, cfg, gpus, assumed) if gpus else cfg
     longest, reference = cfg.max_total_tokens, cfg.loss.kl > 0
-    rank, memory = _rank(shape, cfg.trainer, longest, reference, a), a.gpu.memory * 1e9
+    rank, memory = _rank(shape, cfg.trainer, longest, reference, assumed), assumed.gpu.memory * 1e9
     shared = advice.for_shared(shape, cfg.trainer, cfg.rollout, longest, reference, memory)
     yield about(shape)
     yield replace(rank, advice=(*rank.advice, *shared))
-    yield _worker(shape, cfg.rollout, longest, a)
+    yield _worker(shape, cfg.rollout, longest, assumed)
     for stage in cfg.stages:
-        yield _rl_stage(shape, cfg, stage, a)
+        yield _rl_stage(shape, cfg, stage, assumed)
     yield Section("the run", tuple(_checkpoint(shape, cfg.trainer.dtype)))
 
 
-def _rl_stage(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> Section:
-    step = timing.rl_step(shape, cfg, stage, a)
-    d, t, speed = step.decoding, step.training, timing.rank_speed(cfg.trainer.ranks, a)
-    response, batches = a.response_of(stage.max_total_tokens), stage.steps // cfg.updates
+def _rl_stage(shape: Shape, cfg: RLConfig, stage: Stage, assumed: Assumed) -> Section:
+    step = timing.rl_step(shape, cfg, stage, assumed)
+    d, t, speed = step.decoding, step.training, timing.rank_speed(cfg.trainer.ranks, assumed)
+    response, batches = assumed.response_of(stage.max_total_tokens), stage.steps // cfg.updates
     sampled = stage.prompts * stage.samples * response
     share = f"{100 * t.tokens / sampled:.1f} % of what is sampled"
     where = "mapped on the GPU" if cfg.rollout.colocated else "broadcast from rank 0"
@@ -169,8 +169,8 @@ def _rl_stage(shape: Shape, cfg: RLConfig, stage: Stage, a: Assumed) -> Section:
         Item("updates", t.update / speed, "s", "formula", _flops(t.update)),
         Item("weight sync", step.sync_s, "s", "formula", f"{step.sync_bytes / GIB:.1f} GiB, {where}"),
         Item("rollout batch", step.seconds, "s", "formula", together),
-        Item("balance", timing.balanced(shape, cfg, stage, a), "", "formula", "sampling GPUs for every training GPU "
-             f"take equally long; here {_split(cfg)}"),
+        Item("balance", timing.balanced(shape, cfg, stage, assumed), "", "formula",
+             f"sampling GPUs for every training GPU take equally long; here {_split(cfg)}"),
         *_run(batches, "rollout batches", step.seconds, step.gpus, 1),
     ))  # fmt: skip
 
@@ -184,49 +184,49 @@ def _decoding(d: timing.Decoding) -> list[Item]:
     ]  # fmt: skip
 
 
-def select_ckpt(cfg: SelectConfig, a: Assumed, gpus: int) -> Iterator[Section]:
+def select_ckpt(cfg: SelectConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
     model = cfg.model
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():  # a run, or a folder of model folders
         model = str(find_checkpoints(model)[0])
-    jobs = [("a checkpoint", count_rows(cfg.probe, a.rows), cfg.samples)]
-    yield from _sampled(read_shape(model), cfg.rollout, cfg.max_total_tokens, jobs, True, a, gpus)
+    jobs = [("a checkpoint", count_rows(cfg.probe, assumed.rows), cfg.samples)]
+    yield from _sampled(read_shape(model), cfg.rollout, cfg.max_total_tokens, jobs, True, assumed, gpus)
 
 
-def evaluation(cfg: EvalConfig, a: Assumed, gpus: int) -> Iterator[Section]:
-    jobs = [(b.name, count_rows(source_of(b, cfg), a.rows), samples_of(b, cfg)) for b in cfg.benchmarks]
-    yield from _sampled(read_shape(cfg.model), cfg.rollout, cfg.max_total_tokens, jobs, False, a, gpus)
+def evaluation(cfg: EvalConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
+    jobs = [(b.name, count_rows(source_of(b, cfg), assumed.rows), samples_of(b, cfg)) for b in cfg.benchmarks]
+    yield from _sampled(read_shape(cfg.model), cfg.rollout, cfg.max_total_tokens, jobs, False, assumed, gpus)
 
 
-def data(cfg: DataConfig, a: Assumed, gpus: int) -> Iterator[Section]:
-    """What the models of folders sample, if no row is dropped before. Servers are somebody else's."""
-    rows = sum(count_rows(s, a.rows) for s in cfg.sources)
+def data(cfg: DataConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
+    """Sampling by models in folders, as if no row were dropped earlier. Models behind servers cost nothing here."""
+    rows = sum(count_rows(s, assumed.rows) for s in cfg.sources)
     for phase in phases(cfg):
         if teacher := phase.engine:
-            how = sampled(cfg, phase.step)
-            jobs = [("its responses", rows, how.samples)]
+            step = sampled(cfg, phase.step)
+            jobs = [("its responses", rows, step.samples)]
             model = read_shape(teacher.model)
-            sections = _sampled(model, teacher.rollout, how.max_total_tokens, jobs, False, a, gpus)
+            sections = _sampled(model, teacher.rollout, step.max_total_tokens, jobs, False, assumed, gpus)
             yield from (replace(s, title=f"{phase.step} by {teacher.name}: {s.title}") for s in sections)
 
 
 def _sampled(
-    shape: Shape, rollout: Rollout, longest: int, jobs: Iterable[tuple[str, int, int]], measured: bool, a: Assumed,
-    gpus: int,
+    shape: Shape, rollout: Rollout, longest: int, jobs: Iterable[tuple[str, int, int]], measured: bool,
+    assumed: Assumed, gpus: int,
 ) -> Iterator[Section]:  # fmt: skip
-    """Jobs are (name, problems, samples of each); `measured`: their entropy besides."""
+    """Jobs are (name, problems, samples per problem); with `measured`, entropy is computed on the samples."""
     workers = max(gpus // rollout.tensor_parallel, 1) if gpus else len(rollout.addresses) or rollout.workers
     yield about(shape)
-    yield _worker(shape, rollout, longest, a)
+    yield _worker(shape, rollout, longest, assumed)
     for name, rows, samples in jobs:
         if not rows:
             yield Section(name, (_unknown(),))
             continue
-        d = timing.decode(shape, rollout, workers, rows, samples, longest, a)
-        response = a.response_of(longest)
+        d = timing.decode(shape, rollout, workers, rows, samples, longest, assumed)
+        response = assumed.response_of(longest)
         tokens = rows * samples * response
-        length = a.prompt_of(longest) + response
+        length = assumed.prompt_of(longest) + response
         forward = rows * samples * sum(shape.cost.forward([length], response))
-        entropy_s = forward / timing.rank_speed(1, a) * measured
+        entropy_s = forward / timing.rank_speed(1, assumed) * measured
         yield Section(name, (
             Item("responses", rows * samples, "", "config", f"{rows} problems x {samples}"),
             Item("tokens sampled", tokens, "tokens", "formula"),
@@ -237,8 +237,8 @@ def _sampled(
         ))  # fmt: skip
 
 
-def _rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, a: Assumed) -> Section:
-    m, p, memory = rank_memory(shape, trainer, longest, reference), trainer.parallel, a.gpu.memory * 1e9
+def _rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, assumed: Assumed) -> Section:
+    m, p, memory = rank_memory(shape, trainer, longest, reference), trainer.parallel, assumed.gpu.memory * 1e9
     tokens = max(trainer.microbatch_tokens, longest)
     advised = advice.for_rank(shape, trainer, longest, reference, memory)
     verdict = "does not fit" if advised else "fits"
@@ -258,8 +258,8 @@ def _rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, a: Assu
     ), tuple(advised))  # fmt: skip
 
 
-def _worker(shape: Shape, rollout: Rollout, longest: int, a: Assumed) -> Section:
-    memory = a.gpu.memory * 1e9
+def _worker(shape: Shape, rollout: Rollout, longest: int, assumed: Assumed) -> Section:
+    memory = assumed.gpu.memory * 1e9
     m = worker_memory(shape, rollout, memory)
     return Section(f"memory of a worker's GPU (tensor_parallel {rollout.tensor_parallel}, {rollout.dtype})", (
         Item("weights", m.weights, "B", "formula"),
@@ -268,11 +268,11 @@ def _worker(shape: Shape, rollout: Rollout, longest: int, a: Assumed) -> Section
     ), tuple(advice.for_worker(shape, rollout, longest, memory)))  # fmt: skip
 
 
-def _run(steps: int, what: str, seconds: float, gpus: int, rows: int) -> list[Item]:
+def _run(steps: int, unit: str, seconds: float, gpus: int, rows: int) -> list[Item]:
     if not rows:
         return [_unknown()]
     return [
-        Item(what, steps, "", "config"),
+        Item(unit, steps, "", "config"),
         Item("GPUs", gpus, "", "config"),
         Item("duration", steps * seconds, "s", "formula"),
         Item(HOURS, steps * seconds * gpus / 3600, "", "formula"),
@@ -302,7 +302,7 @@ def _flops(flops: float) -> str:
 
 
 def count_rows(source: Source, elsewhere: int) -> int:
-    """Rows of the files that are here, and `elsewhere` of each that is not."""
+    """Rows of the source, with `elsewhere` for each file that is not on this machine."""
     total = 0
     for file in source.files:
         total += sum(1 for line in Path(file).open("rb") if line.strip()) if Path(file).is_file() else elsewhere

@@ -1,10 +1,10 @@
-"""What a model is made of, from its config.json alone: parameters, weights that a token meets, FLOPs, cached values.
+"""Sizes of a model from its config.json alone: parameters, active weights, FLOPs, cached values.
 
-    one forward pass = 2 x (the layers' weights that a token meets) x tokens + 2 x (the head's) x trained tokens
-                       + 2 x heads x (d_qk + d_v) x layers x Σ n (n + 1) / 2   over sequences of n tokens
+    FLOPs of a forward pass = 2 x (active weights of the layers) x tokens + 2 x (weights of the head) x trained tokens
+                              + 2 x heads x (d_qk + d_v) x layers x Σ n (n + 1) / 2   over sequences of n tokens
 
-A token meets top_k of E experts; an embedding is looked up, not multiplied. An update is three forward passes.
-Counts are those of transformers' models to the parameter (`tests/plan/test_shape.py`).
+top_k of E experts are active; an embedding is looked up, not multiplied. An update costs three forward passes.
+Parameter counts equal those of transformers' models exactly (`tests/plan/test_shape.py`).
 """
 
 from __future__ import annotations
@@ -17,38 +17,30 @@ from typing import Any
 
 from ringrl.errors import ConfigError
 
-SEPARATE = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "qwen2_moe",
-    "qwen3_moe",
-    "mixtral",
-    "olmoe",
-)  # q, k and v by themselves
+# separate projections for q, k and v
+SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral", "olmoe")
 LATENT = ("deepseek_v2", "deepseek_v3")  # MLA
-FUSED = ("bailing_moe", "bailing_moe_v2")  # one matrix for q, k and v; releases of 2.0 may have either name
-HEAD_NORM = ("qwen3", "qwen3_moe")  # of queries and keys, a head at a time
-ROW_NORM = ("olmoe",)  # of all heads together
+FUSED = ("bailing_moe", "bailing_moe_v2")  # one projection for q, k and v; releases of 2.0 use either name
+HEAD_NORM = ("qwen3", "qwen3_moe")  # queries and keys are normalised per head
+ROW_NORM = ("olmoe",)  # queries and keys are normalised over all heads together
 DENSE = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What forward passes of a model cost."""
+    """Constants of the FLOPs of a forward pass."""
 
-    layers: float  # weights that a token is multiplied with in the layers: top_k of E experts
+    layers: float  # active weights of the layers, with top_k of E experts
     head: int  # weights of the output head
-    pair: int  # FLOPs of attention for a query and a key, over all layers
+    pair: int  # attention FLOPs per pair of query and key, over all layers
 
     def forward(self, lengths: Sequence[float], trained: float) -> tuple[float, float]:
-        """FLOPs of one pass over sequences of these lengths: layers, and head on the trained tokens alone."""
+        """FLOPs of one pass over sequences of these lengths: (layers, head), the head on `trained` tokens only."""
         pairs = sum(n * (n + 1) / 2 for n in lengths)
         return 2 * self.layers * sum(lengths) + self.pair * pairs, 2.0 * self.head * trained
 
     def update(self, lengths: Sequence[float], trained: float, recompute: bool) -> tuple[float, float]:
-        """FLOPs of forward and backward: the model's own, and all that are computed."""
+        """FLOPs of forward and backward: (those of the model, those computed, which include recomputation)."""
         layers, head = self.forward(lengths, trained)
         return 3 * (layers + head), (3 + recompute) * layers + 4 * head
 
@@ -59,13 +51,13 @@ class Attention:
 
     heads: int
     qk: int  # width of a query and a key
-    v: int  # of a value
-    weights: int  # in matrices
-    vectors: int  # norms and biases
-    normed: int  # values per token that pass a norm of its own
-    kept: int  # values per token that backward needs, besides norms, input and output
+    v: int  # width of a value
+    weights: int  # parameters in matrices
+    vectors: int  # parameters in norms and biases
+    normed: int  # values per token that pass a norm inside attention
+    kept: int  # values per token saved for backward, besides norms, input and output
     cached: int  # values per token in the KV cache
-    kv_heads: int  # over which tensor parallelism can share the cache out; 1 for MLA
+    kv_heads: int  # tensor parallelism can split the cache into at most this many parts; 1 for MLA
 
 
 @dataclass(frozen=True)
@@ -79,12 +71,12 @@ class Shape:
     layers: int
     moe_layers: int
     attention: Attention
-    dense_width: int  # of the layers without experts
+    dense_width: int  # in layers without experts
     expert_width: int
     experts: int
     top_k: int
-    shared_width: int  # of the shared experts together
-    shared_gate: bool  # Qwen2-MoE's, [1, hidden]
+    shared_width: int  # sum over the shared experts
+    shared_gate: bool  # whether shared experts have a gate [1, hidden], as in Qwen2-MoE
 
     @property
     def expert(self) -> int:
@@ -97,7 +89,7 @@ class Shape:
 
     @property
     def outside(self) -> int:
-        """Parameters outside them."""
+        """Parameters outside the routed experts."""
         h, dense = self.hidden, self.layers - self.moe_layers
         vectors = self.layers * (self.attention.vectors + 2 * h) + h
         embeddings = self.vocab * h * (1 if self.tied else 2)
@@ -109,7 +101,7 @@ class Shape:
 
     @property
     def active(self) -> int:
-        """Parameters that a token meets, both embeddings counted."""
+        """Parameters used for a token, both embeddings included."""
         return self.outside + self.moe_layers * self.top_k * self.expert
 
     @property
@@ -119,17 +111,17 @@ class Shape:
         return Cost(float(layers), self.vocab * self.hidden, 2 * a.heads * (a.qk + a.v) * self.layers)
 
     def _matrices(self, experts: int) -> int:
-        """Weights in matrices of all layers, with so many experts of each, without dense layers' MLPs."""
+        """Matrix weights over all layers, `experts` routed experts in each; without the MLPs of dense layers."""
         router = self.experts + self.shared_gate
         moe = router * self.hidden + 3 * self.hidden * self.shared_width + experts * self.expert
         return self.layers * self.attention.weights + self.moe_layers * moe
 
 
 def read_shape(model: str) -> Shape:
-    """Of a model folder, a config.json, or a hub name whose config.json lies in the hub's local cache.
+    """The shape of a model folder, a config.json, or a hub name whose config.json is in the local hub cache.
 
     Raises:
-        ConfigError: there is no such file, or it is of a family that is not known here.
+        ConfigError: there is no such file, or the model family is unknown.
     """
     file = find_config(model)
     raw = json.loads(file.read_text())
@@ -143,7 +135,7 @@ def read_shape(model: str) -> Shape:
 
 
 def find_config(model: str) -> Path:
-    """Raises ConfigError when there is none."""
+    """Path of the config.json. Raises ConfigError when there is none."""
     path = Path(model)
     if path.is_file() and path.suffix == ".json":
         return path
@@ -161,7 +153,7 @@ def find_config(model: str) -> Path:
 
 
 def _shape(c: dict[str, Any]) -> Shape:
-    """Raises KeyError for what is missing."""
+    """Raises KeyError for a missing key."""
     kind, layers = c["model_type"], c["num_hidden_layers"]
     moe = kind not in DENSE
     experts = _first(c, "num_experts", "n_routed_experts", "num_local_experts") if moe else 0
@@ -178,8 +170,8 @@ def _shape(c: dict[str, Any]) -> Shape:
 def _shared_width(c: dict[str, Any], width: int) -> int:
     if c["model_type"] == "qwen2_moe":
         return int(c["shared_expert_intermediate_size"])
-    each = c.get("moe_shared_expert_intermediate_size") or width
-    return each * (c.get("num_shared_experts") or c.get("n_shared_experts") or 0)
+    expert_width = c.get("moe_shared_expert_intermediate_size") or width
+    return expert_width * (c.get("num_shared_experts") or c.get("n_shared_experts") or 0)
 
 
 def _moe_layers(c: dict[str, Any]) -> int:
@@ -203,7 +195,7 @@ def _attention(c: dict[str, Any]) -> Attention:
     vectors = (q + 2 * k) * bool(qkv_bias) + hidden * bool(out_bias)
     row_norm, head_norm = kind in ROW_NORM, kind in HEAD_NORM or (kind in FUSED and c.get("use_qk_norm"))
     vectors += q + k if row_norm else 2 * d if head_norm else 0
-    # rotated queries and keys, and values; of a fused projection the values keep all of its output alive
+    # rotated queries and keys, then values; those of a fused projection keep its whole output alive
     kept = q + k + (q + 2 * k if kind in FUSED else k)
     return Attention(heads, d, d, hidden * (q + 2 * k) + q * hidden, vectors, (q + k) * bool(row_norm or head_norm),
                      kept, 2 * k, kv)  # fmt: skip

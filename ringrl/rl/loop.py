@@ -86,7 +86,7 @@ class Loop(TrainingRun):
         cfg, policy, state = self.cfg, self.policy, self.state
         best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
         reference = self.reference(stage)
-        scored = [score_rows(policy, cfg.loss, reference, microbatches, best) for microbatches in rows]
+        scored = [score_rows(policy, cfg.loss, reference, part, best) for part in rows]
         results = []
         for u, before in enumerate(scored):
             o = cfg.optimizer

@@ -96,7 +96,7 @@ def _entropy(value: float, recent: Sequence[Row], limit: float) -> list[Alarm]:
 
 def _rewards(rows: Sequence[Row], limits: Watchdog) -> list[Alarm]:
     # one per rollout batch; a run that began before there were scores goes by its rewards
-    rewards = list({r["version"]: float(r.get("score_mean", r["reward_mean"])) for r in rows}.values())
+    rewards = list({r["version"]: r["score_mean" if "score_mean" in r else "reward_mean"] for r in rows}.values())
     n = limits.patience
     last = rewards[-n:]
     if len(last) < n:

@@ -88,8 +88,10 @@ def test_a_domain_of_ten_lines_goes_through_every_command(
     lineage = json.loads((tmp_path / "rl" / "lineage.json").read_text())
     assert "my_rewards.py" in lineage["data"]
 
+    unnamed = [{k: v for k, v in row.items() if k != "domain"} for row in lines(tmp_path / "data/data/heldout.jsonl")]
+    write_jsonl(tmp_path / "eval.jsonl", unnamed)
     evaluation = base(Path("eval"), model=str(tmp_path / "rl" / "checkpoints" / "step_000002"), samples=2,
-                      benchmarks=[{"name": "own", "data": "data/data/heldout.jsonl"}], max_total_tokens=96,
+                      benchmarks=[{"name": "own", "data": "eval.jsonl", "domain": "letters"}], max_total_tokens=96,
                       rollout=rl["rollout"], verify={"workers": 1})  # fmt: skip
     result = ringrl("eval", write_yaml(tmp_path / "eval.yaml", evaluation))
     assert result.code == 0, result.text
