@@ -51,8 +51,12 @@ def test_the_example_goes_through_the_whole_method(inputs: Inputs, tmp_path: Pat
 
     wrong = [row for row in lines(run / "data" / "steps" / "1_distil" / "dropped.jsonl") if row["reason"] == "wrong"]
     assert 500 < len(wrong) < 1500  # every other response of the teacher
+    given = {row["problem"]: row for row in lines(folder / "data" / "problems.jsonl")}
     for row in lines(run / "data" / "data" / "sft.jsonl"):
-        assert row["messages"][0]["content"].endswith("\nAnswer with `Sorted:` and the numbers.")
+        asked, said = (message["content"] for message in row["messages"])
+        problem, _, suffix = asked.partition("\n")
+        assert suffix == "Answer with `Sorted:` and the numbers."
+        assert sorting(said, given[problem]) == 1.0
 
     metrics = lines(run / "rl" / "metrics.jsonl")
     assert [(row["tokens_trained"], row["reward_errors"]) for row in metrics] == [(200, 0), (200, 0)]
@@ -60,6 +64,6 @@ def test_the_example_goes_through_the_whole_method(inputs: Inputs, tmp_path: Pat
     for step in (1, 2):
         for row in lines(run / "rl" / "rollouts" / f"step_{step:06d}.jsonl"):
             assert row["reward"] == pytest.approx(sorting(row["text"], problems[row["prompt_id"]]))
-    bench = json.loads((run / "eval" / "results.json").read_text())["benchmarks"]["sorting"]
+    bench = json.loads((run / "eval_sorting" / "results.json").read_text())["benchmarks"]["sorting"]
     assert (bench["n"], bench["k"], bench["errors"]) == (50, 2, 0)
     assert children_of_tests() == []
