@@ -210,7 +210,6 @@ def test_without_mix_the_last_step_is_the_result(tmp_path: Path):
     ("output", "said"),
     [
         ({"domains": ["cooking"]}, "mix.outputs.0.domains.0: got 'cooking', expected"),
-        ({"domains": []}, "mix.outputs.0.domains: got []"),
         ({"domains": ["math"], "weights": {"code": 1}}, ".weights.code: got 1.0, expected one of domains math"),
         ({"weights": {"math": -1, "code": 2}}, ".weights: got {'math': -1.0, 'code': 2.0}, expected none below 0"),
         ({"weights": {"math": 0}}, "expected none below 0 and one above"),
