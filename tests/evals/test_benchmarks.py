@@ -215,5 +215,5 @@ def test_problems_of_a_users_domain(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert shown.endswith("[expected]\nmy_rewards.py:chess\n")
     show_benchmark(config(bench, domains={"chess": {**chess, "answer": "best"}}))
     assert capsys.readouterr().out.endswith("[expected]\nQh5\n")
-    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected one of math, code, science, reasoning_gym$"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected one of .*, reasoning_gym$"):
         rows(bench)
