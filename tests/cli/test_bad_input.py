@@ -37,8 +37,8 @@ def config(inputs: Inputs, tmp_path: Path) -> Path:
         ("loss.method=ppo", "loss.method: got 'ppo', expected"),
         ("model=/nowhere", "/nowhere: no such model folder"),
         ("stages.0.data.0.files=[gone.jsonl]", "gone.jsonl: no such data file"),
-        ("stages.0.data.0.domain=mth", "stages.0.data.0.domain: got 'mth', expected one of math, code, science, row; "
-                                       "did you mean 'math'?"),
+        ("stages.0.data.0.domain=mth", "stages.0.data.0.domain: got 'mth', expected one of math, code, science, "
+                                       "reasoning_gym, row; did you mean 'math'?"),
         ("domains.chess.verifier=gone.py:chess", "domains.chess.verifier: got gone.py:chess, expected a file that is"),
         ("domains.math.verifier=gone.py:chess", "domains.math: got a domain that is built in, expected another name"),
     ],

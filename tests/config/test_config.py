@@ -234,7 +234,7 @@ def test_a_key_like_no_other_gets_no_suggestion():
         (
             SFTConfig,
             sft(data={"files": ["a"], "domain": "art"}),
-            ["data.domain: got 'art', expected one of math, code, science, row"],
+            ["data.domain: got 'art', expected one of math, code, science, reasoning_gym, row"],
         ),
         (SFTConfig, sft(trainer={"parallel": {"zero": 4}}), ["trainer.parallel.zero: got 4"]),
         (SFTConfig, sft(prompting={"system": "a\nb", "max_tokens": "a\nb"}), ["prompting.max_tokens: got 'a\\nb'"]),

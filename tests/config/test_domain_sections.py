@@ -60,8 +60,9 @@ def test_every_command_knows_the_domain_and_so_does_what_is_written_of_it(kind: 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("sft", "eval")])
 def test_without_it_the_name_is_refused_where_it_stands(kind: str):
     places = {"data": "sources.0.domain", "select": "probe.domain", "rl": "stages.0.data.0.domain"}
-    said = f"{places[kind]}: got 'chess', expected one of math, code, science, ches, row; did you mean 'ches'?"
-    assert refused(KINDS[kind], raw(kind, domains={"ches": CHESS})) == said
+    names = "math, code, science, reasoning_gym, ches, row"
+    line = f"{places[kind]}: got 'chess', expected one of {names}; did you mean 'ches'?"
+    assert refused(KINDS[kind], raw(kind, domains={"ches": CHESS})) == line
     assert refused(KINDS[kind], raw(kind, domains={})).startswith(f"{places[kind]}: got 'chess'")
 
 
@@ -69,10 +70,10 @@ def test_without_it_the_name_is_refused_where_it_stands(kind: str):
     ("kind", "override", "said"),
     [
         ("rl", "prompting.suffix={chss: x}", "prompting.suffix.chss: got 'chss', expected one of math, code, science, "
-                                             "chess; did you mean 'chess'?"),
+                                             "reasoning_gym, chess; did you mean 'chess'?"),
         ("rl", "held_out=[{name: h, data: {files: [a], domain: sience}}]", "held_out.0.data.domain: got 'sience'"),
         ("data", "mix.outputs.0.domains.1=cess", "mix.outputs.0.domains.1: got 'cess', expected one of math, code, "
-                                                 "science, chess; did you mean 'chess'?"),
+                                                 "science, reasoning_gym, chess; did you mean 'chess'?"),
         ("data", "grade={teachers: [{name: t, model: m}], prompting: {suffix: {x: y}}}", "grade.prompting.suffix.x"),
         ("data", "mix.outputs.0.domains=[math]", "mix.outputs: got none that takes domain chess of source one"),
         ("data", "domains.chess.keys=[source]", "domains.chess: got the key 'source' of a row, expected another"),
