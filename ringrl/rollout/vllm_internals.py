@@ -9,6 +9,7 @@ from typing import Any
 
 import vllm
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.platforms import current_platform
 
 from ringrl.errors import require
@@ -23,6 +24,15 @@ class RepackedMoEMethod(UnquantizedFusedMoEMethod):
         super().process_weights_after_loading(layer)
         if updated:
             self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+
+def repack_tied_head(model: Any) -> None:
+    """After an update in place. vLLM on the CPU packs an output head when its weights arrive; a head that is tied to
+    the embeddings gets none of its own, and would keep the old ones in silence."""
+    if current_platform.is_cpu() and model.config.tie_word_embeddings:
+        for layer in model.modules():
+            if isinstance(layer, ParallelLMHead):
+                layer.quant_method.process_weights_after_loading(layer)
 
 
 if current_platform.is_cpu():

@@ -35,10 +35,10 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.platforms import current_platform
 
-import ringrl.models.bailing_moe  # (vLLM asks AutoConfig for the configuration)
-import ringrl.rollout.vllm_internals  # noqa: F401  (corrects updates of experts on the CPU)
+import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
 from ringrl.lines import write_atomic
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
+from ringrl.rollout.vllm_internals import repack_tied_head  # (importing it corrects updates of experts on the CPU)
 
 BACKEND = "ringrl"
 
@@ -91,6 +91,7 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
+        repack_tied_head(self.model)
 
     def shutdown(self) -> None:
         pass

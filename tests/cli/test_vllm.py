@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RANKS, Inputs, children_of_tests, meddle, ringrl, rl_config, timeless, write_yaml
+from tests.conftest import (
+    RANKS,
+    SMALL,
+    Inputs,
+    children_of_tests,
+    lines,
+    meddle,
+    ringrl,
+    rl_config,
+    timeless,
+    write_yaml,
+)
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.usefixtures("uneven_rewards")
@@ -76,3 +87,13 @@ def pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
     assert max(r["tokens_carried"] for r in rows) > 0 == rows[0]["staleness"]
     assert max(r["staleness"] for r in rows) > 0
     assert rows[0]["mismatch_kl"] < 1e-6  # the sampler's log-probs stay with their tokens through a pause
+
+
+@pytest.mark.slow
+def test_a_head_that_is_tied_to_the_embeddings_gets_new_weights(inputs: Inputs, tmp_path: Path) -> None:
+    from ringrl.data.tiny import build_model
+
+    texts = [row["problem"] for row in lines(Path(inputs.data("rl_math")))]
+    build_model(tmp_path / "tied", texts, 0, tied=True, **SMALL)
+    rows = run(inputs, tmp_path / "a", f"model={tmp_path / 'tied'}", "optimizer.lr=1e-2")
+    assert max(r["shift"] for r in rows) > 1e-2 > 1e-5 > max(r["parity"] for r in rows)
