@@ -93,7 +93,7 @@ def pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
 def test_a_head_that_is_tied_to_the_embeddings_gets_new_weights(inputs: Inputs, tmp_path: Path) -> None:
     from ringrl.data.tiny import build_model
 
-    texts = [row["problem"] for row in lines(Path(inputs.data("rl_math")))]
+    texts = [row["problem"] for name in ("rl_math", "rl_code") for row in lines(Path(inputs.data(name)))]
     build_model(tmp_path / "tied", texts, 0, tied=True, **SMALL)
     rows = run(inputs, tmp_path / "a", f"model={tmp_path / 'tied'}", "optimizer.lr=1e-2")
     assert max(r["shift"] for r in rows) > 1e-2 > 1e-5 > max(r["parity"] for r in rows)
