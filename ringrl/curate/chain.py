@@ -62,7 +62,7 @@ class Phase:
     @property
     def done_file(self) -> Path:
         """Written last; for a teacher it holds the seconds spent sampling."""
-        return self.shards.work / f"{self.teacher.name}.done" if self.teacher else self.shards.folder / "summary.json"
+        return self.shards.folder / (f"work/{self.teacher.name}.done" if self.teacher else "summary.json")
 
     @property
     def engine(self) -> Teacher | None:
