@@ -18,7 +18,7 @@ def sft_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
         "data": inputs.source("sft"),
         "validation": inputs.source("sft_val"),
         "trainer": {"dtype": "float32", "attention": "packed", "microbatch_tokens": 1024, "threads": 1},
-        "optimizer": {"lr": 3e-3, "schedule": "cosine", "warmup": 0.05, "weight_decay": 0.1, "final_lr": 0.5},
+        "optimizer": {"lr": 3e-3, "schedule": "cosine", "warmup": 0.05, "weight_decay": 0.1},
         "epochs": 2,
         "batch_examples": 32,
         "max_tokens": 256,
@@ -41,7 +41,6 @@ def finished(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_learns_and_keeps_a_checkpoint_per_epoch(finished: Path) -> None:
     rows, evals = lines(finished / "metrics.jsonl"), lines(finished / "evals.jsonl")
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
-    assert rows[-1]["lr"] == pytest.approx(0.5 * 3e-3, rel=0.04)
     assert [e["step"] for e in evals] == [8, 16]
     assert evals[1]["val_loss"] < evals[0]["val_loss"]
     assert [p.name for p in sorted((finished / "checkpoints").iterdir())] == ["step_000008", "step_000016"]
