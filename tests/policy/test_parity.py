@@ -113,8 +113,9 @@ def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dic
     """Three steps: their numbers, how often this rank's tokens chose each expert of layer 0, the weights."""
     from accelerate.state import AcceleratorState
 
+    from ringrl.algo.pack import pack
     from ringrl.algo.router import expert_counts
-    from ringrl.commands.sft import layout, train_step
+    from ringrl.commands.sft import train_step
     from ringrl.policy.engine import Policy
     from ringrl.policy.experts import weight_buckets
 
@@ -122,7 +123,7 @@ def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dic
     torch.manual_seed(0)
     cfg: Any = settings(str(folder / family), trainer, ranks.size)
     policy = Policy(cfg.model, None, cfg.trainer, cfg.optimizer, 1.0, ranks)  # type: ignore[arg-type]
-    rows = [layout(sequences(step), cfg, ranks) for step in range(STEPS)]
+    rows = [pack(sequences(step), ranks.size, cfg.trainer.microbatch_tokens)[ranks.rank] for step in range(STEPS)]
     free = policy.inspect(rows[0])
     counts = sum(expert_counts(s.routes, EXPERTS)[0] for s in free)
     other = policy.inspect(rows[0], [(s.routes + 1) % EXPERTS for s in free])
