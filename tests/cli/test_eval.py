@@ -43,3 +43,31 @@ def test_killed_on_vllm_and_resumed_it_has_the_same_results(inputs: Inputs, tmp_
     refused = ringrl("eval", "--rescore", tmp_path / "nowhere")
     assert (refused.code, refused.text.count("\n")) == (2, 1)
     assert children_of_tests() == []
+
+
+@pytest.mark.slow
+def test_prompts_of_more_tokens_than_vllm_takes_at_once(inputs: Inputs, tmp_path: Path) -> None:
+    """A prompt that vLLM reads in parts ends it on the CPU, where it takes 4,096 tokens at once."""
+    rows = lines(Path(inputs.data("heldout_math"))) * 10
+    data = tmp_path / "long.jsonl"
+    data.write_text(
+        "".join(json.dumps(r | {"id": i, "problem": f"{i} " + "7 + 7 " * 50}) + "\n" for i, r in enumerate(rows))
+    )
+    args = [
+        "eval",
+        "--model",
+        inputs.model,
+        "--bench",
+        "gsm8k",
+        "--data",
+        data,
+        "--samples",
+        "1",
+        "--run",
+        tmp_path / "run",
+    ]
+    args += ["max_total_tokens=320", "prompting.max_tokens=316", "prompting.suffix={}", "verify.workers=1"]
+    args += [f"rollout.{x}" for x in ("engine=vllm", "dtype=float32", "kv_cache_mib=64", "concurrent=64")]
+    result = ringrl(*args)
+    assert result.code == 0, result.text
+    assert "failed" not in result.text
