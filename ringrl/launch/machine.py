@@ -16,6 +16,7 @@ from ringrl.config.sections import Rollout
 from ringrl.errors import UserError
 
 OMP = "OMP_NUM_THREADS"  # torchrun sets it to 1
+WAIT = "OMP_WAIT_POLICY"
 
 
 def engine_name(rollout: Rollout) -> str:
@@ -98,7 +99,7 @@ def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, 
 
 def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> dict[str, str]:
     """Environment of a vLLM worker, by its index on this machine."""
-    env = {**_quiet_env(), "VLLM_LOGGING_LEVEL": "WARNING"}
+    env = {**_common_env(), "VLLM_LOGGING_LEVEL": "WARNING"}
     if gpus():
         first = first_gpu + index * rollout.tensor_parallel
         devices = ",".join(str(g) for g in range(first, first + rollout.tensor_parallel))
@@ -115,12 +116,16 @@ def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> di
 def rank_env(rank: int, ranks: int, threads: int, port: int) -> dict[str, str]:
     """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`."""
     env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-           "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_quiet_env()}  # fmt: skip
+           "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_common_env()}  # fmt: skip
     if not gpus():
         env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
         env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and importing it through DeepSpeed takes 2 s
     return env
 
 
-def _quiet_env() -> dict[str, str]:
-    return {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+def _common_env() -> dict[str, str]:
+    # by default OpenMP's threads spin while they wait for each other: where another process wants the same cores, both
+    # become more than ten times slower
+    wait = os.environ.get(WAIT, "passive")
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return {**quiet, WAIT: wait}
