@@ -249,7 +249,7 @@ def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
         max_num_seqs=spec["concurrent"],
         tensor_parallel_size=spec["tensor_parallel"],
         enforce_eager=current_platform.is_cpu(),
-        # on the CPU a prompt that is read in parts ends vLLM: it sets back the seed's generator, which has no offset there
+        # on the CPU a prompt that is read in parts ends vLLM: it sets back a generator that has no offset there
         enable_chunked_prefill=False if current_platform.is_cpu() else None,
         gpu_memory_utilization=spec["gpu_memory"],
         enable_sleep_mode=sleeps,
