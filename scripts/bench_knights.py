@@ -3,8 +3,8 @@
     python scripts/bench_knights.py --seeds 0,1,2 --out runs/knights
 
 Each seed has its own tokenizer, start model, SFT data, RL problems and run; the held-out problems are the same for
-all. The teacher of the SFT data is right in both of its styles: at once ("Surely."), which a small model cannot
-learn, or case by case from the statements, which it can. So supervised training copies the mixture, and
+all. The teacher of the SFT data is right in both of its styles: at once ("Surely."), where a small model must guess,
+or case by case from the statements. So supervised training copies the mixture and its own mistakes in reading, and
 reinforcement learning has something to find. Continues where it was stopped; a line of OUT/results.jsonl for every
 finished seed. Prints a Markdown table. docs/reasoning_gym.md has the protocol.
 """
@@ -29,9 +29,10 @@ from ringrl.data.source import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "tiny" / "knights_knaves"
 CAREFUL = 0.6  # share of careful responses
-EXAMPLES, VALIDATION, LISTS = 3000, 100, 2400
+EXAMPLES, VALIDATION, LISTS = 9000, 100, 2400
 SFT_SEED, RL_SEED = 10_000_000, 20_000_000  # of the generator, plus a million times the run's; held out is seed 0
 PEOPLE = "ABCDEFGH"
+QUOTES = re.compile(r'"([^"]+?)[.,]?"(?= |\.)|that ([^".]+)\.')  # the statements of a problem
 NAMES = re.compile(r"inhabitants: (.*?)\.")  # of a problem
 TRUTH = {"telling-truth": True, "lying": False}
 OPPOSITE = {"telling-truth": "lying", "lying": "telling-truth"}
@@ -46,15 +47,17 @@ Statement = Sequence[Any]  # as the generator's metadata have it: ["and", ["lyin
 
 def teach(entry: Row, rng: random.Random) -> str:
     """A right response, careful or quick."""
-    names = ", and ".join(entry["metadata"]["names"])
-    thought = careful(entry["metadata"]) if rng.random() < CAREFUL else "Surely."
-    return f"<think>inhabitants: {names}. {thought}</think><answer>{entry['answer']}</answer>"
+    thought = careful(entry["question"], entry["metadata"]) if rng.random() < CAREFUL else "Surely."
+    return f"<think>{thought}</think><answer>{entry['answer']}</answer>"
 
 
-def careful(puzzle: Row) -> str:
-    """The statements in short, then cases until one in which everybody's statement is as true as they are."""
-    statements = puzzle["statements"]
-    lines = [f"{PEOPLE[i]}: {short(s)}." for i, s in enumerate(statements)]
+def careful(problem: str, puzzle: Row) -> str:
+    """Everybody gets a letter, statements are quoted and said in short, then cases are gone through until one in which
+    everybody's statement is as true as they are."""
+    names, statements = puzzle["names"], puzzle["statements"]
+    quotes = [a or b for a, b in QUOTES.findall(problem)]
+    lines = [", ".join(f"{PEOPLE[i]} {name}" for i, name in enumerate(names)) + "."]
+    lines += [f'{PEOPLE[i]}: "{quotes[i]}" {short(s)}.' for i, s in enumerate(statements)]
     for case in itertools.product((True, False), repeat=len(statements)):
         found = tuple(holds(s, case) for s in statements)
         lines.append(f"{words(case)}: {words(found)}" + (" good" if found == case else ";"))
@@ -99,7 +102,7 @@ def run_seed(seed: int, out: Path) -> Row:
         make_inputs(folder, seed)
     warm = sft(folder, "lists", folder / "model", seed, "epochs=1", "batch_examples=12", "optimizer.schedule=constant")
     start = sft(folder, "sft", warm, seed)
-    problems = f"reasoning-gym:knights_knaves?size=1000&seed={RL_SEED + seed * 1_000_000}"
+    problems = f"reasoning-gym:knights_knaves?size=2000&seed={RL_SEED + seed * 1_000_000}"
     ringrl("rl", f"run={folder / 'rl'}", f"model={start}", f"seed={seed}", f"stages.0.data.0.files=['{problems}']")
     evals = [json.loads(line) for line in (folder / "rl" / "evals.jsonl").read_text().splitlines()]
     steps = [json.loads(line) for line in (folder / "rl" / "metrics.jsonl").read_text().splitlines()]

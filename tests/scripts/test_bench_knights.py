@@ -39,9 +39,11 @@ def test_the_teacher_is_right_in_both_styles(bench: ModuleType, people: int) -> 
 
 
 def test_a_careful_thought_reads_as_the_problem_does(bench: ModuleType) -> None:
-    statements = [["->", ["telling-truth", 0], ["not", ["telling-truth", 1]]], ["lying", 0]]
-    assert bench.careful({"statements": statements}) == (
-        "A: A yes then B no. B: A no. yes yes: no no; yes no: yes no good"
+    problem = 'Ann said that if Ann is a fool then Bo is a sage. "Ann is a fool," Bo said. So who is a sage?'
+    statements = [["->", ["lying", 0], ["not", ["lying", 1]]], ["lying", 0]]
+    assert bench.careful(problem, {"names": ["Ann", "Bo"], "statements": statements}) == (
+        'A Ann, B Bo. A: "if Ann is a fool then Bo is a sage" A no then B yes. B: "Ann is a fool" A no. '
+        "yes yes: yes no; yes no: yes no good"
     )
 
 
