@@ -160,6 +160,30 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 
 
 @cli.command()
+@click.argument("file")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Will hold the rows with their verdicts.")
+@click.option("--config", help="Configuration of any command whose domains and verify section are used.")
+@click.option("--workers", type=click.IntRange(1), help="Verifier processes, for verify.workers.")
+@click.option("--deadline", type=click.FloatRange(0, min_open=True), help="Seconds a row, for verify.deadline_s.")
+@click.option("--remote", help="Sandbox service that runs programs, for verify.remote.")
+@click.option("--resume", is_flag=True, help="Continue an --out that is there.")
+def verify(
+    file: str, out: Path, config: str | None, workers: int | None, deadline: float | None, remote: str | None,
+    resume: bool,
+) -> None:  # fmt: skip
+    """Judge the responses in FILE as training and evaluation would.
+
+    FILE has rows {"domain", "response", "reference"}; OUT has the same with "kind" (pass, partial, fail or error),
+    "reason", "score" and "seconds". Rows that are labelled, with "right" (a kind, or "not pass"), are compared.
+    """
+    from ringrl.commands.verify import verify as judge
+
+    given = {"workers": workers, "deadline_s": deadline, "remote": remote}
+    settings = {name: value for name, value in given.items() if value is not None}
+    sys.exit(judge(file, out, load_any(config) if config else None, settings, resume))
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True)
 def tiny(folder: Path, seed: int) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,15 @@ class VerifierChild:
         self.revive()
         if problem := self._problem or self.load(name, reward):
             return Verdict("error", problem)
-        question = {"judge": name, "text": text, "reference": reference}
+        question, began = {"judge": name, "text": text, "reference": reference}, time.perf_counter()
         answer, problem = self._exchange(question, self._deadline_s, "verifying")
+        seconds = time.perf_counter() - began
         if problem:
-            return Verdict("error", problem)
+            return Verdict("error", problem, seconds=seconds)
         kind, reason, tests, score, worn = answer
         if worn:  # a verifier changed the process in a way that cannot be undone
             self.stop()
-        return Verdict(kind, reason, tuple(tests), score)
+        return Verdict(kind, reason, tuple(tests), score, seconds=seconds)
 
     def revive(self) -> None:
         """Restarts a dead process and reloads its rewards, unless starting failed too often."""

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ringrl.domains import BUILT_IN, Domain, Reward
@@ -156,7 +156,8 @@ class _Case:
             self._verdicts[reward] = verdict
             last = len(self._verdicts) == len(self.domain.rewards)
         if last:
-            self.future.set_result(combined(self.domain, self._verdicts))
+            seconds = sum(v.seconds for v in self._verdicts.values())
+            self.future.set_result(replace(combined(self.domain, self._verdicts), seconds=seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ringrl.domains import Domain
@@ -35,6 +35,7 @@ class Verdict:
     tests: tuple[str, ...] = ()  # code: the outcome of each test that was run
     score: float = math.nan  # in [0, 1]; pass it for `partial` only, other kinds imply it
     parts: tuple[Part, ...] = ()  # every reward of the domain, set by the pool
+    seconds: float = field(default=0.0, compare=False)  # wall clock of judging, all rewards together, set by the pool
 
     def __post_init__(self) -> None:
         if self.kind == "partial":

@@ -1,0 +1,136 @@
+"""`ringrl verify`: judges rows from the shell exactly as training and evaluation would."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from ringrl.config.load import Knobs
+from ringrl.config.sections import RunConfig, Verify
+from ringrl.data.source import Row, read_rows
+from ringrl.domains import Domain, Domains
+from ringrl.errors import DataError
+from ringrl.launch.start import verifiers_of
+from ringrl.lines import read_lines, write_atomic
+from ringrl.report.terminal import Display
+from ringrl.rewards import Verdict, VerifierPool
+
+AHEAD = 8  # rows queued per verifier process
+SHOWN = 20  # disagreements and reasons of errors in the terminal
+KINDS = ("pass", "partial", "fail", "error")
+NOT_PASS = "not pass"  # as the label of a row: fail or error
+
+
+def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any], resume: bool) -> int:
+    """Writes the rows of a file with their verdicts to `out`, in order, and shows what they come to.
+
+    Args:
+        cfg: the configuration whose own domains and `verify` section are used, if any.
+        settings: fields of `Verify` that replace its.
+
+    Raises:
+        DataError: a row is not {"domain", "response", "reference"}, or `out` exists already and is not resumed.
+    """
+    domains: Mapping[str, Domain] = Domains()
+    if isinstance(cfg, RunConfig):
+        verifiers_of(cfg)
+        domains = cfg.known_domains
+    how = getattr(cfg, "verify", Verify()).model_copy(update=settings)
+    if out.exists() and not resume:
+        raise DataError(f"{out}: got a file that exists, expected a new one, or --resume")
+    done = list(read_lines(out, cut=True)) if out.exists() else []
+    write_atomic(out, "".join(json.dumps(row) + "\n" for row in done))
+    display, judged = Display("verify", file), Judged()
+    for row in done:
+        judged.add(row)
+    with out.open("a") as lines, VerifierPool(how.workers, how.deadline_s, domains, remote=how.remote) as pool:
+        for row in verdicts(rows_of(file, domains, len(done)), pool, AHEAD * how.workers):
+            judged.add(row)
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+    if not judged.kinds:
+        raise DataError(f"{file}: no rows")
+    display.table(str(out), judged.table())
+    for line in judged.remarks():
+        display.note(line)
+    return 0
+
+
+def rows_of(file: str, domains: Mapping[str, Domain], skip: int) -> Iterator[Row]:
+    """Raises DataError for a row that cannot be judged."""
+    for number, (where, row) in enumerate(read_rows(file)):
+        if row.get("domain") not in domains:
+            known = ", ".join(domains)
+            raise DataError(f"{where}: domain: got {row.get('domain')!r}, expected one of {known}")
+        for key, kind, name in (("response", str, "a text"), ("reference", dict, "an object")):
+            if not isinstance(row.get(key), kind):
+                raise DataError(f"{where}: {key}: got {json.dumps(row.get(key))[:100]}, expected {name}")
+        if number >= skip:
+            yield row
+
+
+def verdicts(rows: Iterable[Row], pool: VerifierPool, ahead: int) -> Iterator[Row]:
+    """The rows with their verdicts, in order; at most `ahead` of them are queued."""
+    queue: deque[tuple[Row, Future[Verdict]]] = deque()
+    for row in rows:
+        queue.append((row, pool.submit(row["domain"], row["response"], row["reference"])))
+        if len(queue) >= ahead:
+            yield _with_verdict(*queue.popleft())
+    while queue:
+        yield _with_verdict(*queue.popleft())
+
+
+def _with_verdict(row: Row, future: Future[Verdict]) -> Row:
+    verdict = future.result()
+    score = {} if verdict.kind == "error" else {"score": verdict.reward}
+    return {**row, "kind": verdict.kind, "reason": verdict.reason, **score, "seconds": round(verdict.seconds, 6)}
+
+
+class Judged:
+    """What the terminal shows of the rows judged so far."""
+
+    def __init__(self) -> None:
+        self.kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)  # domain -> kind -> rows
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)  # by domain
+        self._errors: Counter[str] = Counter()  # domain and reason
+        self._labelled, self._rows = 0, 0
+        self._disagreements: list[str] = []
+
+    def add(self, row: Row) -> None:
+        kind, domain, right = row["kind"], row["domain"], row.get("right")
+        self.kinds[domain][kind] += 1
+        self._seconds[domain].append(row["seconds"])
+        self._rows += 1
+        if kind == "error":
+            self._errors[f"{domain}: {row['reason']}"] += 1
+        if right in (*KINDS, NOT_PASS):
+            self._labelled += 1
+            if kind != right and (right != NOT_PASS or kind in ("pass", "partial")):
+                self._disagreements.append(f"row {self._rows}: {kind} ({row['reason']}), labelled {right}")
+
+    def table(self) -> list[dict[str, str]]:
+        return [
+            {
+                "domain": domain,
+                "rows": f"{kinds.total():,}",
+                **{kind: f"{kinds[kind]:,}" for kind in KINDS},
+                "seconds, median": f"{statistics.median(self._seconds[domain]):.4f}",
+                "longest": f"{max(self._seconds[domain]):.2f}",
+            }
+            for domain, kinds in self.kinds.items()
+        ]
+
+    def remarks(self) -> Iterator[str]:
+        for reason, n in self._errors.most_common(SHOWN):
+            yield f"{n:,} errors: {reason}"
+        if self._labelled:
+            agreeing = self._labelled - len(self._disagreements)
+            yield from self._disagreements[:SHOWN]
+            if len(self._disagreements) > SHOWN:
+                yield f"... and {len(self._disagreements) - SHOWN:,} more"
+            yield f"{agreeing:,} of {self._labelled:,} labelled rows agree"
