@@ -62,7 +62,7 @@ def table(results: list[dict]) -> str:
     stages = [r["stage"] for r in results[0]["rows"]]
     domains = list(results[0]["rows"][0]["scores"])
     score = {
-        (stage, d): [r["rows"][i]["scores"][d]["avg"] for r in results]
+        (stage, d): [r["rows"][i]["scores"][d]["score"] for r in results]
         for i, stage in enumerate(stages)
         for d in domains
     }

@@ -89,7 +89,8 @@ def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> di
     for name, model in models:
         results = json.loads((run.path / f"eval_{name}" / "results.json").read_text())
         scores = {
-            b: {k: r[k] for k in ("avg", "se", "pass_k", "k", "n", "errors")} for b, r in results["benchmarks"].items()
+            b: {k: r[k] for k in ("score", "se", "pass_k", "k", "n", "errors")}
+            for b, r in results["benchmarks"].items()
         }
         rows.append({"stage": name, "model": model, "scores": scores})
     finished = sorted(run.path.glob("*/finished.json"), key=lambda p: p.stat().st_mtime)
@@ -112,7 +113,7 @@ def show(summary: dict[str, Any], report: Path) -> None:
     for name in first:
         table.add_column(name, justify="right")
     for row in summary["rows"]:
-        cells = [f"{100 * s['avg']:.1f} ± {100 * s['se']:.1f}" for s in row["scores"].values()]
+        cells = [f"{100 * s['score']:.1f} ± {100 * s['se']:.1f}" for s in row["scores"].values()]
         table.add_row(row["stage"], *cells)
     console.print(table)
     console.print(f"{report.parent}/summary.json\n{report}", soft_wrap=True, highlight=False)

@@ -1,4 +1,5 @@
-"""Metrics over judged responses. A verifier error is no verdict: it is counted, and left out of the scores.
+"""Metrics over judged responses. A verifier error is no verdict: `summarize` counts it and leaves it out of the scores;
+in `report`, what is published, it counts as not right, so that no response gains by what its verifier cannot take.
 
 A response scores its headline reward. With m_i verdicts on problem i, of mean p_i and sample variance v_i
 (divisor m_i - 1), and N problems, the score is avg = mean p_i. Its two standard errors answer two questions:
@@ -45,7 +46,8 @@ def summarize(scored: Sequence[ScoredGroup]) -> dict[str, Any]:
 
 
 def report(problems: Problems, pass_k: Sequence[int], votes: bool, points: float) -> dict[str, Any]:
-    """What results.json says of a benchmark: `summarize`, and what costs more to read.
+    """What results.json says of a benchmark: `score` (avg@k) and what costs more to read, with errors as not right;
+    `score_without_errors` leaves them out.
 
     Args:
         pass_k: values of k besides powers of two and the number of samples.
@@ -53,16 +55,18 @@ def report(problems: Problems, pass_k: Sequence[int], votes: bool, points: float
         points: standard error over samples, in percent, to compute the necessary number of samples for.
     """
     groups = list(problems.values())
-    judged = [[o for o in g if not o.failed] for g in groups]
-    numbers = _basic(groups)
+    numbers = _basic(groups, [[o.reward for o in g] for g in groups])
+    score = numbers.pop("avg")
     return {
+        "score": score,
+        "score_without_errors": _basic(groups)["avg"],
         **numbers,
-        "se_samples": _se_samples(judged),
-        "pass": {str(k): _pass(judged, k) for k in _ks(numbers["k"], pass_k)},
-        "majority": _mean([_vote(g) for g in judged if g]) if votes else None,
-        "length_right": _mean([o.length for g in judged for o in g if o.reward == 1]),
-        "length_wrong": _mean([o.length for g in judged for o in g if o.reward < 1]),
-        "precision": {"points": points, "samples": samples_needed(judged, points / 100)},
+        "se_samples": _se_samples(groups),
+        "pass": {str(k): _pass(groups, k) for k in _ks(numbers["k"], pass_k)},
+        "majority": _mean([_vote(g) for g in groups]) if votes else None,
+        "length_right": _mean([o.length for g in groups for o in g if o.reward == 1]),
+        "length_wrong": _mean([o.length for g in groups for o in g if o.reward < 1]),
+        "precision": {"points": points, "samples": samples_needed(groups, points / 100)},
         "problems": [{"id": i, **_counts(g)} for i, g in problems.items()],
     }
 
@@ -140,8 +144,9 @@ def _outcomes(g: ScoredGroup) -> list[Outcome]:
     ]
 
 
-def _basic(groups: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
-    judged = [v for g in groups if (v := [o.reward for o in g if not o.failed])]
+def _basic(groups: Sequence[Sequence[Outcome]], rewards: Sequence[Sequence[float]] | None = None) -> dict[str, Any]:
+    """rewards: those that count, of every group; without them, of the responses that have a verdict."""
+    judged = [v for v in rewards or [[o.reward for o in g if not o.failed] for g in groups] if v]
     means = [statistics.fmean(v) for v in judged]
     k = max(map(len, groups), default=0)
     flat = [o for g in groups for o in g]
@@ -197,13 +202,12 @@ def _vote(group: Sequence[Outcome]) -> float:
 
 
 def _counts(group: Sequence[Outcome]) -> dict[str, int | float]:
-    """Counts for one problem; `passed` and `total` leave out verifier errors."""
-    judged = [o for o in group if not o.failed]
+    """Counts for one problem; an error is in `total`, and not in `passed`."""
     return {
-        "passed": sum(o.reward == 1 for o in judged),
-        "total": len(judged),
-        "reward": sum(o.reward for o in judged),
-        "errors": len(group) - len(judged),
+        "passed": sum(o.reward == 1 for o in group),
+        "total": len(group),
+        "reward": sum(o.reward for o in group),
+        "errors": sum(o.failed for o in group),
     }
 
 

@@ -120,7 +120,7 @@ def table(results: Mapping[str, Any]) -> list[dict[str, str]]:
             "benchmark": name,
             "problems": str(r["n"]),
             "k": str(r["k"]),
-            "avg@k %": _percent(r["avg"], r["se"], r["se_samples"]),
+            "avg@k %": _percent(r["score"], r["se"], r["se_samples"]),
             "pass@k %": _percent(r["pass_k"]),
             "majority %": _percent(r["majority"]),
             "length": f"{r['length_mean']:.0f}",
@@ -136,6 +136,9 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     lines = ["avg@k ± standard error over problems ± over samples"]
     for name, r in results["benchmarks"].items():
         window = r["window"]
+        if r["errors"]:
+            total, without = r["errors"], _percent(r["score_without_errors"])
+            lines.append(f"{name}: {total} verifier errors count as not right; {without} without them")
         if window:
             lines.append(f"{name}: release {r['release']}, {r['n']} problems from {window[0]} to {window[1]}")
         if rated := r.get("codeforces"):

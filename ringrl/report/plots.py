@@ -186,7 +186,9 @@ def draw_scores(ax: Any, rows: Sequence[Row]) -> None:
     places = list(range(len(rows), 0, -1))
     for key, width in (("se", 1.2), ("se_samples", 4.0)):
         errors = [0.0 if math.isnan(e) else e for e in column(rows, key)]
-        ax.errorbar(column(rows, "avg"), places, xerr=errors, fmt="o", color=PALETTE[0], elinewidth=width, markersize=4)
+        ax.errorbar(
+            column(rows, "score"), places, xerr=errors, fmt="o", color=PALETTE[0], elinewidth=width, markersize=4
+        )
     ax.set_yticks(places, [f"{row['name']} avg@{row['k']}" for row in rows])
     ax.set(xlabel="score", xlim=(0, 1), ylim=(0.4, len(rows) + 0.6))
     _ticks(ax.xaxis, "percent")

@@ -46,7 +46,7 @@ SELECTION_COLUMNS = (
     ("mean length, tokens", "length_mean"), ("cut, %", "truncated_frac"),
 )  # fmt: skip
 EVAL_COLUMNS = (
-    ("benchmark", "name"), ("avg@k, %", "avg"), ("± over samples, %", "se_samples"), ("pass@k, %", "pass_k"),
+    ("benchmark", "name"), ("avg@k, %", "score"), ("without errors, %", "score_without_errors"), ("± over samples, %", "se_samples"), ("pass@k, %", "pass_k"),
     ("majority, %", "majority"), ("k", "k"), ("problems", "n"),
     ("mean length, tokens", "length_mean"), ("cut, %", "truncated_frac"), ("grader errors", "errors"),
     ("solved always", "always"), ("sometimes", "some"), ("never", "never"),
@@ -167,7 +167,16 @@ def _eval_section(results: Row) -> Markup:
     for name, row in results.get("benchmarks", {}).items():
         rates = [p["passed"] / p["total"] for p in row.get("problems", []) if p["total"]]
         always, never = rates.count(1.0), rates.count(0.0)
-        rows.append(row | {"name": name, "always": always, "some": len(rates) - always - never, "never": never})
+        rows.append(
+            row
+            | {
+                "name": name,
+                "score_se": row["se"],
+                "always": always,
+                "some": len(rates) - always - never,
+                "never": never,
+            }
+        )
     caption = "Thin: one standard error over problems. Thick: over samples of the same problems."
     figures = [page.figure("Scores", caption, plots.draw_scores, rows)] if rows else []
     verdicts = _verdicts({row["name"]: [row] for row in rows})
@@ -257,7 +266,10 @@ def _summary(run: Path, parts: Sequence[str]) -> Markup:
     rows = summary.get("rows", [])
     for before, row in zip([None, *rows], rows, strict=False):
         row["cells"] = [
-            (share(score, "avg"), *(_change(score, before["scores"][name]) if before else ("", "")))
+            (
+                share(score | {"score_se": score["se"]}, "score"),
+                *(_change(score, before["scores"][name]) if before else ("", "")),
+            )
             for name, score in row["scores"].items()
         ]
     return page.render("pipeline", names=parts, summary=summary, rows=rows)
@@ -265,7 +277,7 @@ def _summary(run: Path, parts: Sequence[str]) -> Markup:
 
 def _change(now: Row, before: Row) -> tuple[str, str]:
     """The change of a score in points, and its CSS classes; faint within two standard errors of the difference."""
-    change = now["avg"] - before["avg"]
+    change = now["score"] - before["score"]
     faint = " faint" if abs(change) <= 2 * math.hypot(now["se"], before["se"]) else ""
     sign = "good" if change > 0 else "bad" if change < 0 else "soft"
     return f"{change * 100:+.1f}", sign + faint

@@ -96,7 +96,7 @@ def test_a_domain_of_ten_lines_goes_through_every_command(
     result = ringrl("eval", write_yaml(tmp_path / "eval.yaml", evaluation))
     assert result.code == 0, result.text
     numbers = json.loads((tmp_path / "eval" / "results.json").read_text())["benchmarks"]["own"]
-    assert 0 < numbers["avg"] < 1
+    assert 0 < numbers["score"] < 1
     assert numbers["errors"] == 0
     assert children_of_tests() == []
 

@@ -130,7 +130,7 @@ def closed_form(groups: list[list[int]]) -> dict[str, float]:
     k, n = len(groups[0]), len(groups)
     p = [c / k for c in rights]
     return {
-        "avg": statistics.fmean(p),
+        "score": statistics.fmean(p),
         "se": statistics.stdev(p) / math.sqrt(n),
         "se_samples": math.sqrt(sum(x * (1 - x) / (k - 1) for x in p)) / n,
         "pass_k": statistics.fmean(float(c > 0) for c in rights),
@@ -149,8 +149,8 @@ def test_numbers_equal_the_closed_form_and_are_the_same_after_a_stop_and_a_resco
     assert {k: found[k] for k in expected} == pytest.approx(expected)
     assert (sums["errors"], sums["k"], sums["n"]) == (0, 8, 12)
     chance = RIGHT / 10 * 10 / 11
-    assert abs(sums["avg"] - chance) < 4 * math.sqrt(chance * (1 - chance) / 96)
-    assert (broken["errors"], broken["avg"], broken["problems"][0]["total"]) == (8, 0.0, 0)
+    assert abs(sums["score"] - chance) < 4 * math.sqrt(chance * (1 - chance) / 96)
+    assert (broken["errors"], broken["score"], broken["problems"][0]["total"]) == (8, 0.0, 8)
     assert sum(script.asked.values()) == len(script.asked) == 13 * 8
     asked = {"model": "scripted", "temperature": 1.0, "top_p": 0.95, "max_tokens": 32768}
     assert asked.items() <= script.seen[0].items()
@@ -223,7 +223,7 @@ def test_too_many_errors_of_the_verifier_give_no_score_and_are_judged_again(scri
     (tmp_path / "broken.jsonl").write_text(json.dumps(mended) + "\n")
     asked = len(script.seen)
     results = evaluate(cfg, resume=True)["benchmarks"]["broken"]
-    assert (results["errors"], results["avg"]) == (0, 0.0)
+    assert (results["errors"], results["score"]) == (0, 0.0)
     assert results["codeforces"]["rating"] == pytest.approx(rating_of(0, [(1500, 500), (1300, 0)]))
     assert len(script.seen) == asked
 

@@ -85,6 +85,15 @@ def test_too_many_errors_are_a_share_and_a_number():
     assert too_many_errors([], 0.0) == ""
 
 
+def test_what_is_published_counts_an_error_as_not_right():
+    failed = Outcome(0.0, True, 10, False, reason="the checker failed")
+    problems = {"a": [Outcome(1.0, False, 10, False), failed, failed, failed], "b": [failed] * 4}
+    numbers = report(problems, (), False, 0.5)
+    assert (numbers["score"], numbers["score_without_errors"], numbers["errors"]) == (0.125, 1.0, 7)
+    assert numbers["pass"]["2"] == 0.25
+    assert numbers["problems"][1] == {"id": "b", "passed": 0, "total": 4, "reward": 0.0, "errors": 4}
+
+
 def test_part_of_a_reward_is_averaged_but_does_not_pass():
     numbers = summarize([group([0.5, 0.5])])
     assert (numbers["avg"], numbers["pass_k"]) == (0.5, 0.0)
@@ -225,6 +234,6 @@ def test_pass_at_k_is_reported_for_powers_of_two_the_most_and_what_was_asked_for
     numbers = report(groups, (3,), False, 0.5)
     assert list(numbers["pass"]) == ["1", "2", "3", "4", "6"]
     assert numbers["pass"]["3"] == pytest.approx(pass_at_k(6, 2, 3) / 2)
-    assert numbers["pass"]["1"] == pytest.approx(numbers["avg"])
+    assert numbers["pass"]["1"] == pytest.approx(numbers["score"])
     assert numbers["problems"][0] == {"id": "a", "passed": 2, "total": 6, "reward": 2.0, "errors": 0}
     assert (numbers["length_right"], numbers["length_wrong"]) == (10, 10)

@@ -69,7 +69,7 @@ def make_rl(run: Path) -> None:
 
 def make_eval(run: Path) -> None:
     problems = [{"id": f"p{i}", "passed": i % 5, "total": 4} for i in range(20)] + [{"passed": 0, "total": 0}]
-    result = {"avg": 0.5, "se": 0.04, "pass_k": 0.8, "k": 4, "n": 21, "length_mean": 120.5, "truncated_frac": 0.02}
+    result = {"score": 0.5, "se": 0.04, "pass_k": 0.8, "k": 4, "n": 21, "length_mean": 120.5, "truncated_frac": 0.02}
     result |= {"errors": 4, "problems": problems, "se_samples": 0.01, "majority": None}
     rows = [
         {"id": f"p{i}", "sample": j, "text": f"<think>hm {NASTY}</think>It is {NASTY}." if j else "<think>open"}
@@ -93,7 +93,11 @@ def make_pipeline(run: Path) -> None:
     stages = {"sft": (0.05, 0.42), "rl math": (0.41, 0.40)}
     rows = [
         {"stage": stage, "model": f"models/{stage}"}
-        | {"scores": {d: {"avg": s, "se": 0.03, "k": 4, "n": 64} for d, s in zip(("math", "code"), both, strict=True)}}
+        | {
+            "scores": {
+                d: {"score": s, "se": 0.03, "k": 4, "n": 64} for d, s in zip(("math", "code"), both, strict=True)
+            }
+        }
         for stage, both in stages.items()
     ]
     write(run / "summary.json", {"rows": rows, "phi": PHI, "seed": 7, "seconds": {"sft": 92.0, "rl": 4210.0}})
