@@ -46,7 +46,8 @@ SELECTION_COLUMNS = (
     ("mean length, tokens", "length_mean"), ("cut, %", "truncated_frac"),
 )  # fmt: skip
 EVAL_COLUMNS = (
-    ("benchmark", "name"), ("avg@k, %", "score"), ("without errors, %", "score_without_errors"), ("± over samples, %", "se_samples"), ("pass@k, %", "pass_k"),
+    ("benchmark", "name"), ("avg@k, %", "score"), ("± over samples, %", "se_samples"),
+    ("without errors, %", "score_without_errors"), ("pass@k, %", "pass_k"),
     ("majority, %", "majority"), ("k", "k"), ("problems", "n"),
     ("mean length, tokens", "length_mean"), ("cut, %", "truncated_frac"), ("grader errors", "errors"),
     ("solved always", "always"), ("sometimes", "some"), ("never", "never"),
@@ -167,16 +168,8 @@ def _eval_section(results: Row) -> Markup:
     for name, row in results.get("benchmarks", {}).items():
         rates = [p["passed"] / p["total"] for p in row.get("problems", []) if p["total"]]
         always, never = rates.count(1.0), rates.count(0.0)
-        rows.append(
-            row
-            | {
-                "name": name,
-                "score_se": row["se"],
-                "always": always,
-                "some": len(rates) - always - never,
-                "never": never,
-            }
-        )
+        solved = {"always": always, "some": len(rates) - always - never, "never": never}
+        rows.append(row | solved | {"name": name, "score_se": row["se"]})
     caption = "Thin: one standard error over problems. Thick: over samples of the same problems."
     figures = [page.figure("Scores", caption, plots.draw_scores, rows)] if rows else []
     verdicts = _verdicts({row["name"]: [row] for row in rows})
