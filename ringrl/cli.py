@@ -166,10 +166,11 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 @click.option("--workers", type=click.IntRange(1), help="Verifier processes, for verify.workers.")
 @click.option("--deadline", type=click.FloatRange(0, min_open=True), help="Seconds a row, for verify.deadline_s.")
 @click.option("--remote", help="Sandbox service that runs programs, for verify.remote.")
+@click.option("--audit", is_flag=True, help="Judge by a second way, too, and against altered references.")
 @click.option("--resume", is_flag=True, help="Continue an --out that is there.")
 def verify(
     file: str, out: Path, config: str | None, workers: int | None, deadline: float | None, remote: str | None,
-    resume: bool,
+    audit: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Judge the responses in FILE as training and evaluation would.
 
@@ -180,7 +181,7 @@ def verify(
 
     given = {"workers": workers, "deadline_s": deadline, "remote": remote}
     settings = {name: value for name, value in given.items() if value is not None}
-    sys.exit(judge(file, out, load_any(config) if config else None, settings, resume))
+    sys.exit(judge(file, out, load_any(config) if config else None, settings, resume, audit))
 
 
 @cli.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ringrl.launch.start import verifiers_of
 from ringrl.lines import read_lines, write_atomic
 from ringrl.report.terminal import Display
 from ringrl.rewards import Verdict, VerifierPool
+from ringrl.rewards.audit import altered, interval, second_way
 
 AHEAD = 8  # rows queued per verifier process
 SHOWN = 20  # disagreements and reasons of errors in the terminal
@@ -26,7 +27,7 @@ KINDS = ("pass", "partial", "fail", "error")
 NOT_PASS = "not pass"  # as the label of a row: fail or error
 
 
-def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any], resume: bool) -> int:
+def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any], resume: bool, audit: bool) -> int:
     """Writes the rows of a file with their verdicts to `out`, in order, and shows what they come to.
 
     Args:
@@ -43,6 +44,8 @@ def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any],
     how = getattr(cfg, "verify", Verify()).model_copy(update=settings)
     if out.exists() and not resume:
         raise DataError(f"{out}: got a file that exists, expected a new one, or --resume")
+    if not any([True for _ in rows_of(file, domains, 0)]):  # all of them are checked before the first is judged
+        raise DataError(f"{file}: no rows")
     done = list(read_lines(out, cut=True)) if out.exists() else []
     write_atomic(out, "".join(json.dumps(row) + "\n" for row in done))
     display, judged = Display("verify", file), Judged()
@@ -53,12 +56,47 @@ def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any],
             judged.add(row)
             lines.write(json.dumps(row) + "\n")
             lines.flush()
-    if not judged.kinds:
-        raise DataError(f"{file}: no rows")
     display.table(str(out), judged.table())
     for line in judged.remarks():
         display.note(line)
+    if audit:
+        with VerifierPool(how.workers, how.deadline_s, _with_second_ways(domains), remote=how.remote) as pool:
+            for line in audited(list(read_lines(out)), domains, pool):
+                display.note(line)
     return 0
+
+
+def _with_second_ways(domains: Mapping[str, Domain]) -> dict[str, Domain]:
+    second = {d.name: d for domain in domains.values() if (d := second_way(domain))}
+    return {**domains, **second}
+
+
+def audited(rows: Sequence[Row], domains: Mapping[str, Domain], pool: VerifierPool) -> Iterator[str]:
+    """Judges passes and fails once more, by other means, and says how often that disagrees."""
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        second = second_way(domains[domain])
+        if second is None:
+            yield f"{domain}: there is no second way to judge it"
+            continue
+        judged = [(number, row) for number, row in enumerate(rows, 1) if row["domain"] == domain]
+        for kind, other, fault in (("pass", "fail", "wrong"), ("fail", "pass", "right")):
+            some = [(n, row) for n, row in judged if row["kind"] == kind]
+            futures = [pool.submit(second.name, row["response"], row["reference"]) for _, row in some]
+            kinds = [future.result().kind for future in futures]
+            differ = [n for (n, _), found in zip(some, kinds, strict=True) if found == other]
+            asked = len(kinds) - kinds.count("error")
+            yield f"{domain}: {_share(differ, asked)} of {kind} verdicts are {fault} by the second way"
+        passes = [(n, row, a) for n, row in judged if row["kind"] == "pass"
+                  and (a := altered(domains[domain], row["reference"]))]  # fmt: skip
+        futures = [pool.submit(domain, row["response"], reference) for _, row, reference in passes]
+        still = [n for (n, _, _), future in zip(passes, futures, strict=True) if future.result().kind == "pass"]
+        yield f"{domain}: {_share(still, len(passes))} of pass verdicts hold against an altered reference"
+
+
+def _share(rows: Sequence[int], of: int) -> str:
+    low, high = interval(len(rows), of)
+    shown = f" (rows {', '.join(map(str, rows[:SHOWN]))}{', ...' * (len(rows) > SHOWN)})" if rows else ""
+    return f"{len(rows):,} of {of:,} ({100 * low:.1f} to {100 * high:.1f} %){shown}"
 
 
 def rows_of(file: str, domains: Mapping[str, Domain], skip: int) -> Iterator[Row]:

@@ -1,0 +1,94 @@
+"""`ringrl verify`, by its own means: verdicts in order, resuming, labels, and the audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringrl.commands.verify import verify
+from ringrl.domains import BUILT_IN
+from ringrl.errors import DataError
+from ringrl.rewards.audit import altered, interval
+from ringrl.rewards.code import verify_code
+from tests.conftest import lines
+
+ADD = "```python\nprint(int(input()) + 1)\n```"
+ROWS: list[dict[str, Any]] = [
+    {"domain": "math", "response": r"so \boxed{4}", "reference": {"answer": "4"}, "right": "pass", "id": 7},
+    {"domain": "math", "response": r"so \boxed{5}", "reference": {"answer": "4"}, "right": "pass"},
+    {"domain": "code", "response": ADD, "reference": {"tests": [{"input": "1", "output": "2"}]}},
+    {"domain": "code", "response": ADD, "reference": {"tests": []}, "right": "not pass"},
+]
+
+
+def write(folder: Path, rows: list[Any]) -> str:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "rows.jsonl")
+
+
+def test_rows_keep_their_order_and_keys_and_a_cut_file_is_continued(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = write(tmp_path, ROWS), tmp_path / "out.jsonl"
+    assert verify(file, out, None, {"workers": 1}, resume=False, audit=True) == 0
+    found = lines(out)
+    assert [{k: row[k] for k in given} for row, given in zip(found, ROWS, strict=True)] == ROWS
+    assert [row["kind"] for row in found] == ["pass", "fail", "pass", "error"]
+    assert [row.get("score") for row in found] == [1.0, 0.0, 1.0, None]
+    assert all(row["seconds"] > 0 and row["reason"] for row in found)
+    shown = capfd.readouterr().err
+    assert "row 2: fail (wrong), labelled pass\n2 of 3 labelled rows agree\n" in shown
+    assert "math: 0 of 1 (0.0 to 79.3 %) of pass verdicts are wrong by the second way\n" in shown
+    assert "code: 0 of 1 (0.0 to 79.3 %) of pass verdicts are wrong by the second way\n" in shown
+    assert "code: 0 of 1 (0.0 to 79.3 %) of pass verdicts hold against an altered reference\n" in shown
+
+    whole = out.read_text().splitlines(keepends=True)
+    marked = json.dumps(found[0] | {"reason": "not judged again"}) + "\n"
+    out.write_text(marked + whole[1][:20])
+    with pytest.raises(DataError, match=r"out.jsonl: got a file that exists, expected a new one, or --resume"):
+        verify(file, out, None, {}, resume=False, audit=False)
+    verify(file, out, None, {"workers": 1}, resume=True, audit=False)
+    assert [row["kind"] for row in lines(out)] == ["pass", "fail", "pass", "error"]
+    assert lines(out)[0]["reason"] == "not judged again"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"domain": "chess"}, r"rows.jsonl:2: domain: got 'chess', expected one of math, code"),
+    ({"response": None}, r"rows.jsonl:2: response: got null, expected a text"),
+    ({"reference": "4"}, r"rows.jsonl:2: reference: got \"4\", expected an object"),
+])  # fmt: skip
+def test_a_row_that_cannot_be_judged_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    file = write(tmp_path, [ROWS[0], ROWS[1] | change])
+    with pytest.raises(DataError, match=message):
+        verify(file, tmp_path / "out.jsonl", None, {"workers": 1}, resume=False, audit=False)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+ALTERED: list[tuple[dict[str, Any], str]] = [
+    ({"tests": [{"input": "1", "output": "2"}, {"input": "2", "output": "3\n"}]}, ADD),
+    ({"tests": [{"input": [1], "output": 2}], "entry_point": "f"}, "```python\ndef f(x):\n    return x + 1\n```"),
+    ({"tests": "assert f(1) == 2"}, "```python\ndef f(x):\n    return x + 1\n```"),
+    ({"tests": ["assert f(1) == 2", "assert f(2) == 3"]}, "```python\ndef f(x):\n    return x + 1\n```"),
+]
+
+
+@pytest.mark.parametrize(("reference", "response"), ALTERED)
+def test_a_right_program_fails_an_altered_reference(reference: dict[str, Any], response: str) -> None:
+    other = altered(BUILT_IN["code"], reference)
+    assert other is not None
+    assert verify_code(response, reference).kind == "pass"
+    assert verify_code(response, other).kind == "fail"
+
+
+def test_answers_without_digits_and_checked_outputs_are_not_altered() -> None:
+    assert altered(BUILT_IN["math"], {"answer": r"\frac{12}{5}"}) == {"answer": r"\frac{19}{5}"}
+    assert altered(BUILT_IN["math"], {"answer": "x + y"}) is None
+    assert altered(BUILT_IN["code"], {"tests": [{"input": "", "output": "1"}], "checker": "def check(): ..."}) is None
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert interval(1, 10) == pytest.approx((0.0179, 0.4042), abs=1e-4)
+    assert interval(0, 0) == (0.0, 1.0)
