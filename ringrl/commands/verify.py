@@ -44,7 +44,7 @@ def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any],
     how = getattr(cfg, "verify", Verify()).model_copy(update=settings)
     if out.exists() and not resume:
         raise DataError(f"{out}: got a file that exists, expected a new one, or --resume")
-    if not any([True for _ in rows_of(file, domains, 0)]):  # all of them are checked before the first is judged
+    if sum(1 for _ in rows_of(file, domains, 0)) == 0:  # all of them are checked before the first is judged
         raise DataError(f"{file}: no rows")
     done = list(read_lines(out, cut=True)) if out.exists() else []
     write_atomic(out, "".join(json.dumps(row) + "\n" for row in done))
