@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ class Local:
     """
 
     def __init__(self, level: str = "") -> None:
-        self.sandbox, self._trusted = Sandbox(level), Sandbox(level)
+        self.sandbox, self._trusted = Sandbox(level), Sandbox(level, packages=True)
         self._proved: set[str] = set()  # languages whose compiler has worked
         self._source = ("", "")  # the last language and code that were compiled
         self._built: Job | Execution  # the job that runs it, or why there is none
@@ -63,9 +64,9 @@ class Local:
         request = json.dumps({"entry": entry, "args": values.encode(args)})
         return self.sandbox.run(Job("call", code, request), limits)
 
-    def check(self, code: str, checks: str, entry: str, limits: Limits) -> str:
-        """The outcome of Python tests of a Python program. Raises SandboxError."""
-        return check(self.sandbox, self._trusted, code, checks, entry, limits)
+    def check(self, code: str, texts: Sequence[str], entry: str, limits: Limits) -> str:
+        """The outcome of Python tests of a Python program. Raises as `box.check`."""
+        return check(self.sandbox, self._trusted, code, texts, entry, limits)
 
     def trusted(self, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a Python program that may know what is expected. Raises SandboxError."""

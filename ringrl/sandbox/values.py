@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections import deque
+from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+FAULT = b"fault: "  # begins a report on tests that failed themselves
 _EXACT_BITS = 256  # larger integers travel in hexadecimal: decimal digits take quadratic time, and have a limit
 
 
@@ -32,8 +34,11 @@ def encode(value: Any, other: Callable[[Any], dict[str, Any]] | None = None) -> 
         return float(value) if math.isfinite(value) else {"float": float.__repr__(value)}
     if isinstance(value, list):
         return [encode(v, other) for v in value]
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not isinstance(value, (Counter, OrderedDict)):
         return {"dict": [[encode(k, other), encode(v, other)] for k, v in value.items()]}
+    fields = getattr(type(value), "_fields", None)
+    if isinstance(value, tuple) and isinstance(fields, tuple):
+        return {"named": [type(value).__name__, encode(list(fields)), [encode(v, other) for v in value]]}
     for name, (kind, out, _) in _OTHERS.items():
         if isinstance(value, kind):
             return {name: encode(out(value), other)}
@@ -59,6 +64,8 @@ def decode(data: Any, other: Callable[[str, Any], Any] | None = None) -> Any:
         return float(content)
     if name == "dict":
         return {decode(k, other): decode(v, other) for k, v in content}
+    if name == "named":
+        return _named(content[0], tuple(content[1]))(*decode(content[2], other))
     if name in _OTHERS:
         return _OTHERS[name][2](decode(content, other))
     if other is None:
@@ -66,7 +73,14 @@ def decode(data: Any, other: Callable[[str, Any], Any] | None = None) -> Any:
     return other(name, content)
 
 
+@functools.lru_cache(maxsize=64)
+def _named(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
+
+
 _OTHERS: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "counter": (Counter, dict, Counter),
+    "ordered": (OrderedDict, dict, OrderedDict),
     "tuple": (tuple, list, tuple),
     "set": (set, list, set),
     "frozenset": (frozenset, list, frozenset),

@@ -25,7 +25,7 @@ def judge(code: str, **reference) -> str:
 
 
 def test_extract_code():
-    assert extract_code("```python\na\n```\n```\nb\n```\n```cpp\nc\n```") == "b\n"
+    assert extract_code("```python\na\n```\n```\nb\n```\n```cpp\nc\n```") == "a\n"
     assert extract_code("1. so\n   ```py\n   if 1:\n     x\n   ```") == "if 1:\n  x\n"
     assert extract_code("```python\nnever closed") == ""
     assert extract_code("plain") == ""
