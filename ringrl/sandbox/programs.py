@@ -193,8 +193,9 @@ def _build(request: dict[str, Any]) -> int:
         return 1
     if result.endswith(".jar"):
         with zipfile.ZipFile(result, "w") as jar:
-            for name in os.listdir("classes"):
-                jar.write(os.path.join("classes", name), name)
+            for folder, _, files in os.walk("classes"):
+                for path in (os.path.join(folder, name) for name in files):
+                    jar.write(path, os.path.relpath(path, "classes"))
     with open(result, "rb") as built, open(REPORT, "wb", closefd=False) as report:
         shutil.copyfileobj(built, report)
     return 0
