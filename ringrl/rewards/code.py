@@ -1,18 +1,11 @@
 """Code answers: runs the program of a response (see `blocks`) against all tests. One failed test fails the response.
 
-`reference["tests"]` is one of
-
-    [{"input", "output"}, ...]                texts: a program reads standard input and writes standard output
-    the same, with `entry_point`              a function, or method of the class Solution, is called: `input` is a list
-                                              of arguments and `output` the result, or both are texts as in
-                                              LiveCodeBench, one JSON value per line and a JSON value
-    assert text, or a list of such texts      Python that calls the program's functions. `entry_point` is available as
-                                              `candidate`; `check(candidate)` is called if the tests define it
-
-With `compare` "exact" programs are run and compared as LiveCodeBench does: no tolerance for floats.
-`language` is python (default), cpp or java, the last two with standard input only. `checker`, trusted Python that
-defines `check(input, output, expected)`, judges output with several valid forms. `time_limit_s` is the CPU time of one
-test, in seconds; the wall clock allows twice that.
+`code_tests` says what `reference["tests"]` may be: texts that a program reads and writes, calls of a function with their
+results, or Python that asserts. With `compare` "exact" programs are run and compared as LiveCodeBench does: no
+tolerance for floats. `language` is python (default), cpp or java, the last two with standard input only. `checker`,
+trusted Python that defines `check(input, output, expected)`, judges output with several valid forms; one that fails on
+an output, and not on what is expected, has judged it wrong. `time_limit_s` is the CPU time of one test, in seconds; the
+wall clock allows twice that, and a compiler has time of its own.
 
 Expected output never enters the sandbox of the program: outputs and results are compared here, asserts and checkers run
 in a sandbox of their own (`sandbox.calls`).

@@ -106,7 +106,8 @@ class Local:
             if proof.outcome != "ok":
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
-        return replace(execution, outcome="compile"), execution.outcome == "timeout"
+        slow = execution.outcome == "timeout"
+        return replace(execution, outcome="timeout" if slow else "compile"), slow
 
     def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
         """The compiler's execution, and the job that runs its result."""
