@@ -1,7 +1,7 @@
 """Code answers: runs the program of a response (see `blocks`) against all tests. One failed test fails the response.
 
-`code_tests` says what `reference["tests"]` may be: texts that a program reads and writes, calls of a function with their
-results, or Python that asserts. With `compare` "exact" programs are run and compared as LiveCodeBench does: no
+`code_tests` says what `reference["tests"]` may be: texts that a program reads and writes, calls of a function with
+their results, or Python that asserts. With `compare` "exact" programs are run and compared as LiveCodeBench does: no
 tolerance for floats. `language` is python (default), cpp or java, the last two with standard input only. `checker`,
 trusted Python that defines `check(input, output, expected)`, judges output with several valid forms; one that fails on
 an output, and not on what is expected, has judged it wrong. `time_limit_s` is the CPU time of one test, in seconds; the
