@@ -26,9 +26,9 @@ LAYERS = [
     {"types"},
     {"errors"},
 ]
-ALLOWED_PRIVATE = {"_exit"}  # os._exit is documented
+ALLOWED_PRIVATE = {"_exit", "_fields"}  # os._exit and a namedtuple's fields are documented
 DUNDERS = {"name", "qualname", "module", "file", "version", "mro", "dict", "class", "init", "post_init", "getitem",
-           "setattr", "str", "repr", "traceback", "excepthook", "all"}  # fmt: skip
+           "setattr", "str", "repr", "traceback", "excepthook", "all", "cause", "context"}  # fmt: skip
 # usable from everywhere but the last three layers; they import leaves and errors
 LEAVES = {"config", "domains", "http", "lines", "run", "processes"}
 

@@ -18,7 +18,7 @@ from typing import Any
 from ringrl.curate.shards import Dropped, Row
 from ringrl.domains import Domain, Domains
 from ringrl.rewards import Verdict
-from ringrl.rewards.code import check_tests
+from ringrl.rewards.code_tests import check_tests
 from ringrl.rewards.livecodebench import PACKED, unpacked
 
 Judge = Callable[[Iterable[tuple[str, str, Mapping[str, object]]]], list[Verdict]]
@@ -53,8 +53,8 @@ _DOTTED = re.compile(r"(?<![\d.])\.(?![\d.]*\d)|\.\.")
 def with_good_tests(row: Row, domain: Domain) -> Row | Dropped:
     """The row with its good tests, normalised. The row must have tests."""
     tests = row["tests"]
-    if isinstance(tests, Mapping) and PACKED in tests:
-        return _checked(row, domain, unpack=True)
+    if isinstance(tests, Mapping):
+        return _checked(row, domain, unpack=PACKED in tests)
     split = isinstance(tests, str) and all(t.startswith(("assert ", "assert(")) for t in _lines(tests))
     listed = _lines(tests) if split else [tests] if isinstance(tests, str) else tests
     if not isinstance(listed, list):

@@ -1,19 +1,11 @@
-"""Code answers: runs the last fenced block of a response in the requested language against all tests. One failed test
-fails the response.
+"""Code answers: runs the program of a response (see `blocks`) against all tests. One failed test fails the response.
 
-`reference["tests"]` is one of
-
-    [{"input", "output"}, ...]                texts: a program reads standard input and writes standard output
-    the same, with `entry_point`              a function, or method of the class Solution, is called: `input` is a list
-                                              of arguments and `output` the result, or both are texts as in
-                                              LiveCodeBench, one JSON value per line and a JSON value
-    assert text, or a list of such texts      Python that calls the program's functions. `entry_point` is available as
-                                              `candidate`; `check(candidate)` is called if the tests define it
-
-With `compare` "exact" programs are run and compared as LiveCodeBench does: no tolerance for floats.
-`language` is python (default), cpp or java, the last two with standard input only. `checker`, trusted Python that
-defines `check(input, output, expected)`, judges output with several valid forms. `time_limit_s` is the CPU time of one
-test, in seconds; the wall clock allows twice that.
+`code_tests` says what `reference["tests"]` may be: texts that a program reads and writes, calls of a function with
+their results, or Python that asserts. With `compare` "exact" programs are run and compared as LiveCodeBench does: no
+tolerance for floats. `language` is python (default), cpp or java, the last two with standard input only. `checker`,
+trusted Python that defines `check(input, output, expected)`, judges output with several valid forms; one that fails on
+an output, and not on what is expected, has judged it wrong. `time_limit_s` is the CPU time of one test, in seconds; the
+wall clock allows twice that, and a compiler has time of its own.
 
 Expected output never enters the sandbox of the program: outputs and results are compared here, asserts and checkers run
 in a sandbox of their own (`sandbox.calls`).
@@ -21,38 +13,30 @@ in a sandbox of their own (`sandbox.calls`).
 
 from __future__ import annotations
 
-import ast
 import atexit
 import functools
 import json
 import math
 import re
 import sys
-import textwrap
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
-from ringrl.rewards.livecodebench import PRELUDE, same_decimals, unpacked
+from ringrl.rewards.blocks import extract_code
+from ringrl.rewards.code_tests import LIMITS, CodeTests, Pair, read_tests
+from ringrl.rewards.livecodebench import DEEPER, same_decimals, unpacked
 from ringrl.rewards.verdict import Verdict, after_thinking
 from ringrl.sandbox import values
-from ringrl.sandbox.box import Execution, Limits, SandboxError, isolation
-from ringrl.sandbox.local import LANGUAGES, Local
+from ringrl.sandbox.box import Execution, Limits, SandboxError, TestsError, isolation
+from ringrl.sandbox.local import Local
 from ringrl.sandbox.remote import SandboxService
 
-LIMITS = Limits()  # limits of one test
 TOTAL_S = 30.0  # time for all tests of one response
 WALL_SHARE = 0.8  # share of the remaining time that a program may take; the rest is patience on a busy machine
-FLOAT_TOLERANCE = 1e-6  # absolute or relative, for expected values written as decimals
 MAX_NUMBER_CHARS = 400  # longer numbers are equal if their texts are
 
-FENCES = {
-    "python": ("", "python", "python3", "py"),
-    "cpp": ("", "cpp", "c++", "cc", "cxx"),
-    "java": ("", "java"),
-}
 _INTEGER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?")
 _ASK_CHECKER = """
@@ -62,64 +46,13 @@ _os.write(3, b"yes" if check(**_told) else b"no")
 """
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A test: what goes in and what must come out."""
-
-    given: Any
-    expected: Any
-
-
-@dataclass(frozen=True)
-class _Task:
-    language: str
-    entry: str
-    checker: str
-    checks: str  # script of all asserts, or ""
-    pairs: tuple[_Pair, ...]
-    limits: Limits
-    exact: bool = False
-
-
-def extract_code(text: str, language: str = "python") -> str:
-    """The last closed block tagged with the language or untagged; "" if there is none."""
-    code, block, tag = "", None, ""
-    for line in text.splitlines(keepends=True):
-        fence = line.strip()
-        if block is None and fence.startswith("```"):
-            block, tag = "", fence[3:].strip().lower()
-        elif block is not None and fence == "```":
-            code = block if tag in FENCES[language] else code
-            block = None
-        elif block is not None:
-            block += line
-    return textwrap.dedent(code)
-
-
 # ---- comparison --------------------------------------------------------------------------------------------
 
 
 def same_output(actual: str, expected: str) -> bool:
-    """Compares lines, and tokens of lines that differ, with a tolerance for decimals."""
-    left, right = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (actual, expected))
+    """Compares lines, and tokens of lines that differ, with a tolerance for decimals. Empty lines around are none."""
+    left, right = ([line.rstrip() for line in text.strip().splitlines()] for text in (actual, expected))
     return len(left) == len(right) and all(a == b or _same_line(a, b) for a, b in zip(left, right, strict=True))
-
-
-def same_value(actual: Any, expected: Any) -> bool:
-    """Compares plain data: tuples equal lists, keys are compared as strings like JSON's, floats with a tolerance."""
-    if isinstance(expected, (list, tuple)):
-        listed = isinstance(actual, (list, tuple)) and len(actual) == len(expected)
-        return listed and all(map(same_value, actual, expected))
-    if isinstance(expected, dict):
-        if not isinstance(actual, dict):
-            return False
-        left, right = ({str(k): v for k, v in side.items()} for side in (actual, expected))
-        return left.keys() == right.keys() and all(same_value(left[k], v) for k, v in right.items())
-    if isinstance(expected, float) and isinstance(actual, (int, float)):
-        return _close(actual, expected)
-    if isinstance(actual, (bool, int, float, str, type(None))):
-        return bool(actual == expected)
-    return False
 
 
 def _same_line(actual: str, expected: str) -> bool:
@@ -136,14 +69,14 @@ def _same_token(actual: str, expected: str) -> bool:
         return False
     if _INTEGER.fullmatch(expected):  # integers are exact, but 3.0 equals 3
         return not _INTEGER.fullmatch(actual) and Decimal(actual) == Decimal(expected)
-    return _close(float(actual), float(expected))
+    return _close(actual, expected)
 
 
-def _close(actual: float, expected: float) -> bool:
-    try:
-        return math.isclose(actual, expected, rel_tol=FLOAT_TOLERANCE, abs_tol=FLOAT_TOLERANCE)
-    except OverflowError:  # an integer no float can hold
-        return False
+def _close(actual: str, expected: str) -> bool:
+    left, right = float(actual), float(expected)
+    if math.isinf(left) or math.isinf(right):  # beyond what floats hold
+        return Decimal(actual) == Decimal(expected)
+    return math.isclose(left, right, rel_tol=values.TOLERANCE, abs_tol=values.TOLERANCE)
 
 
 # ---- verdicts ----------------------------------------------------------------------------------------------
@@ -158,24 +91,31 @@ def verify_code(
     stops at the first failure; `Verdict.tests` has the outcome of each test that was run.
     """
     try:
-        task = _read_task(unpacked(reference))
-    except (SyntaxError, ValueError) as error:
+        task = read_tests(unpacked(reference))
+    except ValueError as error:
         return Verdict("error", f"unusable tests: {error}")
     code = extract_code(after_thinking(text), task.language)
     if not code.strip():
         return Verdict("fail", "no_code")
-    code = PRELUDE + code if task.exact else code
+    if task.exact and "__future__" not in code:  # which must come first
+        code = DEEPER + code
     try:
         executor = SandboxService(remote, total_s) if remote else _local()
         outcomes = _outcomes(task, code, executor, total_s, every)
+    except TestsError as error:
+        return Verdict("error", f"unusable tests: {error}")
     except SandboxError as error:
         return Verdict("error", f"sandbox: {error}")
     failed = next((o for o in outcomes if o != "ok"), "")
     return Verdict("fail" if failed else "pass", failed or "tests", outcomes)
 
 
-def _outcomes(task: _Task, code: str, executor: SandboxService | Local, total_s: float, every: bool) -> tuple[str, ...]:
+def _outcomes(
+    task: CodeTests, code: str, executor: SandboxService | Local, total_s: float, every: bool
+) -> tuple[str, ...]:
     deadline = time.monotonic() + total_s
+    if isinstance(executor, Local):  # which is not the program's time
+        executor.build(task.language, code, WALL_SHARE * total_s)
     outcomes: list[str] = []
     for pair in task.pairs:
         left = deadline - time.monotonic()
@@ -187,13 +127,13 @@ def _outcomes(task: _Task, code: str, executor: SandboxService | Local, total_s:
     return tuple(outcomes)
 
 
-def _outcome(task: _Task, code: str, pair: _Pair, executor: SandboxService | Local, limits: Limits) -> str:
+def _outcome(task: CodeTests, code: str, pair: Pair, executor: SandboxService | Local, limits: Limits) -> str:
     """Outcome of one test: ok, wrong, runtime, timeout, memory, output, compile."""
-    if task.checks:
-        return _local().check(code, task.checks, task.entry, limits)
+    if task.texts:
+        return _local().check(code, task.texts, task.entry, limits)
     if task.entry:
         execution = executor.call(code, task.entry, pair.given, limits)
-        return execution.outcome if execution.outcome != "ok" else _compare_result(execution, pair.expected, task.exact)
+        return execution.outcome if execution.outcome != "ok" else _compare_result(execution, pair, task.exact)
     execution = executor.execute(task.language, code, pair.given, limits)
     if execution.outcome != "ok":
         return execution.outcome
@@ -203,24 +143,32 @@ def _outcome(task: _Task, code: str, pair: _Pair, executor: SandboxService | Loc
     return "ok" if same(execution.stdout, pair.expected) else "wrong"
 
 
-def _compare_result(execution: Execution, expected: Any, exact: bool) -> str:
+def _compare_result(execution: Execution, pair: Pair, exact: bool) -> str:
+    """Compares what a function returned without building it, so that it takes no more than what is expected does."""
     try:
-        result = values.decode(json.loads(execution.report))
+        result = json.loads(execution.report)
         if exact:  # LiveCodeBench converts a top-level tuple to a list
-            same = (list(result) if isinstance(result, tuple) else result) == expected
-        else:
-            same = same_value(result, expected)
-        return "ok" if same else "wrong"
+            return "ok" if values.equal(values.untupled(result), pair.expected, strict=True) else "wrong"
+        same = values.equal(result, pair.expected)
+        return "ok" if same or (pair.wrapped and values.equal(result, pair.expected[0])) else "wrong"
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError):
         return "runtime"  # it exited before its result was written, or wrote something else
 
 
-def _ask_checker(checker: str, pair: _Pair, output: str) -> str:
+def _ask_checker(checker: str, pair: Pair, output: str) -> str:
+    """One that fails on the program's output has judged it wrong, unless it fails on what is expected, too."""
+    execution = _checked(checker, pair, output)
+    if execution.report in (b"yes", b"no"):
+        return "ok" if execution.report == b"yes" else "wrong"
+    proof = _checked(checker, pair, pair.expected)
+    if proof.report not in (b"yes", b"no"):
+        raise TestsError(f"the checker failed: {proof.outcome} {proof.stderr.strip()[-200:]}")
+    return "wrong"
+
+
+def _checked(checker: str, pair: Pair, output: str) -> Execution:
     case = json.dumps({"input": pair.given, "output": output, "expected": pair.expected})
-    execution = _local().trusted(checker + _ASK_CHECKER, case, LIMITS)
-    if execution.outcome != "ok" or execution.report not in (b"yes", b"no"):
-        raise SandboxError(f"the checker failed: {execution.outcome} {execution.stderr.strip()[-200:]}")
-    return "ok" if execution.report == b"yes" else "wrong"
+    return _local().trusted(checker + _ASK_CHECKER, case, LIMITS)
 
 
 def warm_up() -> None:
@@ -237,77 +185,3 @@ def _local() -> Local:
     local = Local()
     atexit.register(local.close)
     return local
-
-
-# ---- reading the tests -------------------------------------------------------------------------------------
-
-
-def check_tests(reference: Mapping[str, object]) -> None:
-    """Raises ValueError or SyntaxError, naming the problem, for tests that `verify_code` cannot use."""
-    _read_task(reference)
-
-
-def _read_task(reference: Mapping[str, object]) -> _Task:
-    """Raises ValueError if there are no usable tests, SyntaxError if asserts are not valid Python."""
-    tests, entry = reference.get("tests"), reference.get("entry_point") or ""
-    language, checker = reference.get("language") or "python", reference.get("checker") or ""
-    if language not in LANGUAGES:
-        raise ValueError(f"language: got {language!r}, expected one of {', '.join(LANGUAGES)}")
-    tests = [tests] if isinstance(tests, str) else tests
-    if not isinstance(tests, list) or not tests or not isinstance(entry, str):
-        raise ValueError("the reference has no 'tests'")
-    if not isinstance(checker, str) or (checker and "check" not in _functions(checker)):
-        raise ValueError("'checker' must be Python that defines check(input, output, expected)")
-    if language != "python" and (entry or isinstance(tests[0], str)):
-        raise ValueError(f"tests of {language} must be objects with 'input' and 'output', without an entry point")
-    limits = _limits(reference.get("time_limit_s"))
-    if all(isinstance(test, str) and test.strip() for test in tests):
-        return _Task("python", entry, "", _checks("\n".join(tests), entry), (_Pair("", ""),), limits)
-    read = _arguments if entry else _texts
-    exact = reference.get("compare") == "exact"
-    return _Task(str(language), entry, checker, "", tuple(read(test) for test in tests), limits, exact)
-
-
-def _limits(time_limit_s: object) -> Limits:
-    if time_limit_s is None:
-        return LIMITS
-    if not isinstance(time_limit_s, (int, float)) or not 0 < time_limit_s < math.inf:
-        raise ValueError(f"time_limit_s: got {time_limit_s!r}, expected seconds")
-    return replace(LIMITS, wall_s=2.0 * time_limit_s, cpu_s=math.ceil(time_limit_s))
-
-
-def _texts(test: Any) -> _Pair:
-    pair = _sides(test)
-    if not isinstance(pair.given, str) or not isinstance(pair.expected, str):
-        raise ValueError("tests must be asserts or objects with the texts 'input' and 'output'")
-    return pair
-
-
-def _arguments(test: Any) -> _Pair:
-    pair = _sides(test)
-    if isinstance(pair.given, str):
-        if not isinstance(pair.expected, str):
-            raise ValueError("where 'input' is a text with a JSON value a line, 'output' must be one, too")
-        return _Pair([json.loads(line) for line in pair.given.splitlines() if line.strip()], json.loads(pair.expected))
-    if not isinstance(pair.given, list):
-        raise ValueError("'input' must be a list of arguments, or a text with a JSON value a line")
-    return pair
-
-
-def _sides(test: Any) -> _Pair:
-    if not isinstance(test, Mapping) or not {"input", "output"} <= test.keys():
-        raise ValueError("tests must be asserts or objects with 'input' and 'output'")
-    return _Pair(test["input"], test["output"])
-
-
-def _checks(body: str, entry: str) -> str:
-    """One script of all asserts; raises SyntaxError if they are not valid Python."""
-    defined = _functions(body)
-    if not entry:
-        return body
-    ast.parse(entry, mode="eval")
-    return f"candidate = {entry}\n{body}\n" + ("check(candidate)\n" if "check" in defined else "")
-
-
-def _functions(body: str) -> Sequence[str]:
-    return [node.name for node in ast.parse(body).body if isinstance(node, ast.FunctionDef)]

@@ -27,13 +27,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 PACKED = "private_test_cases"
-STARRED = ("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",
-           "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing")  # fmt: skip
-PRELUDE = (
-    "".join(f"from {name} import *\n" for name in STARRED)
-    + f"import {', '.join(n for n in STARRED if n != 'builtins')}\n"
-    + "sys.setrecursionlimit(50000)\n"
-)
+DEEPER = "import sys; sys.setrecursionlimit(50000)\n"  # what its programs begin with
 
 
 def unpacked(reference: Mapping[str, Any]) -> Mapping[str, Any]:

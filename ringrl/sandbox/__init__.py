@@ -7,5 +7,6 @@ Invariants: what a program must not know never enters its sandbox; the verdict o
 status and output; nothing outlives it: no process, file, mount or shared-memory segment. The weaker levels of
 `kernel.LEVELS` promise less, which `Sandbox.level` and `ringrl doctor` say.
 
-Host and programs run without site-packages, so what they import is the standard library only.
+Host and programs run without site-packages, so what they import is the standard library only; trusted tests may import
+what is installed beside NumPy and pytest.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import secrets
@@ -12,22 +13,31 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ringrl.processes import kill_tree
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED, has_filter
+from ringrl.sandbox.values import FAULT
 
 START_S = 60.0  # longest start of a host
 GRACE_S = 20.0  # a host silent for this long after a program's deadline is taken for dead
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache",
             "/etc/localtime")  # fmt: skip
+PACKAGES = ("numpy", "pytest")  # what tests import besides the standard library, if it is installed
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.sandbox.host import main; main(*{args!r})"
 
 
 class SandboxError(RuntimeError):
     """The sandbox failed, not the program: its host died or does not answer."""
+
+
+class TestsError(RuntimeError):
+    """The tests failed, not the program: a fault of their own code, or not one assertion ran."""
+
+    __test__ = False  # pytest takes the name for a class of tests
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Job:
     stdin: str = ""
     command: tuple[str, ...] = ()  # for a JVM, which reserves more memory than it uses
     channel: socket.socket | None = None
+    modules: tuple[str, ...] = ()  # what the host imports before, so that the program finds it in memory
 
 
 class Sandbox:
@@ -69,11 +80,14 @@ class Sandbox:
 
     The host starts with the first program and again after it was lost; it ends with the thread that started it.
     `close` (or leaving the `with` block) ends it and removes its temporary directory. `level` is how programs are
-    isolated, "" for the best there is.
+    isolated, "" for the best there is. With `packages`, what runs in it may import what is installed here: for code
+    that we trust.
     """
 
-    def __init__(self, level: str = "") -> None:
+    def __init__(self, level: str = "", packages: bool = False) -> None:
         self._level = level
+        self._packages = _installed() if packages else []
+        self._imported: set[str] = set()  # modules that the host has in memory
         self._process: subprocess.Popen[bytes] | None = None
         self._running: tuple[list[int], Limits] | None = None
 
@@ -86,6 +100,12 @@ class Sandbox:
         self.begin(job, limits)
         return self.end()
 
+    def have(self, modules: set[str]) -> None:
+        """Starts the host if there is none, and makes it import modules, so that no program's time goes there."""
+        if self._process is None or modules - self._imported:
+            self.run(Job("script", "", modules=tuple(modules)), Limits())
+            self._imported |= modules
+
     def begin(self, job: Job, limits: Limits) -> None:
         """Starts a program; `end` must follow. Raises as `run`."""
         assert self._running is None, "one program at a time"
@@ -93,7 +113,7 @@ class Sandbox:
             self._start()
         files = [_readable_file(job.stdin), *(os.memfd_create("ringrl") for _ in range(3)), _readable_file(job.program)]
         more = [job.channel.fileno()] if job.channel else []
-        request = {"mode": job.mode, "command": job.command, **asdict(limits)}
+        request = {"mode": job.mode, "command": job.command, "modules": job.modules, **asdict(limits)}
         self._running = files, limits
         try:
             socket.send_fds(self._conn, [json.dumps(request).encode()], [*files, *more])
@@ -124,6 +144,7 @@ class Sandbox:
             self._process.wait(timeout=GRACE_S)
             self._process = None
             shutil.rmtree(self._root, ignore_errors=True)
+            self._imported = set()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -146,8 +167,8 @@ class Sandbox:
         """
         self._root = tempfile.mkdtemp(prefix="ringrl-sandbox-")
         self._conn, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package = str(Path(__file__).parents[2])
-        boot = _BOOT.format(root=package, args=(os.getpid(), self._root, self._level, _readable()))
+        package, readable = str(Path(__file__).parents[2]), [*_readable(), *self._packages]
+        boot = _BOOT.format(root=package, args=(os.getpid(), self._root, self._level, readable, self._packages))
         flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
         with theirs:
             environment = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -181,14 +202,21 @@ class Sandbox:
         raise SandboxError(f"{type(error).__name__}: {error}") from error
 
 
-def check(served: Sandbox, checking: Sandbox, code: str, checks: str, entry: str, limits: Limits) -> str:
-    """The outcome of Python tests, run in one sandbox, of a program that runs in another."""
+def check(served: Sandbox, checking: Sandbox, code: str, texts: Sequence[str], entry: str, limits: Limits) -> str:
+    """The outcome of Python tests, run in one sandbox, of a program that runs in another.
+
+    Raises:
+        TestsError: it is the tests that failed, or they assert nothing.
+        SandboxError: a sandbox failed.
+    """
     proof = secrets.token_hex(16)
+    told = json.dumps({"entry": entry, "proof": proof})
+    checking.have({name for name in PACKAGES if any(name in text for text in texts)})
     ours, theirs = socket.socketpair()
     with ours, theirs:
         served.begin(Job("serve", code, channel=theirs), limits)
         try:
-            checking.begin(Job("check", checks, json.dumps({"entry": entry, "proof": proof}), channel=ours), limits)
+            checking.begin(Job("check", json.dumps(texts), told, channel=ours), limits)
         finally:
             ours.close()  # each end is open in its sandbox only, so that either sees when the other is gone
             theirs.close()
@@ -201,6 +229,8 @@ def check(served: Sandbox, checking: Sandbox, code: str, checks: str, entry: str
         return "ok" if verdict.report == proof.encode() else "runtime"
     if program.outcome != "ok":
         return program.outcome
+    if verdict.report.startswith(FAULT):
+        raise TestsError(verdict.report.removeprefix(FAULT).decode("utf-8", "replace"))
     return verdict.outcome
 
 
@@ -244,6 +274,12 @@ def _readable() -> list[str]:
     home = [str(Path(java).resolve().parents[1])] if java else []
     settings = [str(p) for p in Path("/etc").glob("java*")]
     return [*READABLE, *settings, sys.base_prefix, *home]
+
+
+def _installed() -> list[str]:
+    """The directories that PACKAGES are installed in."""
+    found = [importlib.util.find_spec(name) for name in PACKAGES]
+    return sorted({str(Path(spec.origin).parents[1]) for spec in found if spec and spec.origin})
 
 
 def _readable_file(content: str | bytes) -> int:

@@ -1,6 +1,6 @@
 """Tests written as Python, kept apart from the program they test: each runs in its own sandbox, calls go between them.
 
-    checks (trusted, knows what is expected)  --- a function's name and arguments --->  program (untrusted)
+    checks.run (trusted, knows what is expected)  --- a function's name and arguments --->  program (untrusted)
                                               <--- the returned value, as plain data ---
 
 A value that is no plain data stays where it is, and the other side holds a `RemoteObject` to it. On the side of the
@@ -14,16 +14,13 @@ text and items. A test that asserts no more than that can be passed by an object
 
 from __future__ import annotations
 
-import ast
 import builtins
-import importlib
 import json
-import math
 import operator
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from types import CoroutineType, FunctionType, ModuleType
 from typing import Any
 
 from ringrl.sandbox import values
@@ -81,6 +78,29 @@ class RemoteObject:
     def __hash__(self) -> int:
         return hash(("RemoteObject", self._number))
 
+    def __enter__(self) -> Any:
+        return self._peer.ask("enter", self)
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
+        return bool(self._peer.ask("exit", self, kind and kind.__name__))
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        """What a class is derived from that names this one as its base."""
+        return (_derivable(self),)
+
+
+def _derivable(base: RemoteObject) -> type:
+    """A class whose objects are each one of `base` on the other side, whose methods do not see those of a subclass."""
+
+    def init(self: Any, *args: Any, **named: Any) -> None:
+        self._remote = base(*args, **named)
+
+    def forward(name: str) -> Callable[..., Any]:
+        return lambda self, *args, **named: getattr(self._remote, name)(*args, **named)
+
+    methods: dict[str, Any] = {name: forward(name) for name in base._peer.ask("methods", base)}
+    return type("Remote", (), {**methods, "__init__": init, "__getattr__": lambda s, name: getattr(s._remote, name)})
+
 
 def _unary(name: str, kind: type) -> Callable[[RemoteObject], Any]:
     def ask(self: RemoteObject) -> Any:
@@ -106,10 +126,29 @@ for _name, _kind in _UNARY.items():
 for _name in _BINARY:
     setattr(RemoteObject, f"__{_name}__", _binary(_name))
 
-_ALL_OPS: _Ops = {
+
+def _leave(manager: Any, error: Any) -> bool:
+    """Leaves a `with` block that ended with an exception of this name, or None."""
+    kind = getattr(builtins, error, Exception) if error else None
+    return bool(manager.__exit__(kind, kind and kind(), None))
+
+
+def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio  # slow, and seldom needed
+
+    return asyncio.run(coroutine)
+
+
+def _methods(kind: type) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))]
+
+
+OPS: _Ops = {
     "getattr": getattr, "setattr": setattr, "iter": iter, "next": next, "getitem": operator.getitem,
     "setitem": operator.setitem, "isinstance": isinstance, "len": len, "str": str, "repr": repr, "bool": bool,
     "int": int, "float": float, **{n: getattr(operator, f"__{n}__") for n in _BINARY}}  # fmt: skip
+_PROGRAM_OPS: _Ops = {**OPS, "enter": lambda manager: manager.__enter__(), "exit": _leave, "methods": _methods,
+                      "run": _await}  # fmt: skip
 
 
 class Peer:
@@ -119,24 +158,37 @@ class Peer:
         self._file = conn.makefile("rwb")
         self._ops = ops
         self._objects: list[Any] = []
+        self.raised: deque[BaseException] = deque(maxlen=100)  # the last that came from the other side
 
     def ask(self, op: str, *args: Any) -> Any:
         """The result of an operation on the other side, or what it raised."""
         self.send({"op": op, "args": [self.encode(a) for a in args]})
-        return self.decode(self.receive()["value"])
+        return self._taken(self.receive(), "value")
 
     def call(self, function: RemoteObject, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls a function there; lists, dictionaries and sets that it changed are changed here."""
         self.send({"op": "call", "args": [self.encode(v) for v in (function, list(args), named)]})
         answer = self.receive()
-        for index, changed in answer["changed"]:
-            _overwrite(args[index], self.decode(changed))
-        return self.decode(answer["value"])
+        for index, changed in self._taken(answer, "changed"):
+            _overwrite(args[index], changed)
+        return self._taken(answer, "value")
 
     def listen(self) -> None:
         """Serves the other side until it is gone."""
         while message := self._read():
             self._answer(message)
+
+    def _taken(self, message: dict[str, Any], key: str) -> Any:
+        """What a message holds; one that is none of ours is the other side's fault, as an exception of it is."""
+        try:
+            return self.decode(message[key])
+        except Exception as error:
+            raise self.fault(RemoteError(f"{type(error).__name__}: {error}")) from None
+
+    def fault(self, error: BaseException) -> BaseException:
+        """The exception, marked as one of the other side."""
+        self.raised.append(error)
+        return error
 
     def encode(self, value: Any) -> Any:
         return values.encode(value, self._hand_out)
@@ -148,14 +200,19 @@ class Peer:
         if isinstance(value, RemoteObject):
             return {"yours": value._number}
         self._objects.append(value)
-        return {"mine": len(self._objects) - 1}
+        return {"coroutine" if isinstance(value, CoroutineType) else "mine": len(self._objects) - 1}
 
     def _take(self, kind: str, number: Any) -> Any:
         if kind == "yours":
             return self._objects[number]
         if kind == "mine":
             return RemoteObject(self, int(number))
+        if kind == "coroutine":
+            return self._awaited(RemoteObject(self, int(number)))
         raise ValueError(f"unknown kind {kind!r}")
+
+    async def _awaited(self, coroutine: RemoteObject) -> Any:
+        return self.ask("run", coroutine)
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends one message."""
@@ -163,18 +220,22 @@ class Peer:
         self._file.flush()
 
     def _read(self) -> dict[str, Any]:
-        line = self._file.readline()
-        return json.loads(line) if line else {}
+        try:
+            line = self._file.readline()
+            message = json.loads(line) if line else {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise self.fault(RemoteError(f"{type(error).__name__}: {error}")) from None
+        return message if isinstance(message, dict) else {}
 
     def receive(self) -> dict[str, Any]:
         """The other side's answer to our last question; questions that it asks meanwhile are answered."""
         while message := self._read():
             if "op" not in message:
                 if "error" in message:
-                    raise _exception(*message["error"])
+                    raise self.fault(_exception(message["error"]))
                 return message
             self._answer(message)
-        raise EOFError("the program is gone")
+        raise self.fault(EOFError("the program is gone"))
 
     def _answer(self, message: dict[str, Any]) -> None:
         try:
@@ -188,6 +249,7 @@ class Peer:
             self.send({"error": [type(error).__name__, values.encode(plain)]})
 
     def _called(self, function: Any, args: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+        """What a call returned, and the lists, dictionaries and sets among its arguments that it changed."""
         before = [self.encode(a) if isinstance(a, _MUTABLE) else None for a in args]
         value = self.encode(function(*args, **named))
         after = [self.encode(a) if isinstance(a, _MUTABLE) else None for a in args]
@@ -202,17 +264,18 @@ def _overwrite(old: Any, new: Any) -> None:
         old.update(new)
 
 
-def _exception(name: str, args: Any) -> BaseException:
-    kind = _raised.get(name) or getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)) or kind is AssertionError:
-        return RemoteError(f"{name}: {values.decode(args)}")
+def _exception(told: Any) -> BaseException:
     try:
-        return kind(*values.decode(args))
-    except TypeError:  # UnicodeDecodeError and the like want more
-        return RemoteError(name)
+        name, args = str(told[0]), values.decode(told[1])
+        kind = exceptions.get(name) or getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or kind is AssertionError:
+            return RemoteError(f"{name}: {args}")
+        return kind(*args)
+    except Exception:  # UnicodeDecodeError and the like want more; other arguments are none of ours
+        return RemoteError(str(told)[:200])
 
 
-_raised: dict[str, type[Exception]] = {}  # exceptions of the program, as classes on the side of the checks
+exceptions: dict[str, type[Exception]] = {}  # exceptions of the program, as classes on the side of the checks
 
 
 # ---- the program's side ------------------------------------------------------------------------------------
@@ -220,7 +283,7 @@ _raised: dict[str, type[Exception]] = {}  # exceptions of the program, as classe
 
 def serve(conn: socket.socket, module: ModuleType, prelude: dict[str, Any]) -> None:
     """Tells the other side what the module defines beyond the prelude, and answers its calls until it is gone."""
-    peer = Peer(conn, _ALL_OPS)
+    peer = Peer(conn, _PROGRAM_OPS)
     own = {n: v for n, v in vars(module).items() if not (n.startswith("__") or (n in prelude and v is prelude[n]))}
     peer.send({"value": [_describe(peer, name, value) for name, value in own.items()]})
     peer.listen()
@@ -232,60 +295,11 @@ def _describe(peer: Peer, name: str, value: Any) -> list[Any]:
     if isinstance(value, type) and issubclass(value, Exception):
         base = next(b for b in value.__mro__ if b.__module__ == "builtins")
         return ["exception", name, base.__name__]
+    if isinstance(value, FunctionType) and value.__module__ == "answer" and not name.startswith("_"):
+        return ["function", name, peer.encode(value)]
+    if isinstance(value, type) and name == "Solution":
+        return ["class", name, peer.encode(value), [n for n, v in vars(value).items() if isinstance(v, FunctionType)]]
     home = getattr(value, "__module__", None)
     if isinstance(home, str) and home.lstrip("_") in KNOWN and getattr(value, "__qualname__", "") == name:
         return ["known", name, home.lstrip("_")]
     return ["value", name, peer.encode(value)]
-
-
-# ---- the side of the checks --------------------------------------------------------------------------------
-
-
-def check(conn: socket.socket, checks: str, entry: str, prelude: dict[str, Any]) -> None:
-    """Runs the checks against the program at the other end. Raises whatever they raise."""
-    peer = Peer(conn, {**_ALL_OPS, "getattr": _own_attribute, "setattr": _own_assignment})
-    namespace = _namespace(peer, peer.receive()["value"])
-    used = {node.id for node in ast.walk(ast.parse(checks)) if isinstance(node, ast.Name)} | {entry}
-    ours = {**{n: v for n, v in vars(math).items() if not n.startswith("_")}, **prelude}
-    taken = {*vars(builtins), *ours} - {entry}
-    if (used & set(namespace)) - taken:  # a test of `f` means the real `sum`; a test of nothing but `sum` the program's
-        namespace = {name: value for name, value in namespace.items() if name not in taken}
-    for name in ("answer", "solution"):  # tests may import what they test
-        sys.modules[name] = ModuleType(name)
-        vars(sys.modules[name]).update(namespace)
-    scope = {"__name__": "checks", **ours, **namespace}
-    exec(compile(checks, "<checks>", "exec", dont_inherit=True, optimize=0), scope)
-
-
-def _namespace(peer: Peer, names: list[list[Any]]) -> dict[str, Any]:
-    """What the program defines, except that names of the standard library mean the standard library here."""
-    namespace: dict[str, Any] = {}
-    for kind, name, what in names:
-        if kind == "exception":
-            base = getattr(builtins, what)
-            namespace[name] = _raised[name] = type(name, (base if issubclass(base, Exception) else Exception,), {})
-        elif kind == "module":
-            if what in KNOWN:
-                namespace[name] = importlib.import_module(what)
-        elif kind == "known":
-            if what in KNOWN and hasattr(importlib.import_module(what), name):
-                namespace[name] = getattr(importlib.import_module(what), name)
-        else:
-            namespace[name] = peer.decode(what)
-    return namespace
-
-
-def _own(holder: Any, name: Any) -> None:
-    """The program may use public attributes of what the checks define and handed to it, and of nothing else."""
-    if not isinstance(name, str) or name.startswith("_") or type(holder).__module__ != "checks":
-        raise AttributeError(name)
-
-
-def _own_attribute(holder: Any, name: Any) -> Any:
-    _own(holder, name)
-    return getattr(holder, name)
-
-
-def _own_assignment(holder: Any, name: Any, value: Any) -> None:
-    _own(holder, name)
-    setattr(holder, name, value)

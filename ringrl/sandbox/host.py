@@ -8,6 +8,7 @@ death the kernel lets nothing survive.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -29,14 +30,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def main(parent: int, root: str, level: str, readable: list[str]) -> None:
+def main(parent: int, root: str, level: str, readable: list[str], packages: list[str]) -> None:
     """Serves requests from the socket on file descriptor 0 until its other end closes."""
     conn = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
     os.close(null)
-    programs.preload()
+    programs.preload(packages)
     most = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (most, most))  # our parent's limit is not meant for programs
     try:
@@ -89,6 +90,8 @@ def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str,
         shutil.rmtree(place.cwd, ignore_errors=True)
         os.mkdir(place.cwd, 0o700)  # if it could not be removed, this ends the host; the next one has another directory
         os.chown(place.cwd, place.uid, -1)
+    for name in request["modules"]:
+        _import(name)
     host, pid = os.getpid(), os.fork()
     if pid == 0:
         programs.run(request, fds, place, host)
@@ -101,6 +104,14 @@ def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str,
     elif place.level == "uid":
         _remove_files(place.uid)
     return {"status": status, "why": why, "cpu_s": cpu_s}
+
+
+def _import(name: str) -> None:
+    """Imports a module for all programs to come, if it is there; what is missing shows where it is used."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
 
 
 def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,17 @@ from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError, check
 
 LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
-BUILD = Limits(cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
+BUILD = Limits(wall_s=30.0, cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
 _SMALLEST = {"python": "", "cpp": "int main() {}", "java": "class A { public static void main(String[] a) {} }"}
-_CLASS = re.compile(r"\b(public\s+)?(?:(?:final|abstract|strictfp)\s+)*class\s+(\w+)")
+_JAVA = re.compile(  # what is no code, and the words and braces that say where `main` stands
+    r'//[^\n]*|/\*.*?\*/|"""(?:\\.|.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+    r"|(?P<brace>[{}])|\bpackage\s+(?P<package>[\w.\s]+);"
+    r"|(?P<public>\bpublic\s+(?:(?:final|abstract|strictfp|sealed|non-sealed)\s+)*)?"
+    r"(?<!\.)\b(?:class|interface|enum|record)\s+(?P<type>\w+)"
+    r"|\bstatic\b[\w\s]*\bvoid\s+(?P<main>main)\s*\(",
+    re.DOTALL,
+)
 
 
 def missing(language: str) -> list[str]:
@@ -32,28 +39,31 @@ class Local:
     """
 
     def __init__(self, level: str = "") -> None:
-        self.sandbox, self._trusted = Sandbox(level), Sandbox(level)
+        self.sandbox, self._trusted = Sandbox(level), Sandbox(level, packages=True)
         self._proved: set[str] = set()  # languages whose compiler has worked
         self._source = ("", "")  # the last language and code that were compiled
         self._built: Job | Execution  # the job that runs it, or why there is none
 
     def execute(self, language: str, code: str, stdin: str, limits: Limits) -> Execution:
-        """One run of a program; it is compiled, in the same time, if it is not the one of the last call.
+        """One run of a program; it is compiled, in time of its own, if it is not the one of the last call.
 
         Raises:
             SandboxError: the sandbox failed, or a compiler is not there.
         """
         if language == "python":
             return self.sandbox.run(Job("script", code, stdin), limits)
-        deadline = time.monotonic() + limits.wall_s
-        if self._source != (language, code):
-            self._built = self._build(language, code, limits.wall_s)
-            self._source = (language, code)
+        self.build(language, code, BUILD.wall_s)
         if isinstance(self._built, Execution):
             return self._built
         command = tuple(part.format(heap=limits.memory_bytes // 4 * 3) for part in self._built.command)
-        left = replace(limits, wall_s=max(deadline - time.monotonic(), 0.0))
-        return self.sandbox.run(replace(self._built, stdin=stdin, command=command), left)
+        return self.sandbox.run(replace(self._built, stdin=stdin, command=command), limits)
+
+    def build(self, language: str, code: str, wall_s: float) -> None:
+        """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`."""
+        if language != "python" and self._source != (language, code):
+            self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s)
+            if not slow:  # what failed for want of time may do better the next time
+                self._source = (language, code)
 
     def call(self, code: str, entry: str, args: list[Any], limits: Limits) -> Execution:
         """One call of a function, or of a method of the class `Solution`, of a Python program.
@@ -63,9 +73,9 @@ class Local:
         request = json.dumps({"entry": entry, "args": values.encode(args)})
         return self.sandbox.run(Job("call", code, request), limits)
 
-    def check(self, code: str, checks: str, entry: str, limits: Limits) -> str:
-        """The outcome of Python tests of a Python program. Raises SandboxError."""
-        return check(self.sandbox, self._trusted, code, checks, entry, limits)
+    def check(self, code: str, texts: Sequence[str], entry: str, limits: Limits) -> str:
+        """The outcome of Python tests of a Python program. Raises as `box.check`."""
+        return check(self.sandbox, self._trusted, code, texts, entry, limits)
 
     def trusted(self, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a Python program that may know what is expected. Raises SandboxError."""
@@ -83,19 +93,21 @@ class Local:
         self.sandbox.close()
         self._trusted.close()
 
-    def _build(self, language: str, code: str, wall_s: float) -> Job | Execution:
+    def _build(self, language: str, code: str, wall_s: float) -> tuple[Job | Execution, bool]:
+        """The job that runs the program, or why there is none, and whether that is for want of time."""
         if absent := missing(language):
             raise SandboxError(f"{language} needs {' and '.join(absent)}, which this machine does not have")
         execution, job = self._compile(language, code, wall_s)
         if execution.outcome == "ok":
             self._proved.add(language)
-            return replace(job, program=execution.report)
+            return replace(job, program=execution.report), False
         if language not in self._proved:  # is it the program, or the compiler?
             proof, _ = self._compile(language, _SMALLEST[language], BUILD.wall_s)
             if proof.outcome != "ok":
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
-        return replace(execution, outcome="compile")
+        slow = execution.outcome == "timeout"
+        return replace(execution, outcome="timeout" if slow else "compile"), slow
 
     def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
         """The compiler's execution, and the job that runs its result."""
@@ -106,21 +118,40 @@ class Local:
 
 
 def _cpp(code: str) -> tuple[str, list[str], str, Job]:
-    command = [_path("g++"), "-O2", "-std=c++20", "-o", "answer", "answer.cpp"]
+    command = [_path("g++"), "-O2", "-std=c++20", "-DONLINE_JUDGE", "-o", "answer", "answer.cpp"]
     return "answer.cpp", command, "answer", Job("native", b"")
 
 
 def _java(code: str) -> tuple[str, list[str], str, Job]:
-    """A public class gives the file its name; the last class before `main` is the one that is run."""
-    classes = [(m.start(), bool(m[1]), m[2]) for m in _CLASS.finditer(code)]
-    public = next((name for _, is_public, name in classes if is_public), "Main")
-    start = code.find(" main(")
-    main = next((name for at, _, name in reversed(classes) if at < start), public)
+    """A public class gives the file its name; the class around `main`, the public one first, is run."""
+    public, main = _java_names(code)
     source = f"{public}.java"
     options = [f"-J{option}" for option in ("-Xmx768m", *_JVM)]
     command = [_path("javac"), *options, "-nowarn", "-encoding", "UTF-8", "-d", "classes", source]
-    run = (_path("java"), "-Xmx{heap}", "-Xss64m", *_JVM, "-cp", "answer.jar", main)
+    run = (_path("java"), "-Xmx{heap}", "-Xss64m", *_JVM, "-DONLINE_JUDGE=true", "-cp", "answer.jar", main)
     return source, command, "answer.jar", Job("java", b"", command=run)
+
+
+def _java_names(code: str) -> tuple[str, str]:
+    """(public class, class to run), from the braces around `main`; comments and texts are no code."""
+    package, public, next_type = "", "Main", ""
+    around: list[str] = []  # the type or "" that each open brace belongs to
+    mains: list[str] = []
+    for token in _JAVA.finditer(code):
+        if token["package"]:
+            package = "".join(token["package"].split()) + "."
+        elif token["type"]:
+            next_type = token["type"]
+            if token["public"] and not around:
+                public = next_type
+        elif token["brace"] == "{":
+            around.append(next_type)
+            next_type = ""
+        elif token["brace"] and around:
+            around.pop()
+        elif token["main"] and all(around):
+            mains.append("$".join(around))
+    return public, package + (public if public in mains else (mains or [public])[0])
 
 
 def _path(name: str) -> str:

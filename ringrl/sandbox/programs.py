@@ -5,7 +5,7 @@
 | script | Python, run as `__main__`          | its own                         |                            |
 | call   | Python, run as a module            | {"entry", "args"}: what to call | the result, as `values`    |
 | serve  | Python, run as a module and called |                                 |                            |
-| check  | trusted Python that calls it       | {"entry", "proof"}              | the proof, if all of it ran|
+| check  | texts of trusted Python that call it | {"entry", "proof"}            | the proof, if all of it ran|
 | build  | C++ or Java source                 | {"source", "command", "result"} | the executable or jar      |
 | native | an executable                      | its own                         |                            |
 | java   | a jar, run by the request's command| its own                         |                            |
@@ -30,27 +30,28 @@ from types import ModuleType
 from typing import Any
 
 from ringrl.processes import die_with_parent
-from ringrl.sandbox import calls, kernel, values
+from ringrl.sandbox import calls, checks, kernel, names, values
 from ringrl.sandbox.kernel import NAMESPACED, Place
 from ringrl.sandbox.python_internals import finish
 
 REPORT, PROGRAM, CHANNEL = 3, 4, 5
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
-_KEPT = ("bisect", "collections", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string")
-_STARRED = ("typing", "collections", "functools", "heapq", "itertools", "bisect")  # programs to be called expect these
 _prelude: dict[str, object] = {}
 
 
-def preload() -> None:
-    """Imports, once, what programs import all the time; our package, and the environment, are forgotten."""
-    for name in _KEPT:
-        _prelude[name] = __import__(name)
-    for name in _STARRED:
-        module = __import__(name)
-        names = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
-        _prelude.update((n, getattr(module, n)) for n in names)
+def preload(packages: list[str]) -> None:
+    """Imports, once, what programs import all the time; our package, and the environment, are forgotten.
+
+    `packages` are directories whose modules may be imported; without them, it is the standard library only.
+    """
+    exec(names.TEXT, _prelude)
+    for name in [n for n in _prelude if n.startswith("__") or n in vars(builtins)]:
+        del _prelude[name]
     os.environ.clear()
     sys.path.pop(0)
+    sys.path += packages
+    if packages:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's: threads of the host are no threads of its forks
     sys.executable = os.path.realpath(sys.executable)  # a virtual environment is not to be seen
     for name in [n for n in sys.modules if n.split(".")[0] == "ringrl"]:
         del sys.modules[name]
@@ -113,12 +114,11 @@ def _report(word: bytes) -> None:
     os.pwrite(REPORT, word, 0)
 
 
-def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int:
+def _python(name: str, then: Callable[[ModuleType], None]) -> int:
     """Runs the program as module `name`, then what is to be done with it; returns the exit status."""
     module = ModuleType(name)
     sys.modules[name] = module
-    if prelude:
-        vars(module).update(_prelude)
+    vars(module).update(_prelude)
     try:
         try:
             code = compile(_program(), "<answer>", "exec", dont_inherit=True)
@@ -139,7 +139,7 @@ def _python(name: str, then: Callable[[ModuleType], None], prelude: bool) -> int
 
 
 def _script(request: dict[str, Any]) -> int:
-    code = _python("__main__", lambda module: None, prelude=False)
+    code = _python("__main__", lambda module: None)
     finish()
     return code
 
@@ -154,7 +154,7 @@ def _call(request: dict[str, Any]) -> int:
         result = getattr(holder, name)(*values.decode(spec["args"]))
         _report(json.dumps(values.encode(result)).encode())
 
-    code = _python("answer", call, prelude=True)
+    code = _python("answer", call)
     finish()
     return code
 
@@ -164,19 +164,21 @@ def _serve(request: dict[str, Any]) -> int:
         calls.serve(socket.socket(fileno=CHANNEL), module, _prelude)
         os._exit(0)
 
-    return _python("answer", serve, prelude=True)
+    return _python("answer", serve)
 
 
 def _check(request: dict[str, Any]) -> int:
     spec = _input()
     try:
-        calls.check(socket.socket(fileno=CHANNEL), _program().decode(), spec["entry"], _prelude)
+        checks.run(socket.socket(fileno=CHANNEL), json.loads(_program()), spec["entry"], _prelude)
         _report(spec["proof"].encode())
         return 0
     except AssertionError:
         _report(b"wrong")
     except MemoryError:
         _report(b"memory")
+    except checks.TestsFault as error:
+        _report(values.FAULT + str(error).encode("utf-8", "replace")[:500])
     return 1
 
 
@@ -191,8 +193,9 @@ def _build(request: dict[str, Any]) -> int:
         return 1
     if result.endswith(".jar"):
         with zipfile.ZipFile(result, "w") as jar:
-            for name in os.listdir("classes"):
-                jar.write(os.path.join("classes", name), name)
+            for folder, _, files in os.walk("classes"):
+                for path in (os.path.join(folder, name) for name in files):
+                    jar.write(path, os.path.relpath(path, "classes"))
     with open(result, "rb") as built, open(REPORT, "wb", closefd=False) as report:
         shutil.copyfileobj(built, report)
     return 0

@@ -14,17 +14,23 @@ import secrets
 from typing import Any
 
 from ringrl.http import Client, Refused, ServerFailed
-from ringrl.sandbox import values
+from ringrl.sandbox import names, values
 from ringrl.sandbox.box import Execution, Limits, SandboxError
+from ringrl.sandbox.local import BUILD
 
 RETRIES, CONNECTIONS = 2, 64
+_SCRIPT = """{names}
+exec(compile({code!r}, "answer.py", "exec", dont_inherit=True))
+"""
 _CALLER = """
 import json, sys
 __values, __told = {{}}, json.loads(sys.stdin.read())
 exec({values!r}, __values)
-exec({code!r}, __space := {{"__name__": "answer"}})
+exec({names!r}, __names := {{}})
+exec(compile({code!r}, "answer.py", "exec", dont_inherit=True), __space := {{**__names, "__name__": "answer"}})
 __owner, _, __name = __told["entry"].rpartition(".")
-__holder = __space[__owner]() if __owner else None if __name in __space else __space["Solution"]()
+__own = __space.get(__name) is not __names.get(__name)
+__holder = __space[__owner]() if __owner else None if __own else __space["Solution"]()
 __function = getattr(__holder, __name) if __holder else __space[__name]
 __result = json.dumps(__values["encode"](__function(*__values["decode"](__told["args"]))))
 print("\\n{mark}" + __result)
@@ -39,11 +45,16 @@ class SandboxService:
 
     def execute(self, language: str, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a program. Raises SandboxError if the service fails."""
+        if language == "python":
+            code = _SCRIPT.format(names=names.TEXT, code=code)
+        return self._run(language, code, stdin, limits)
+
+    def _run(self, language: str, code: str, stdin: str, limits: Limits) -> Execution:
         request = {
             "code": code,
             "language": language,
             "stdin": stdin,
-            "compile_timeout": limits.wall_s,
+            "compile_timeout": BUILD.wall_s,
             "run_timeout": limits.wall_s,
         }
         answer = self._post(request)
@@ -57,9 +68,9 @@ class SandboxService:
     def call(self, code: str, entry: str, args: list[Any], limits: Limits) -> Execution:
         """One call of a Python function. Its result, as plain data, is the report. Raises SandboxError."""
         mark = secrets.token_hex(16)
-        program = _CALLER.format(values=inspect.getsource(values), code=code, mark=mark)
+        program = _CALLER.format(values=inspect.getsource(values), names=names.TEXT, code=code, mark=mark)
         request = json.dumps({"entry": entry, "args": values.encode(args)})
-        execution = self.execute("python", program, request, limits)
+        execution = self._run("python", program, request, limits)
         stdout, _, report = execution.stdout.rpartition(f"\n{mark}")
         return Execution(execution.outcome, stdout, execution.stderr, report.encode())
 

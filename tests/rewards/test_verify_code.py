@@ -5,7 +5,9 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from ringrl.rewards.code import extract_code, same_output, same_value, verify_code
+from ringrl.rewards.blocks import extract_code
+from ringrl.rewards.code import same_output, verify_code
+from ringrl.sandbox import values
 from ringrl.sandbox.box import Job, Limits, Sandbox, SandboxError
 from ringrl.sandbox.local import Local, missing
 
@@ -25,7 +27,7 @@ def judge(code: str, **reference) -> str:
 
 
 def test_extract_code():
-    assert extract_code("```python\na\n```\n```\nb\n```\n```cpp\nc\n```") == "b\n"
+    assert extract_code("```python\na\n```\n```\nb\n```\n```cpp\nc\n```") == "a\n"
     assert extract_code("1. so\n   ```py\n   if 1:\n     x\n   ```") == "if 1:\n  x\n"
     assert extract_code("```python\nnever closed") == ""
     assert extract_code("plain") == ""
@@ -46,6 +48,10 @@ def test_same_output():
     assert not same_output("100000000000000000001.0", "100000000000000000000")
     assert same_output("9" * 10**6, "9" * 10**6)
     assert not same_output("9" * 10**6 + ".0", "9" * 10**6)
+
+
+def same_value(actual, expected) -> bool:
+    return values.equal(values.encode(actual), expected)
 
 
 def test_same_value():
@@ -142,7 +148,7 @@ def test_function_call_mode():
     assert judge(method, entry_point="Solution.permutations", tests=tests) == "tests"
     assert judge(add, entry_point="missing", tests=tests) == "runtime"
     assert judge("def f(x): return object()", entry_point="f", tests=tests) == "runtime"
-    assert judge("def f(x): return {10**5000: 1}", entry_point="f", tests=[{"input": [1], "output": {}}]) == "runtime"
+    assert judge("def f(x): return {10**5000: 1}", entry_point="f", tests=[{"input": [1], "output": {}}]) == "wrong"
     assert judge("import os\ndef f(x): os.write(3, b'{'); os._exit(0)", entry_point="f", tests=tests) == "runtime"
 
 
@@ -151,9 +157,11 @@ def test_checker():
     tests = [{"input": "", "output": "1 2"}]
     assert judge("print(2, 1)", tests=tests, checker=checker) == "tests"
     assert judge("print(2, 2)", tests=tests, checker=checker) == "wrong"
-    assert judge("print(2)", tests=tests, checker="def check(**k): return 1 / 0").startswith(
-        "error: sandbox: the checker"
-    )
+    broken = judge("print(2)", tests=tests, checker="def check(**k): return 1 / 0")
+    assert broken.startswith("error: unusable tests: the checker failed")
+    strict = "def check(input, output, expected):\n    return sum(map(int, output.split())) == 3"
+    for garbage in ("two", "1 2.0", "", "9" * 5000, "\\x00", "1,2"):
+        assert judge(f"print('{garbage}')", tests=tests, checker=strict) == "wrong", garbage
 
 
 CPP = "#include <iostream>\nint main() { long a; std::cin >> a; std::cout << 2 * a; }\n"
