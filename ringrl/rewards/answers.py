@@ -21,6 +21,7 @@ takes (`ringrl.rewards.expressions`). The rules where graders differ:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -165,11 +166,10 @@ def _listed(text: str) -> str:
     quoted = re.fullmatch(r"\[\s*'([^']*)'(?:\s*,\s*'[^']*')*\s*\]", text)
     if quoted:
         return ", ".join(item.replace("\\\\", "\\") for item in re.findall(r"'([^']*)'", text))
-    for candidate in (text, re.sub(r"\\(?![\"\\/])", r"\\\\", text)):  # written with single backslashes
-        try:
-            items = json.loads(candidate)
-        except ValueError:
-            continue
+    if not re.search(r"\\\\", text):  # written with single backslashes, which JSON would read as control characters
+        text = re.sub(r"\\(?!\")", r"\\\\", text)
+    with contextlib.suppress(ValueError):
+        items = json.loads(text)
         if isinstance(items, list) and items and all(isinstance(item, (str, int, float)) for item in items):
             return ", ".join(map(str, items))
     return text
@@ -214,6 +214,8 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
         return Verdict("pass", "exact")
     if rules.science and (letter := _letters(expected)):
         return Verdict("pass", "choice") if _letters(answer) == letter else Verdict("fail", "wrong")
+    if ":" in answer + expected and (clock := _clock(answer, expected)) is not None:
+        return Verdict("pass", "time") if clock else Verdict("fail", "wrong")
     if contradicts_itself(answer):
         return Verdict("fail", "contradiction")
     if "\\approx" not in answer + expected and (verdict := _judge_quantities(*right_sides(answer, expected), rules)):
@@ -294,11 +296,11 @@ def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
     """Factors from the answer's number to the reference's unit; the second assumes that a % sign was left out."""
     if left and right:
         return [left.factor / right.factor]
-    if left and not left.dimensions:
-        return [left.factor, Fraction(1)]
-    if right and not right.dimensions:
-        return [1 / right.factor, Fraction(1)]
-    return [Fraction(1)]
+    unit = left or right
+    if unit is None or unit.dimensions:
+        return [Fraction(1)]
+    factor = unit.factor if left else 1 / unit.factor
+    return [factor, Fraction(1)] if unit.factor == Fraction(1, 100) else [factor]
 
 
 # ---- everything else -------------------------------------------------------------------------------------------
