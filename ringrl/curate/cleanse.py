@@ -26,7 +26,8 @@ from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
 from ringrl.domains import Domain, Domains
 from ringrl.rewards.answers import last_boxed
-from ringrl.rewards.plain import clean, read, right_sides, split_unit
+from ringrl.rewards.plain import read, right_sides, split_unit
+from ringrl.rewards.typography import clean
 
 INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
 CHOICE, PARTS, YES_NO, PROOF = "multiple choice", "several parts", "yes or no", "proof"

@@ -49,7 +49,8 @@ from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
 from ringrl.domains import Domains
 from ringrl.rewards.answers import last_boxed
-from ringrl.rewards.plain import clean, read, right_sides, same, skeleton, split_unit
+from ringrl.rewards.plain import read, right_sides, same, split_unit
+from ringrl.rewards.typography import clean, skeleton
 
 REASONS = ("", "exact duplicate", "near duplicate", "same meaning", "another answer to the same problem")
 KEPT, EXACT, NEAR, MEANING, CONTRADICTED = range(5)

@@ -1,109 +1,107 @@
 r"""Verdicts, and the verifiers of final answers: the last `\boxed{...}` of a response against the reference.
 
-Plain LaTeX is compared exactly (`ringrl.rewards.plain`); the rest goes to Math-Verify. Its own time limits use signals
-and are off here: an expression may take forever, and `VerifierPool` enforces the deadline; expressions that obviously
-would are refused. The rules where graders differ:
+Text is made plain (`ringrl.rewards.typography`), numbers and quantities are compared exactly (`ringrl.rewards.plain`),
+sets and relations by what they say (`ringrl.rewards.relations`), expressions by their values to as many digits as it
+takes (`ringrl.rewards.expressions`). The rules where graders differ:
 
-1. Boxes side by side ("\boxed{1} and \boxed{2}") are one list. A list is wrong where one value is expected.
-2. Equal means equal: 0.3333 is not 1/3. In science, and only there, a number has a tolerance, if the reference is
-   written with a decimal point or an exponent: 9.8 is measured, 100 is counted.
+1. Boxes side by side ("\boxed{1} and \boxed{2}") are one list, unless each of them is the reference. A list is wrong
+   where one value is expected.
+2. Equal means equal: 0.3333 is not 1/3. In science, and only there, a number has a tolerance of 1 %, if the reference
+   is written with a decimal point or an exponent: 9.8 is measured, 100 is counted. In math a reference with a decimal
+   point and three digits, or with an exponent, may be rounded: a rational number that rounds to it is right.
 3. A unit, percent sign or number base on one side only is taken from the question: 5 cm is 5. Two units are
    converted and must agree: 5 cm is 0.05 m and not 5 m. 50 % is 0.5, and also 50, since a number above 1 may be
    a percentage without its sign.
 4. Repeating the question is no answer: sums, integrals, limits and the like must be evaluated, unless the
    reference is not evaluated either.
 5. Values without brackets match both a set and a point; (1, 2) and {1, 2} differ.
+6. An exact value may be followed by its own rounding: \sqrt{2} ≈ 1.41. Two values that differ are a contradiction.
+7. The letter of a bound variable is free: {x | x > 3} is {y | y > 3}, f(x) = 2x is f(n) = 2n.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ringrl.rewards.boxes import last_boxed, last_boxes
+from ringrl.rewards.expressions import (
+    TooLarge,
+    Unreadable,
+    equal_values,
+    letters,
+    read_expression,
+    real,
+)
+from ringrl.rewards.formulas import formula
+from ringrl.rewards.limit import OutOfTime, processor_time
 from ringrl.rewards.plain import (
-    clean,
+    Many,
+    Quantity,
+    Value,
+    alike,
     contradicts_itself,
+    grouped_digits,
+    lines,
     read,
     read_number,
     right_sides,
     same,
-    skeleton,
     split_unit,
 )
-from ringrl.rewards.units import Unit
+from ringrl.rewards.relations import is_relation, real_set, same_relations, same_sets
+from ringrl.rewards.typography import DECIMAL, clean, skeleton
+from ringrl.rewards.units import RADIAN, Unit
 from ringrl.rewards.verdict import Verdict, after_thinking
 
-RELATIVE_TOLERANCE = Fraction(1, 100)  # applies to references with a decimal point or an exponent
+RELATIVE_TOLERANCE = Fraction(1, 100)  # science: for references with a decimal point or an exponent
+SHORTER_TOLERANCE = Fraction(1, 1000)  # math: for an answer with fewer digits than such a reference
+ROUNDED_DIGITS = 3  # fewest digits of a decimal that may be rounded
+EXACT_DIGITS = 6  # fewest decimals that stand for a value that no decimal has, such as a root
 MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is about as long
-MAX_DEPTH = 20  # deeper nesting of brackets fails, unless the reference has it too
-MAX_POWER = 10_000  # a larger exponent or factorial fails, unless the reference has it too
-MAX_EXPANSION = 24  # a larger power of a sum fails, unless the reference has it too
+LIMIT_S = 2.0  # processor time for one answer; a slower one fails
 
-_BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\boxed\s*[A-Za-z\d]|\\.|[{}]", re.DOTALL)
-_BETWEEN_BOXES = re.compile(r"(?:[\s,;$&]|\\\\|\\[,; ]|\\q?quad|and|or|\\text\{\s*,?\s*(?:and|or)\s*\})*")
-_WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[A-Za-z](?:[A-Za-z' -]{2,})?")
-_TEXT = re.compile(r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*")  # letters that cannot be factors
+_WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[^\W\d_](?:[^\W\d_]|[' -]){2,}|[^\W\d_]|[^\W\d_a-zA-Z]+")
+_TEXT = re.compile(
+    r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*|[^\W\d_a-zA-Z]+"
+)  # letters that are no factors
 _FORMULA = (  # a letter followed by this is a variable, not an option
     r"[=<>≤≥≈≠∈+*/^]|-(?! [A-Za-z]{2})|"
     r"\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
 )
 _LETTER = re.compile(
-    rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?:\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*)?", re.DOTALL
+    rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?P<rest>\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*|"
+    r",? +(?:because|since|as|due to) .*| is (?:the )?(?:correct|right|best|answer).*)?",
+    re.DOTALL,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b", re.DOTALL
 )
 _LETTERS = re.compile(r"\(?[A-Za-z]\)?(?: ?[,;] ?\(?[A-Za-z]\)?)+")
-_QUESTION = re.compile(r"\\(?:sum|prod|i{1,3}nt|oint|lim|bmod|mod|max|min|gcd|det|sup|inf)(?![a-zA-Z])")
-_SIDE_BY_SIDE = re.compile(r"(?:^|[^_^\d.])\d[\d.]* \d")
-_TOWER = re.compile(r"(?:\^|\*\*) ?[{(]* ?-?[\d.]+ ?[)}]* ?(?:\^|\*\*)")
-_SMALL_TOWER = re.compile(r"(?:\^|\*\*) ?[{(]? ?(\d{1,2}) ?(?:\^|\*\*) ?[{(]? ?([0-4])(?!\d) ?[)}]? ?[)}]?")
-_POWER = re.compile(r"(?:\^|\*\*) ?[{(]? ?-?(\d+)")
-_FACTORIAL = re.compile(r"(\d+) ?\)* ?!|\\binom ?\{[^{}]*?(\d{5,})")
-_NESTED_FACTORIAL = re.compile(r"\^ ?(?:\d+|\{[^{}]*\}) ?!|[!^][^a-zA-Z]*\) ?!|!\)* ?\(*!|\\binom ?\{[^{}]*\^")
-_OF_A_SUM = re.compile(r"[)\]}] ?\^ ?\{? ?(\d+)")
-
-
-def last_boxed(text: str) -> str:
-    r"""Content of the last `\boxed{...}` whose braces balance, innermost if nested; "" if there is none.
-
-    Boxes separated by at most a comma or "and" are joined to a list.
-    """
-    ordered = sorted(boxes(text), key=lambda box: box[1])
-    if not ordered:
-        return ""
-    start, *content = ordered.pop()
-    contents = [text[slice(*content)].strip()]
-    for before in reversed(ordered):
-        if before[2] < start and _BETWEEN_BOXES.fullmatch(text, before[2] + 1, start):
-            contents.append(text[slice(*before[1:])].strip())
-        elif before[2] < start:
-            break
-        start = min(start, before[0])
-    return ", ".join(dict.fromkeys(reversed(contents)))
-
-
-def boxes(text: str) -> list[tuple[int, int, int]]:
-    """Positions of each box: of its command, its content and its closing brace."""
-    open_at: list[tuple[int, int]] = []  # start of command and content per open brace, (-1, -1) if not a box
-    closed = []
-    for token in _BRACES.finditer(text):
-        symbol = token.group()
-        if symbol.endswith("{") and symbol != r"\{":
-            open_at.append(token.span() if len(symbol) > 1 else (-1, -1))
-        elif symbol == "}" and open_at:
-            start, content = open_at.pop()
-            if start >= 0:
-                closed.append((start, content, token.start()))
-        elif symbol.startswith(r"\boxed"):
-            closed.append((token.start(), token.end() - 1, token.end()))
-    return closed
+_LABEL = re.compile(r"(?:\\text ?\{ ?\(([A-J])\)\.? ?\}|\(([A-J])\)|([A-J])[.)])\.? +(?P<value>[^ ].*)")
+_LABEL_ALONE = re.compile(r"\(?\\?(?:text)? ?\{? ?\(?([A-J])\)?\.? ?\}?\)?")
+_QUESTION = re.compile(
+    r"\\(?:sum|prod|i{1,3}nt|oint|lim|bmod|mod|max|min|gcd|lcm|det|sup|inf)(?![a-zA-Z])|\\begin\{[vV]matrix"
+)
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))? ?(?:\\text ?\{ ?)?(?:([AaPp])\.? ?[Mm]\.?)? ?\}?")
+_DESCRIBED = re.compile(r"[<>|]|\\(?:le|ge|ne|mid|in|mathbb|setminus|cup|lor)(?![a-z])|^\]|\[$| or |\\text ?\{R\}")
+_SET = re.compile(r"\\\{ ?(?P<elements>.*?) ?(?::|\\mid(?![a-z])|\|) ?(?P<condition>.*?) ?\\\}")
+_HEAD = re.compile(r"([a-zA-Z]) ?(\( ?([a-z]) ?\)|_ ?\{?([a-z])\}?) ?=")
+_POINT_NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]'?(?:_\{?\d\}?)? ?(?=\([^()]*,[^()]*\))")
+_PM = re.compile(r"\\[pm]{2}(?![a-zA-Z])")
 
 
 @functools.cache
 def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any], list[Any]], bool]]:
-    """Math-Verify's `parse` and `verify`, imported here because that takes seconds."""
+    """Math-Verify's `parse` and `verify`, a second judge for audits; imported here because that takes seconds."""
     import math_verify
     from latex2sympy2_extended import NormalizationConfig
 
@@ -119,127 +117,398 @@ def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any],
     return functools.lru_cache(1024)(parse), verify
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the domains: the relative tolerance for measured numbers, and what science writes."""
+
+    tolerance: Fraction
+    science: bool
+
+
+MATH = Rules(Fraction(0), science=False)
+SCIENCE = Rules(RELATIVE_TOLERANCE, science=True)
+
+
 def verify_math(text: str, reference: Mapping[str, object]) -> Verdict:
-    """Judges a response against `reference["answer"]`; failures on our side are raised, for the pool to catch."""
-    return _verify(text, reference, _equal_math)
+    """Judges a response against `reference["answer"]`."""
+    return _verify(text, reference, MATH)
 
 
 def verify_science(text: str, reference: Mapping[str, object]) -> Verdict:
-    """Judges a response against `reference["answer"]`; raises as `verify_math`."""
-    return _verify(text, reference, _equal_science)
+    """Judges a response against `reference["answer"]`."""
+    return _verify(text, reference, SCIENCE)
 
 
-def _verify(text: str, reference: Mapping[str, object], equal: Callable[[str, str], Verdict]) -> Verdict:
+def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
+    """Raises ValueError, naming the problem, for a reference that the verifiers of answers cannot use."""
+    expected = _expected(reference)
+    if not expected.strip("$ "):
+        raise ValueError("the reference has no 'answer'")
+    try:
+        with processor_time(LIMIT_S):
+            _equal(_Sides(f"{clean(expected)} ", clean(expected)), rules)
+    except OutOfTime:
+        raise ValueError(f"the reference takes more than {LIMIT_S:g} s to read: {expected[:80]}") from None
+    except Exception as error:
+        raise ValueError(f"the reference cannot be read: {expected[:80]} ({type(error).__name__})") from error
+
+
+def _expected(reference: Mapping[str, object]) -> str:
     raw = reference.get("answer")
     expected = "" if raw is None else str(raw).strip()
-    expected = last_boxed(expected) or expected
+    if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
+        expected = _listed(expected)
+    return last_boxed(expected) or expected
+
+
+def _listed(text: str) -> str:
+    """The texts of a list in JSON or in Python, separated by commas; any other text as it is."""
+    quoted = re.fullmatch(r"\[\s*'([^']*)'(?:\s*,\s*'[^']*')*\s*\]", text)
+    if quoted:
+        return ", ".join(item.replace("\\\\", "\\") for item in re.findall(r"'([^']*)'", text))
+    if not re.search(r"\\\\", text):  # written with single backslashes, which JSON would read as control characters
+        text = re.sub(r"\\(?!\")", r"\\\\", text)
+    with contextlib.suppress(ValueError):
+        items = json.loads(text)
+        if isinstance(items, list) and items and all(isinstance(item, (str, int, float)) for item in items):
+            return ", ".join(map(str, items))
+    return text
+
+
+def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict:
+    expected = _expected(reference)
     if not expected.strip("$ "):
         return Verdict("error", "the reference has no 'answer'")
-    answer = last_boxed(after_thinking(text))
-    if not answer:
+    contents = last_boxes(after_thinking(text))
+    if not contents:
         return Verdict("fail", "no_answer")
+    answer = ", ".join(contents)
     if answer == expected:
         return Verdict("pass", "exact")
     if len(answer) > max(MAX_ANSWER_CHARS, 4 * len(expected)):
         return Verdict("fail", "too_long")
-    return equal(clean(answer), clean(expected))
+    target = clean(expected)
+    verdict = _judged(clean(answer), target, rules)
+    if verdict.kind == "fail" and 1 < len(contents) <= 8:
+        alone = [_judged(clean(content), target, rules) for content in contents]
+        if all(v.kind == "pass" for v in alone):
+            return alone[-1]
+    return verdict
 
 
-def _equal_math(answer: str, expected: str) -> Verdict:
-    return _judge(answer, expected, tolerance=Fraction(0), bare=False)
+def _judged(answer: str, expected: str, rules: Rules) -> Verdict:
+    """Whatever an answer does to its comparison, it is a fail, unless the reference does the same by itself."""
+    try:
+        return _judge(answer, expected, rules)
+    except OutOfTime:
+        reason = "too_slow"
+    except Exception as error:  # an answer can be anything
+        reason = f"incomparable: {type(error).__name__}"
+    check_answer({"answer": expected}, rules)
+    return Verdict("fail", reason)
 
 
-def _equal_science(answer: str, expected: str) -> Verdict:
-    letters = _letters(expected)
-    if letters:
-        return Verdict("pass", "choice") if _letters(answer) == letters else Verdict("fail", "wrong")
-    magnitude = split_unit(right_sides(answer, expected)[1]).magnitude
-    measured = re.search(r"[.eE^]", magnitude) and read_number(magnitude) is not None
-    return _judge(answer, expected, tolerance=RELATIVE_TOLERANCE if measured else Fraction(0), bare=True)
-
-
-def _letters(text: str) -> str:
-    r"""The option letters of `B`, `(B)`, `\text{B}`, `B. because`, `C, A`, sorted; "" for anything else."""
-    text = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", text).strip(" .")
-    if _LETTERS.fullmatch(text):
-        return "".join(sorted(re.findall("[A-Z]", text.upper())))
-    match = _LETTER.fullmatch(text)
-    return match[1].upper() if match else ""
-
-
-def _judge(answer: str, expected: str, tolerance: Fraction, bare: bool) -> Verdict:
+def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
     """Compares clean texts, from the cheapest comparison to the most expensive one."""
     if skeleton(answer) == skeleton(expected):
         return Verdict("pass", "exact")
+    if rules.science and (letter := _letters(expected)):
+        return Verdict("pass", "choice") if _letters(answer) == letter else Verdict("fail", "wrong")
+    if ":" in answer + expected and (clock := _clock(answer, expected)) is not None:
+        return Verdict("pass", "time") if clock else Verdict("fail", "wrong")
     if contradicts_itself(answer):
         return Verdict("fail", "contradiction")
-    answer, expected = right_sides(answer, expected)
-    left = split_unit(answer, bare)
-    right = split_unit(expected, bare or left.unit is not None)
-    left = split_unit(answer, bare or right.unit is not None)
+    if "\\approx" not in answer + expected and (verdict := _judge_quantities(*right_sides(answer, expected), rules)):
+        return verdict
+    if _QUESTION.search(answer) and not _QUESTION.search(expected):
+        return Verdict("fail", "unevaluated")
+    with processor_time(LIMIT_S):
+        texts = _Sides(answer, expected)
+        grouped = _Sides(grouped_digits(answer), grouped_digits(expected))
+        if _equal(texts, rules) or (grouped != texts and _equal(grouped, rules)):
+            return Verdict("pass", "equal")
+    return Verdict("fail", "wrong")
+
+
+# ---- quantities ------------------------------------------------------------------------------------------------
+
+
+def _judge_quantities(answer: str, expected: str, rules: Rules) -> Verdict | None:
+    """The verdict on two numbers with or without a unit, None for anything else."""
+    left, right = _quantities(answer, expected, rules)
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return Verdict("fail", "unit")
-    scales = _scales(left.unit, right.unit)
-    equal = [_equal_plain(left.magnitude, right.magnitude, scale, tolerance) for scale in scales]
-    if None in equal:
-        n, d = scales[0].as_integer_ratio()
-        scaled = left.magnitude if n == d else rf"\frac{{{n}}}{{{d}}}({left.magnitude})"
-        return _equal_symbolic(scaled, right.magnitude)
-    number = read_number(left.magnitude)
-    if equal[0] or (any(equal) and number is not None and not -1 <= number <= 1):
-        return Verdict("pass", "number" if tolerance else "exact")
-    return Verdict("fail", "wrong")
+    x, y = read_number(left.magnitude), read_number(right.magnitude)
+    if x is None or y is None:
+        return None
+    equal = _equal_numbers(x, y, left, right, rules)
+    return Verdict("pass", "number" if rules.tolerance else "exact") if equal else Verdict("fail", "wrong")
+
+
+def _quantities(answer: str, expected: str, rules: Rules) -> tuple[Quantity, Quantity]:
+    left = split_unit(answer, rules.science)
+    right = split_unit(expected, rules.science or left.unit is not None)
+    if right.unit and not left.unit and not rules.science:
+        left = split_unit(answer, bare=True)
+    return left, right
+
+
+def _equal_numbers(x: Fraction | float, y: Fraction | float, left: Quantity, right: Quantity, rules: Rules) -> bool:
+    if isinstance(x, float) or isinstance(y, float):
+        return x == y
+    written = (left.magnitude, right.magnitude)
+    for scale in _scales(left.unit, right.unit):
+        if scale != 1 and scale == 1 / _scales(left.unit, right.unit)[-1] and -1 <= x <= 1:
+            continue
+        if x * scale == y or _near(x * scale, y, written if scale == 1 else ("", right.magnitude), rules):
+            return True
+        if not -1 <= x <= 1:
+            continue
+        break
+    return False
+
+
+def _near(x: Fraction, y: Fraction, written: tuple[str, str], rules: Rules) -> bool:
+    """Whether x is near y for a reference that is measured or rounded, by how it is written."""
+    if not re.search(r"[.eE^]", written[1]):
+        return False
+    if rules.tolerance:
+        return abs(x - y) <= rules.tolerance * abs(y)
+    digits, ulp = _digits(written[1])
+    if not ulp or (digits < ROUNDED_DIGITS and not re.search(r"[eE^]", written[1])):
+        return False
+    if abs(x - y) * 2 <= ulp:
+        return True
+    fewer, step = _digits(written[0])
+    return ROUNDED_DIGITS <= fewer < digits and abs(x - y) * 2 <= step and abs(x - y) <= SHORTER_TOLERANCE * abs(y)
+
+
+def _digits(text: str) -> tuple[int, Fraction]:
+    """How many significant digits a decimal has, and the value of one in its last place; (0, 0) for anything else."""
+    match = re.fullmatch(r"-?(\d*)(?:\.(\d*))?(?: ?(?:[eE]|(?:\\times|\\cdot|\*) ?10 ?\^ ?\{?) ?([+-]?\d+)\}?)?", text)
+    if not match or len(match[3] or "") > 4:
+        return 0, Fraction(0)
+    digits = (match[1] + (match[2] or "")).lstrip("0")
+    return len(digits), Fraction(10) ** (int(match[3] or 0) - len(match[2] or ""))
 
 
 def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
     """Factors from the answer's number to the reference's unit; the second assumes that a % sign was left out."""
     if left and right:
         return [left.factor / right.factor]
-    if left and not left.dimensions:
-        return [left.factor, Fraction(1)]
-    if right and not right.dimensions:
-        return [1 / right.factor, Fraction(1)]
-    return [Fraction(1)]
+    unit = left or right
+    if unit is None or unit.dimensions:
+        return [Fraction(1)]
+    factor = unit.factor if left else 1 / unit.factor
+    return [factor, Fraction(1)] if unit.factor == Fraction(1, 100) else [factor]
 
 
-def _equal_plain(answer: str, expected: str, scale: Fraction, tolerance: Fraction) -> bool | None:
-    """Whether the two are equal; None unless both can be read without algebra."""
-
-    def near(x: Fraction | float, y: Fraction | float) -> bool:
-        if isinstance(x, float) or isinstance(y, float):
-            return x == y
-        return abs(x * scale - y) <= tolerance * abs(y)
-
-    def equal(grouped: bool) -> bool | None:
-        left, right = read(answer, grouped), read(expected, grouped)
-        return None if left is None or right is None else same(left, right, near)
-
-    result = equal(grouped=True)
-    return equal(grouped=False) if result is False and "," in answer + expected else result
+# ---- everything else -------------------------------------------------------------------------------------------
 
 
-def _equal_symbolic(answer: str, expected: str) -> Verdict:
-    words = _words(expected)
-    if words and words == _words(answer):
-        return Verdict("pass", "text")
-    if words and _TEXT.fullmatch(expected):
-        return Verdict("fail", "wrong")
-    if reason := _refuse(answer, expected):
-        return Verdict("fail", reason)
-    parse, verify = load_math_verify()
-    gold = parse(f"\\boxed{{{_for_math_verify(expected)}}}")
-    if not gold:
-        return Verdict("error", f"the reference does not parse: {expected[:80]}")
-    target = parse(f"\\boxed{{{_for_math_verify(answer)}}}")
-    if not target:
-        return Verdict("fail", "unparsable")
+@dataclass(frozen=True)
+class _Sides:
+    """An answer and its reference, both clean."""
+
+    answer: str
+    expected: str
+
+
+def _equal(sides: _Sides, rules: Rules) -> bool:
+    answer, expected = lines(sides.answer), lines(sides.expected)
+    if (label := _labelled(answer, expected, rules)) is not None:
+        return label
+    answer, expected = right_sides(*_same_letters(*_without_roundings(answer, expected, rules)))
+    if _POINT_NAME.search(answer) and not _POINT_NAME.search(expected):
+        answer = _POINT_NAME.sub("", answer)
+    if _DESCRIBED.search(answer) or _DESCRIBED.search(expected):
+        left, right = real_set(answer), real_set(expected)
+        if left and right:
+            return same_sets(left, right, lambda a, b: _equal_leaves(a, b, rules))
+        if (first := _SET.fullmatch(answer)) and (second := _SET.fullmatch(expected)):
+            return _same_descriptions(first, second, rules)
+    x, y = (_with_both_signs(read(text, texts=True) or text) for text in (answer, expected))
+    if isinstance(x, Many) != isinstance(y, Many):
+        return False
+    return same(x, y, lambda a, b: _equal_leaves(a, b, rules))
+
+
+def _same_descriptions(answer: re.Match[str], expected: re.Match[str], rules: Rules) -> bool:
+    """Whether two sets {elements | condition} have equal elements under the same condition."""
+    elements, condition = answer["elements"], answer["condition"]
+    mine, theirs = (re.match(r"([a-zA-Z]) ?\\in(?![a-z])", m["condition"]) for m in (answer, expected))
+    if mine and theirs and mine[1] != theirs[1]:
+        elements, condition = (_renamed(text, mine[1], theirs[1]) for text in (elements, condition))
+    same_condition = skeleton(condition) == skeleton(expected["condition"])
+    return same_condition and _equal_leaves(elements, expected["elements"], rules)
+
+
+def _labelled(answer: str, expected: str, rules: Rules) -> bool | None:
+    """The verdict where a side has the letter of an option before its value, `(C) 12`; None where none has."""
+    left, right = _LABEL.fullmatch(answer), _LABEL.fullmatch(expected)
+    if left and right:
+        return _label(left) == _label(right) and _equal(_Sides(left["value"], right["value"]), rules)
+    if right and (alone := _LABEL_ALONE.fullmatch(answer)):
+        return alone[1] == _label(right)
+    if left and (alone := _LABEL_ALONE.fullmatch(expected)):
+        return alone[1] == _label(left)
+    if left:
+        return _equal(_Sides(left["value"], expected), rules)
+    return _equal(_Sides(answer, right["value"]), rules) if right else None
+
+
+def _label(match: re.Match[str]) -> str:
+    return match[1] or match[2] or match[3]
+
+
+def _without_roundings(answer: str, expected: str, rules: Rules) -> tuple[str, str]:
+    r"""Both without the roundings of their own value: `\sqrt{2} \approx 1.41` is \sqrt{2}.
+
+    Raises Unreadable if what is called a rounding is none.
+    """
+    return _exact_side(answer, expected, rules), _exact_side(expected, answer, rules)
+
+
+def _exact_side(text: str, other: str, rules: Rules) -> str:
+    sides, approximate = alike(text)
+    if not approximate or len(sides) < 2:
+        return text
+    quantities = [split_unit(side, rules.science) for side in sides]
+    decimals = [q for q in quantities if "." in q.magnitude and DECIMAL.fullmatch(q.magnitude.lstrip("-"))]
+    values = [
+        (side, q) for side, q in zip(sides, quantities, strict=True)
+        if q not in decimals and (read_number(q.magnitude) is not None or _value(q.magnitude) is not None)
+    ]  # fmt: skip
+    if not values or not decimals:
+        return text
+    exact_side, exact = values[-1]
+    for decimal in decimals:
+        if not _rounds_to(exact, decimal):
+            raise Unreadable(f"{decimal.magnitude} is no rounding of {exact.magnitude}")
+    wanted = split_unit(other, rules.science).magnitude
+    if any(q.magnitude == wanted for q in decimals):
+        return wanted
+    return exact_side
+
+
+def _value(text: str) -> Any:
     try:
-        equal = verify(gold, target)
-    except Exception as error:  # sympy raises all kinds of exceptions
-        if not verify(gold, gold):  # then it is not the response's fault
-            raise
-        return Verdict("fail", f"incomparable: {type(error).__name__}")
-    return Verdict("pass", "math_verify") if equal else Verdict("fail", "wrong")
+        return real(read_expression(text))
+    except Unreadable:
+        return None
+
+
+def _rounds_to(exact: Quantity, decimal: Quantity) -> bool:
+    """Whether a decimal is the value rounded, or cut, to its digits; degrees may stand for radians."""
+    value, ulp = _value(exact.magnitude), _digits(decimal.magnitude)[1]
+    if value is None:
+        number = read_number(exact.magnitude)
+        value = number if isinstance(number, Fraction) else None
+    if value is None or not ulp:
+        return False
+    rounded = float(decimal.magnitude)
+    if decimal.unit and decimal.unit.dimensions == frozenset([("°", 1)]) and not exact.unit:
+        value = value * float(RADIAN)
+    return abs(float(value) - rounded) <= float(ulp) * 1.0001
+
+
+def _same_letters(answer: str, expected: str) -> tuple[str, str]:
+    """The answer with the bound letters of the reference: `f(n) = 2n` as `f(x) = 2x`, n π as k π, c x as k x."""
+    left, right = _HEAD.match(answer), _HEAD.match(expected)
+    if left and right and left[1] == right[1]:
+        mine, theirs = left[3] or left[4], right[3] or right[4]
+        if mine != theirs and not _letter(theirs).search(_bare(answer)):
+            answer = _renamed(answer, mine, theirs)
+        return _same_parameter(answer, expected, "ckCK"), expected
+    if r"\pi" in answer and r"\pi" in expected:
+        return _same_parameter(answer, expected, "knmlz"), expected
+    return answer, expected
+
+
+def _same_parameter(answer: str, expected: str, names: str) -> str:
+    mine = [name for name in names if _letter(name).search(_bare(answer))]
+    theirs = [name for name in names if _letter(name).search(_bare(expected))]
+    if len(mine) == len(theirs) == 1 and mine != theirs:
+        return _renamed(answer, mine[0], theirs[0])
+    return answer
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\\(?:text ?\{[^{}]*\}|[a-zA-Z]+)", " ", text)
+
+
+def _letter(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name))
+
+
+def _renamed(text: str, old: str, new: str) -> str:
+    return re.sub(rf"(\\[a-zA-Z]+)|{old}", lambda m: m[1] or new, text)
+
+
+def _with_both_signs(value: Value) -> Value:
+    r"""A value with each text that contains \pm as two, four if it contains two of them."""
+    if isinstance(value, Many):
+        items: list[Value] = []
+        for item in value.items:
+            new = _with_both_signs(item)
+            items += new.items if isinstance(new, Many) and not new.kind and not isinstance(item, Many) else [new]
+        return Many(value.kind, tuple(items))
+    signs = _PM.findall(value) if isinstance(value, str) else []
+    if not isinstance(value, str) or not signs or len(signs) > 3:
+        return value
+    linked = r"\mp" in signs
+    texts = []
+    for choice in itertools.product("+-", repeat=1 if linked else len(signs)):
+        turned = iter(choice * len(signs) if linked else choice)
+        parts = _PM.split(value)
+        text = parts[0] + "".join(
+            ("-" if (sign == "+") == (mark == r"\mp") else "+") + part
+            for mark, sign, part in zip(signs, turned, parts[1:], strict=True)
+        )
+        texts.append(text.strip().removeprefix("+").strip())
+    return Many("", tuple(texts))
+
+
+def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
+    """Whether two texts without brackets around them are equal: numbers, quantities, words, relations, expressions."""
+    answer, expected = right_sides(answer.strip(), expected.strip())
+    if skeleton(answer) == skeleton(expected):
+        return True
+    if rules.science and (said := formula(expected)) and (other := formula(answer)):
+        return said == other
+    if (clock := _clock(answer, expected)) is not None:
+        return clock
+    left, right = _quantities(answer, expected, rules)
+    if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
+        return False
+    x, y = read_number(left.magnitude), read_number(right.magnitude)
+    if x is not None and y is not None:
+        return _equal_numbers(x, y, left, right, rules)
+    if left.magnitude.casefold() == right.magnitude.casefold() and left.unit and left.unit == right.unit:
+        return True
+    if words := _words(expected):
+        if words == _words(answer):
+            return True
+        if _TEXT.fullmatch(expected):
+            return False
+    return _equal_expressions(left, right, rules)
+
+
+def _clock(answer: str, expected: str) -> bool | None:
+    """Whether two times of the day agree, None unless both are such times and one says a.m. or p.m."""
+    left, right = _CLOCK.fullmatch(answer), _CLOCK.fullmatch(expected)
+    if not left or not right or not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
+        return None
+    hours = [int(m[1]) for m in (left, right)]
+    if [m[2] or "00" for m in (left, right)].count(left[2] or "00") < 2:
+        return False
+    if left[3] and right[3]:
+        return hours[0] == hours[1] and left[3].casefold() == right[3].casefold()
+    plain, said = (0, 1) if right[3] else (1, 0)
+    afternoon = ((left, right)[said][3] or "").casefold() == "p"
+    if hours[plain] == hours[said]:
+        return True
+    return hours[plain] == hours[said] % 12 + 12 * afternoon
 
 
 def _words(text: str) -> str:
@@ -249,41 +518,63 @@ def _words(text: str) -> str:
     return " ".join(w for w in spoken if w not in ("a", "an", "the")) or " ".join(spoken)
 
 
-def _for_math_verify(text: str) -> str:
-    r"""Rewrites `\sin 30^\circ` and `2i` for Math-Verify, with radians and a capital I."""
-    text = re.sub(r"(\d+(?:\.\d+)?)\^\\circ", r"(\1\\pi/180)", text)
-    return re.sub(r"(?<![\\a-zA-Z_])i(?![a-zA-Z=])", "I", text)
+def _equal_expressions(left: Quantity, right: Quantity, rules: Rules) -> bool:
+    if is_relation(left.magnitude) or is_relation(right.magnitude):
+        if not (is_relation(left.magnitude) and is_relation(right.magnitude)):
+            return False
+
+        def equal(a: str, b: str) -> bool:
+            return _equal_expressions(Quantity(a, None), Quantity(b, None), rules)
+
+        return same_relations(left.magnitude, right.magnitude, equal)
+    if skeleton(left.magnitude) == skeleton(right.magnitude) and (left.unit is None or right.unit is None):
+        return True
+    try:
+        x, y = read_expression(left.magnitude), read_expression(right.magnitude)
+        for scale in _scales(left.unit, right.unit):
+            scaled = _scaled(x, scale)
+            if equal_values(scaled, y) or _near_expression(scaled, left, y, right, rules):
+                return True
+    except TooLarge:
+        return False
+    except Unreadable:
+        return False
+    return False
 
 
-def _refuse(answer: str, expected: str) -> str:
-    """Why an answer must not be evaluated, or ""; anything the reference contains itself is allowed."""
-    if _size(expected) == float("inf"):
-        raise OverflowError(f"the reference is too large to evaluate: {expected[:80]}")
-    if _QUESTION.search(answer) and not _QUESTION.search(expected):
-        return "unevaluated"
-    if isinstance(read(expected), Fraction) and (r"\infty" in answer or _SIDE_BY_SIDE.search(answer)):
-        return "no_number"  # Math-Verify reads 6 12 as 18
-    if _depth(answer) > max(MAX_DEPTH, _depth(expected)):
-        return "too_deep"
-    if _size(answer) > max(1, _size(expected)):
-        return "too_large"
-    return ""
+def _scaled(tree: tuple[Any, ...], scale: Fraction) -> tuple[Any, ...]:
+    if scale == 1:
+        return tree
+    if scale == RADIAN:
+        return ("div", ("mul", tree, ("number", Fraction(180))), ("pi",))
+    if scale == 1 / RADIAN:
+        return ("div", ("mul", tree, ("pi",)), ("number", Fraction(180)))
+    return ("mul", ("number", scale), tree)
 
 
-def _depth(text: str) -> int:
-    depth = most = 0
-    for char in text:
-        depth += (char in "({[") - (char in ")}]")
-        most = max(most, depth)
-    return most
+def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], right: Quantity, rules: Rules) -> bool:
+    """Whether a number and the value of an expression that no decimal has are near, by how the number is written."""
+    if letters(x) or letters(y):
+        return False
+    number = read_number(right.magnitude)
+    value = real(x)
+    if value is None or (y_value := real(y)) is None:
+        return False
+    if rules.tolerance and isinstance(number, Fraction) and re.search(r"[.eE^]", right.magnitude):
+        return bool(abs(value - y_value) <= abs(y_value) / 100)
+    for quantity in (left, right):
+        digits, ulp = _digits(quantity.magnitude)
+        if digits and ulp <= Fraction(1, 10**EXACT_DIGITS) and quantity.magnitude.count("."):
+            return bool(abs(value - y_value) <= float(ulp) / 2)
+    return False
 
 
-def _size(text: str) -> float:
-    """Above 1 if evaluating or expanding the expression may take very long."""
-    text = _SMALL_TOWER.sub(lambda m: f"^{int(m[1]) ** int(m[2])}", text)
-    if _TOWER.search(text) or _NESTED_FACTORIAL.search(text):
-        return float("inf")
-    factorials = [int((m[1] or m[2])[:9]) for m in _FACTORIAL.finditer(text)]
-    powers = [int(m[1][:9]) for m in _POWER.finditer(text)]
-    sums = [int(m[1][:9]) for m in _OF_A_SUM.finditer(text)]
-    return max([n / MAX_POWER for n in factorials + powers] + [n / MAX_EXPANSION for n in sums], default=0.0)
+def _letters(text: str) -> str:
+    r"""The option letters of `B`, `(B)`, `\text{B}`, `B. because`, `C, A`, sorted; "" for anything else."""
+    text = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", text).strip(" .")
+    if _LETTERS.fullmatch(text):
+        return "".join(sorted(set(re.findall("[A-Z]", text.upper()))))
+    match = _LETTER.fullmatch(text)
+    if not match or _TAKEN_BACK.search(match["rest"] or ""):
+        return ""
+    return match[1].upper()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ringrl.rewards.answers import boxes
+from ringrl.rewards.boxes import boxes
 from ringrl.rewards.verdict import Verdict, after_thinking, graded
 
 

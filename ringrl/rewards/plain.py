@@ -1,98 +1,78 @@
-r"""Answers in plain LaTeX: cleaned of typography, and read exactly where that needs no algebra.
+r"""Answers in plain LaTeX: numbers read exactly, quantities split from their units, equations from their names.
 
 It reads integers, decimals (with thousand separators, repeating, scientific), fractions, mixed numbers, ratios,
-infinity, each with a unit, and lists, sets, tuples, intervals and unions of them. Anything else is None and left to
-another judge. No function here is slower than quadratic in its text, which is at most some thousand characters.
+infinity, each with a unit, and lists, sets, tuples, matrices, intervals and unions of them. No function here is slower
+than quadratic in its text, which is at most some thousand characters.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
+from ringrl.rewards.typography import CLOSE, DECIMAL, OPEN, SEPARATOR, closes, skeleton, split
 from ringrl.rewards.units import Unit, read_unit
 
-MAX_NUMBER_CHARS = 200  # longer numbers are left to Math-Verify
-MAX_POWER = 400  # numbers with a larger power of ten are left to Math-Verify
-
-_CHARACTERS = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ",
-               "∞": r"\infty ", "°": r"^\circ ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-               "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "≈": r"\approx ",
-               "µ": r"\mu ", "μ": r"\mu ", "Ω": r"\Omega ", "\u2126": r"\Omega ", "θ": r"\theta ", "⁻": "^-",
-               "\u2044": "/", "\u00a0": " ", "，": ",", "．": ".", "％": r"\%", "（": "(", "）": ")"}  # fmt: skip
-_TYPOGRAPHY = [(re.compile(pattern), new) for pattern, new in (
-    (r"\s+", " "),
-    (r"(?<!\\)\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|!)(?![a-zA-Z])", ""),
-    (r"\{,\}|\\text\{,\}", ","),
-    (r"(?<!\\)\\(?:[,;: ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z]))|~", " "),
-    (r"(?<!\\)\\[()\[\]]", ""),
-    (r"(?<!\\)\$", ""),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-    (r"\\(?:text(?:bf|rm|it|sf|tt|up|normal)|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph)\s*(?=\{)", r"\\text"),
-    (r"\\lbrace(?![a-zA-Z])", r"\\{"),
-    (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-    (r"\\langle(?![a-zA-Z])", "("),
-    (r"\\rangle(?![a-zA-Z])", ")"),
-    (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset"),
-    (r"\\%", "%"),
-    (r"\^\s*(?:\{\s*(?:\\circ|o)\s*\}|\\circ(?![a-zA-Z])|\\degree(?![a-zA-Z]))|\\degree(?![a-zA-Z])", r"^\\circ"),
-    (r"\\(?:approx|simeq|equiv)(?![a-zA-Z])", "="),
-    (r"(?<![\\a-zA-Z])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"(?<![\\a-zA-Z])(sin|cos|tan|cot|ln|log|pi)(?![a-zA-Z])", r"\\\1"),
-    (r"\{ ?(\w+) ?\\choose ?(\w+) ?\}", r"\\binom{\1}{\2}"),
-    (r"^(?:\\text\{)?\s*(?:[Aa]ll )?[Rr]eal numbers\s*\}?$", r"\\mathbb{R}"),
-    (r"^\\text ?\{([^{}]*\d[^{}]*)\}$", r"\1"),
-    (r"(?<=\S)\s*[,;(]\s*[a-z] ?\\in ?\\mathbb ?\{?[ZN]\}?\s*\)?$", ""),
-    (r"\\text\{\s*,?\s*(and|or)\s*\}|\\l(or)(?![a-zA-Z])", r" \1\2 "),
-    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-    (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-    (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
-    (r"([_^])\s*\{\s*(\w)\s*\}(?!\w)", r"\1\2"),
-    (r"(?<![\w)}])\+\s*(?=\\infty)", ""),
-    (r"^(?:\\text\{)?\s*(?:[Tt]he )?(?:[Ff]inal )?[Aa]nswer(?: is)?:?\s*\}?\s+(?=\S)", ""),
-    (r"^\s*=\s*|[\s.,;:?]*(?:\\\\)?\s*$", ""),
-    (r"\s+", " "),
-)]  # fmt: skip
+MAX_NUMBER_CHARS = 200  # longer numbers are read as expressions
+MAX_POWER = 400  # numbers with a larger power of ten are read as expressions
 
 _SIGN = re.compile(r"[+-]")
-_DECIMAL = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
-_GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?", re.ASCII)
-_REPEATING = re.compile(r"(\d+)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?", re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}", re.ASCII)
+_POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
+_REPEATING = re.compile(
+    r"(\d+)\.(\d*) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)"
+    r"|\\dot ?\{? ?(\d) ?\}? ?(?:(\d*) ?\\dot ?\{? ?(\d) ?\}?)?)",
+    re.ASCII,
+)
 _SCIENTIFIC = re.compile(
     r"(?:([\d.]+) ?(?:\\times|\\cdot|\*) ?)?10 ?\^ ?\{? ?([+-]?\d+) ?\}?|([\d.]+)[eE]([+-]?\d+)", re.ASCII
 )
-_MIXED = re.compile(r"(?:(\d+) ?)??(?:\\frac ?\{([^{}]+)\} ?\{([^{}]+)\}|(\d+) ?[/:] ?(\d+))", re.ASCII)
-_SEPARATOR = re.compile(r"[,;] ?(?:and |or )?| and | or ")
+_MIXED = re.compile(r"(?:(\d+) ?)??(?:\\frac ?\{([^{}]+)\} ?\{([^{}]+)\}|(\d+)\.? ?[/:] ?(\d+))", re.ASCII)
 _UNION = re.compile(r"\\cup(?![a-zA-Z])")
-_EQUALS = re.compile(r"(?<![<>!\\])=")
-_OPEN, _CLOSE = ("\\{", "{", "(", "["), ("\\}", "}", ")", "]")
-_TOKEN = re.compile(r"\\.|.", re.DOTALL)
+_ONLY_EQUALS = re.compile(r"(?<![<>!\\])=")
+_EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
+_ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
+_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_MATRIX = re.compile(r"\\begin ?\{([a-zA-Z]*)\*?\} ?(?:\{[lcr| ]*\})? ?(.*?) ?(?:\\\\)? ?\\end ?\{\1\*?\}")
+_ARRAY_IN_BRACKETS = re.compile(r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\} ?[\])]")
+_ARRAY_BEHIND_BRACE = re.compile(r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$")
+_LINES = ("cases", "aligned", "align", "array", "gathered", "gather", "split", "rcases", "dcases")
 
-_CURRENCY = re.compile(r"(-?) ?(\\\$|€|£|¥) ?(.+)")
-_BASE = re.compile(r"(\d[\dA-F]*)_\{?(\d+)\}?", re.ASCII)
+_CURRENCY = re.compile(r"(-?) ?(\\\$|€|£|¥|₹|\\text ?\{ ?USD ?\}) ?(.+)")
+_CURRENCY_BEHIND = re.compile(r"(.*[\d}]) ?(\\\$|€|£|¥|₹|¢)")
+_BASE = re.compile(r"\(?(?P<digits>\d[\dA-Z]*|[A-Z]+\d[\dA-Z]*|[A-Z]{2,})\)?_\{?(?P<base>\d+)\}?", re.ASCII)
 _MODULUS = re.compile(r"(.+?) ?\(?\\p?mod ?\{? ?(\w+) ?\}?\)?")
-_TEXT = r"\\text ?\{(?:[^{}]|\{[^{}]*\})*\}(?:\^\{?-?\d\}?)?"
+_TEXT = r"\\text ?\{(?:[^{}]|\{[^{}]*\})*\}(?: ?\^ ?\{?-?\d\}?)?"
 _UNIT = re.compile(
-    rf"(?P<unit>(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|\\mu(?![a-zA-Z])|\\Omega(?![a-zA-Z]))"
+    rf"(?P<unit>(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|\\(?:mu|Omega|AA)(?![a-zA-Z]))"
     r"(?: |/|\\cdot|\*|(?<=\\mu )[a-zA-Z]+)*)+)$"
 )
-_BARE_UNIT = re.compile(r"(?P<magnitude>.*[\d}]) (?P<unit>(?:\\mu|\\Omega|[A-Za-z])[A-Za-z\d/^{}\-*. \\()]*)")
-_NAME = re.compile(r"(?:\\?[A-Za-z]+(?:_\{?\w+\}?)?'?)(?: ?\([\w, ]*\))?|\((?:[A-Za-z], ?)+[A-Za-z]\)")
+_UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}} ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}}")
+_BARE_UNIT = re.compile(
+    r"(?P<magnitude>.*?[\d}]) (?P<unit>(?:\\(?:mu|Omega|AA)|(?:sq|cu)\. |[^\W\d_]|[A-Za-z])[\w/^{}\-*. \\()]*)"
+)
+_MINUTES = re.compile(r"(\d+) ?\^\\circ ?(\d+) ?'(?: ?(\d+) ?(?:''|\"))?")
+_UNFINISHED = re.compile(r"[-+*/^_=<>(,]$|\\(?:times|cdot|pm|le|ge|ne)$")
+_ANGLED = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_NAME = re.compile(
+    r"(?:(?:\\(?:vec|overline|overrightarrow|hat|dot|bar) ?\{? ?[A-Za-z]+ ?\}?|"
+    r"\\(?:angle|triangle|Delta) ?\\?[A-Za-z ]+|\\?[A-Za-z]+|\\text ?\{[A-Za-z ]+\})"
+    r"(?: ?_ ?(?:\w|\{[\w, +\\]*\}))?'*)(?: ?\([\w, ]*\))?|\((?:[A-Za-z], ?)+[A-Za-z]\)"
+)
 
 
 @dataclass(frozen=True)
 class Many:
-    """Several values; `kind` is their brackets ("", "{}", "()", "[)", ...) or the union sign."""
+    """Several values; `kind` is their brackets ("", "{}", "()", "[)", ...), the union sign, or a name ("matrix")."""
 
     kind: str
     items: tuple[Value, ...]
 
 
-Value = Fraction | float | Many  # a float is an infinity
+Value = Fraction | float | str | Many  # a float is an infinity, a text is anything else
 
 
 @dataclass(frozen=True)
@@ -103,56 +83,35 @@ class Quantity:
     unit: Unit | None
 
 
-def clean(text: str) -> str:
-    """The text in plain ASCII as far as possible, without sizes, spacing, fonts and final punctuation."""
-    if _DECIMAL.fullmatch(text):  # the common case
-        return text
-    if not text.isascii():
-        text = "".join(map(_ascii, text))
-    for pattern, new in _TYPOGRAPHY:
-        text = pattern.sub(new, text)
-    text = text.strip()
-    while text.startswith("{") and _closes(text) == len(text) - 1:
-        text = text[1:-1].strip()
-    return text
-
-
-def skeleton(text: str) -> str:
-    """A clean text without what never changes its meaning: fonts, and spaces but those between two digits."""
-    text = re.sub(r"\\text ?\{([^{}]*)\}|\\(?:overline|vec|overrightarrow|widehat|hat) ?\{([A-Za-z]+)\}", r"\1\2", text)
-    return re.sub(r"(?<!\d) | (?!\d)|\\(?:triangle|angle) ", "", text)
-
-
-def _ascii(char: str) -> str:
-    if char in _CHARACTERS or char.isascii():
-        return _CHARACTERS.get(char, char)
-    if (digit := unicodedata.decimal(char, None)) is not None:
-        return str(digit)
-    kind, _, parts = unicodedata.decomposition(char).partition(" ")
-    if kind == "<super>":
-        return "^{" + chr(int(parts, 16)) + "}"
-    if kind == "<fraction>":
-        above, _, below = "".join(chr(int(p, 16)) for p in parts.split()).partition("\u2044")
-        return rf"\frac{{{above}}}{{{below}}}"
-    return char
-
-
 def split_unit(text: str, bare: bool = True) -> Quantity:
     """A clean text and its unit.
 
     Args:
         bare: whether one letter after a number and a space, as in `5 m`, is a unit; in algebra it is a factor.
     """
-    if match := _BASE.fullmatch(text):
-        return Quantity(match[1], Unit(Fraction(1), frozenset([(f"base {int(match[2])}", 1)])))
-    if (match := _MODULUS.fullmatch(text)) and read_number(match[1]) is not None:
+    if text.isdigit():
+        return Quantity(text, None)
+    if "_" in text and (numeral := _numeral(text)):
+        return numeral
+    if "mod" in text and (match := _MODULUS.fullmatch(text)) and read_number(match[1]) is not None:
         return Quantity(match[1], Unit(Fraction(1), frozenset([(f"modulo {match[2]}", 1)])))
     if match := _CURRENCY.fullmatch(text):
-        return Quantity(match[1] + match[3], read_unit(match[2].lstrip("\\")))
+        unit = read_unit(re.sub(r"\\text|[\\{} ]", "", match[2]))
+        rest = split_unit(match[1] + match[3], bare)
+        if rest.unit is None:
+            return Quantity(match[1] + match[3], unit)
+        return rest if unit and rest.unit.dimensions == unit.dimensions else Quantity(text, None)
+    if match := _CURRENCY_BEHIND.fullmatch(text):
+        return Quantity(match[1], read_unit(match[2].lstrip("\\")))
+    if "'" in text and (match := _MINUTES.fullmatch(text)):
+        degrees = int(match[1]) + Fraction(int(match[2]), 60) + Fraction(int(match[3] or 0), 3600)
+        return Quantity(f"{degrees.numerator}/{degrees.denominator}", read_unit("°"))
+    if "\\frac" in text and "\\text" in text:
+        text = _UNIT_FRACTION.sub(lambda m: rf"\text{{{_inner(m[1])}/({_inner(m[2])})}}", text)
     if match := _UNIT.search(text):
         magnitude = text[: match.start()].strip()
         unit = read_unit(_unit_text(match["unit"]))
-        if magnitude and unit and not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", magnitude):
+        if magnitude and unit and not _ANGLED.search(magnitude) and not _UNFINISHED.search(magnitude):
             return Quantity(magnitude, unit)
         return Quantity(text, None)
     if (match := _BARE_UNIT.fullmatch(text)) and read_number(match["magnitude"]) is not None:
@@ -162,10 +121,25 @@ def split_unit(text: str, bare: bool = True) -> Quantity:
     return Quantity(text, None)
 
 
+def _numeral(text: str) -> Quantity | None:
+    """A numeral with its base as the unit: `2A_{11}`."""
+    match = _BASE.fullmatch(re.sub(r"\\text ?\{ ?(\w+) ?\}", r"\1", text).replace(" ", "").replace(",", ""))
+    if not match or int(match["base"]) > 36:
+        return None
+    if not match["digits"].isdigit() and max(int(digit, 36) for digit in match["digits"]) >= int(match["base"]):
+        return None
+    return Quantity(match["digits"], Unit(Fraction(1), frozenset([(f"base {int(match['base'])}", 1)])))
+
+
+def _inner(text: str) -> str:
+    return _unit_text(text).strip()
+
+
 def _unit_text(text: str) -> str:
     text = re.sub(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", text)
-    text = re.sub(r"\^\\circ ?|\\circ ?", "°", text)
-    text = re.sub(r"\\mu ?", "µ", text).replace(r"\Omega", "Ω").replace(r"\cdot", "*").replace(r"\times", "*")
+    text = re.sub(r"\^ ?\\circ ?|\\circ ?", "°", text)
+    text = re.sub(r"\\mu ?", "µ", text).replace(r"\Omega", "Ω").replace(r"\AA", "Å")
+    text = text.replace(r"\cdot", "*").replace(r"\times", "*")
     return re.sub(r"µ\s+|°\s+(?=[CF])", lambda m: m[0].strip(), re.sub(r" +(?=\^)", "", text)).strip()
 
 
@@ -174,7 +148,7 @@ def read_number(text: str) -> Fraction | float | None:
     if len(text) > MAX_NUMBER_CHARS:
         return None
     text = text.strip()
-    while text.startswith("(") and "," not in text and _closes(text) == len(text) - 1:
+    while text.startswith("(") and "," not in text and closes(text) == len(text) - 1:
         text = text[1:-1].strip()
     negative = text.startswith("-")
     value = _unsigned(text[1:].strip() if _SIGN.match(text) else text)
@@ -182,12 +156,14 @@ def read_number(text: str) -> Fraction | float | None:
 
 
 def _unsigned(text: str) -> Fraction | float | None:
+    if DECIMAL.fullmatch(text):
+        return Fraction(text)
     if text == r"\infty" or text.casefold() in ("infinity", r"\text{infinity}"):
         return float("inf")
-    if _DECIMAL.fullmatch(text):
-        return Fraction(text)
     if _GROUPED.fullmatch(text):
         return Fraction(re.sub("[, ]", "", text))
+    if _POINTS.fullmatch(text):
+        return Fraction(text.replace(".", ""))
     if m := _MIXED.fullmatch(text):
         above, below = read_number(m[2] or m[4]), read_number(m[3] or m[5])
         if not isinstance(above, Fraction) or not isinstance(below, Fraction) or not below:
@@ -195,74 +171,118 @@ def _unsigned(text: str) -> Fraction | float | None:
         return int(m[1] or 0) + above / below
     if m := _SCIENTIFIC.fullmatch(text):
         digits, power = m[1] or m[3] or "1", m[2] or m[4]
-        known = _DECIMAL.fullmatch(digits) and len(power) <= 4 and abs(int(power)) <= MAX_POWER
+        known = DECIMAL.fullmatch(digits) and len(power) <= 4 and abs(int(power)) <= MAX_POWER
         return Fraction(digits) * Fraction(10) ** int(power) if known else None
     if m := _REPEATING.fullmatch(text):
-        tail = Fraction(int(m[3]), 10 ** len(m[3]) - 1)
+        digits = m[3] or m[4] or (m[5] + (m[6] or "") + (m[7] or ""))
+        tail = Fraction(int(digits), 10 ** len(digits) - 1)
         return int(m[1]) + (int(m[2] or 0) + tail) / 10 ** len(m[2])
     return None
 
 
-def read(text: str, grouped: bool = True) -> Value | None:
+def grouped_digits(text: str) -> str:
+    """The text without the commas between groups of three digits, but in brackets, where they make a point."""
+    return "".join(
+        part if part.startswith(OPEN) else _GROUPS.sub(lambda m: m[0].replace(",", ""), part) for part in _outside(text)
+    )
+
+
+def _outside(text: str) -> list[str]:
+    """The text cut into brackets, of whatever depth, and what is between them."""
+    parts, at = [], 0
+    for match in re.finditer(r"\(|\[|\\\{", text):
+        if match.start() < at:
+            continue
+        end = closes(text[match.start() :])
+        if end < 0:
+            break
+        parts += [text[at : match.start()], text[match.start() : match.start() + end + 1]]
+        at = match.start() + end + 1
+    return [*parts, text[at:]]
+
+
+def read(text: str, grouped: bool = True, texts: bool = False) -> Value | None:
     """A clean text as a value, None where a part of it is not plain.
 
     Args:
         grouped: whether `1,234` is one number.
+        texts: leaves all numbers, and what is not plain, as texts.
     """
-    if (grouped or "," not in text) and (number := read_number(text)) is not None:
+    if not texts and (grouped or "," not in text) and (number := read_number(text)) is not None:
         return number
-    if text.startswith(r"\pm") and (number := read_number(text[3:])) is not None:
+    if not texts and text.startswith(r"\pm") and (number := read_number(text[3:])) is not None:
         return Many("", (number, -number))
     if len(parts := split(text, _UNION)) > 1:
-        return _read_all("\\cup", parts)
-    if len(parts := [p for p in split(text, _SEPARATOR) if p.strip()]) > 1:
-        return _read_all("", parts)
+        return _read_all("\\cup", parts, texts)
+    if len(parts := [p for p in split(text, SEPARATOR) if p.strip()]) > 1:
+        return _read_all("", parts, texts)
     if text == r"\emptyset":
         return Many("{}", ())
-    opening = next((b for b in _OPEN if text.startswith(b)), "")
-    closing = next((b for b in _CLOSE if text.endswith(b)), "")
-    if not opening or not closing or _closes(text) != len(text) - len(closing):
-        return None
+    if "\\begin" in text and (match := _MATRIX.fullmatch(text)):
+        return _matrix(match[1], match[2], texts)
+    opening = next((b for b in OPEN if text.startswith(b)), "")
+    closing = next((b for b in CLOSE if text.endswith(b)), "")
+    if not opening or not closing or closes(text) != len(text) - len(closing):
+        return _read_words(text) if texts else None
     inner = _read_all(
-        (opening + closing).replace("\\", ""), split(text[len(opening) : -len(closing)].strip(), _SEPARATOR)
+        (opening + closing).replace("\\", ""), split(text[len(opening) : -len(closing)].strip(), SEPARATOR), texts
     )
     alone = inner and len(inner.items) == 1 and inner.kind in ("{}", "()", "[]")
     return inner.items[0] if inner and alone else inner
 
 
-def _read_all(kind: str, parts: Sequence[str]) -> Many | None:
+def _read_words(text: str) -> Value:
+    r"""`\text{Ann and Tom}` as a list, anything else as it is."""
+    match = re.fullmatch(r"\\text ?\{([^{}\\\d]*)\}", text)
+    if match and len(parts := [p.strip() for p in split(match[1], SEPARATOR) if p.strip()]) > 1:
+        return Many("", tuple(rf"\text{{{part}}}" for part in parts))
+    return text
+
+
+def _read_all(kind: str, parts: Sequence[str], texts: bool = False) -> Many | None:
     items: list[Value] = []
     for part in parts:
-        value = read(part.strip())
+        value = read(part.strip(), texts=texts)
         if value is None:
             return None
         items += value.items if isinstance(value, Many) and not value.kind else [value]  # ± 1 in a list
     return Many(kind, tuple(items))
 
 
-def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between separators that are in no bracket."""
-    cuts, depth, skip = [], 0, 0
-    for token in _TOKEN.finditer(text):
-        depth += (token[0] in _OPEN) - (token[0] in _CLOSE)
-        if depth == 0 and token.start() >= skip and (match := separator.match(text, token.start())):
-            cuts.append(match.span())
-            skip = match.end()
-    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
-    return [text[a:b] for a, b in zip(starts, ends, strict=True)]
+def _matrix(name: str, body: str, texts: bool) -> Many | None:
+    kind = {"vmatrix": "determinant", "Vmatrix": "norm"}.get(name, "cases" if name in _LINES else "matrix")
+    rows = [
+        _read_all("row", [cell.strip() for cell in split(row, _CELL)], texts)
+        for row in split(body, _ROW)
+        if row.strip()
+    ]
+    known = [row for row in rows if row is not None]
+    return Many(kind, tuple(known)) if len(known) == len(rows) else None
 
 
-def _closes(text: str) -> int:
-    """Where the bracket that `text` starts with is closed, by whatever kind of bracket; -1 if it is not."""
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += (token[0] in _OPEN) - (token[0] in _CLOSE)
-        if depth == 0:
-            return token.start()
-    return -1
+def lines(text: str) -> str:
+    r"""A text of several lines, such as a system of equations, as a list; matrices stay, and functions by cases."""
+    text = re.sub(
+        r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\} ?[\])]",
+        r"\\begin{pmatrix}\1\\end{pmatrix}",
+        text,
+    )
+    text = re.sub(
+        r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$", r"\\begin{cases}\1\\end{cases}", text
+    )
+    if "matrix" in text:
+        return text
+    if match := _MATRIX.fullmatch(text):
+        if match[1] not in _LINES:
+            return text
+        rows = [row for row in split(match[2], _ROW) if row.strip()]
+        if any(len(split(row, re.compile("& ?(?!=)"))) > 1 for row in rows):
+            return text
+        text = r"\\".join(row.replace("&", "") for row in rows)
+    return re.sub(r"[,;]? ?\\\\ ?", ", ", text)
 
 
-def same(a: Value, b: Value, near: Callable[[Fraction | float, Fraction | float], bool]) -> bool:
+def same(a: Value, b: Value, near: Callable[[Any, Any], bool]) -> bool:
     """Whether two values are equal, numbers by `near`. What is in no brackets may be meant as a set or as a tuple."""
     if not isinstance(a, Many) or not isinstance(b, Many):
         return not isinstance(a, Many) and not isinstance(b, Many) and near(a, b)
@@ -284,14 +304,22 @@ def same(a: Value, b: Value, near: Callable[[Fraction | float, Fraction | float]
 
 def right_sides(answer: str, expected: str) -> tuple[str, str]:
     """Both without `x =` if only one has it, or both the same; of a chain, the end. `y = 3, x = 2` becomes (2, 3)."""
-    answer, expected = _point(answer), _point(expected)
+    if "=" not in answer and "=" not in expected and "\\approx" not in answer + expected:
+        return answer, expected
+    answer, expected = points(answer, expected)
     left, right = (split(text, _EQUALS) if not has_list(text) else [text] for text in (answer, expected))
-    names = skeleton(left[0]) == skeleton(right[0])
+    names = len(left) > 1 and len(right) > 1 and _same_name(skeleton(left[0]), skeleton(right[0]))
     if len(left) > 1 and (len(right) == 1 or names):
         answer = _value(left)
-    if len(right) > 1 and (len(left) == 1 or names) and any(_NAME.fullmatch(right[i].strip()) for i in (0, -1)):
+    if len(right) > 1 and (names or (len(left) == 1 and any(_NAME.fullmatch(right[i].strip()) for i in (0, -1)))):
         expected = _value(right)
     return answer, expected
+
+
+def _same_name(a: str, b: str) -> bool:
+    """Whether two left sides are the same; a subscript on one side only is what the question calls it."""
+    bare = [re.sub(r"_(?:\w|\{[^{}]*\})", "", name) for name in (a, b)]
+    return a == b or (bare[0] == bare[1] and len(bare[0]) == 1 and (bare[0] in (a, b)))
 
 
 def _value(sides: list[str]) -> str:
@@ -300,22 +328,64 @@ def _value(sides: list[str]) -> str:
     return first if _NAME.fullmatch(last) and not _NAME.fullmatch(first) else last
 
 
-def _point(text: str) -> str:
-    """The values of `x = 2, y = 3` in the order of the names; of `x = 2, x = 3`, a list; anything else as it is."""
-    sides = [split(part, _EQUALS) for part in split(text, _SEPARATOR) if part.strip()]
-    if len(sides) < 2 or any(len(s) != 2 or not _NAME.fullmatch(s[0].strip()) for s in sides):
-        return text
-    names = [s[0].strip() for s in sides]
+def points(answer: str, expected: str) -> tuple[str, str]:
+    """The values of `x = 2, y = 3` in the order of the names; of `x = 2, x = 3`, a list; anything else as it is.
+
+    Names on one side only are in the order of the alphabet, as in a point.
+    """
+    left, right = _named(answer), _named(expected)
+    if left and right and sorted(set(left[0])) != sorted(set(right[0])):
+        unnamed = all(name.startswith(("\\angle", "\\triangle")) for name in left[0] + right[0])
+        return (", ".join(left[1]), ", ".join(right[1])) if unnamed else (answer, expected)
+    both = bool(left and right)
+    return (_ordered(left, both) if left else answer), (_ordered(right, both) if right else expected)
+
+
+def _named(text: str) -> tuple[list[str], list[str]] | None:
+    """The names and the values of a list of equations; a part without a name has the name before it."""
+    parts = [part for part in split(text, SEPARATOR) if part.strip()]
+    if len(parts) < 2 or "=" not in parts[0]:
+        return None
+    names: list[str] = []
+    values: list[str] = []
+    for part in parts:
+        sides = split(part, _EQUALS)
+        if len(sides) == 1 and len(set(names)) == 1:
+            sides = [names[-1], part]
+        if len(sides) != 2 or not _NAME.fullmatch(sides[0].strip()):
+            return None
+        names.append(re.sub(r"[ {}]|\\text", "", sides[0]))
+        values.append(sides[1].strip())
+    return names, values
+
+
+def _ordered(named: tuple[list[str], list[str]], both: bool) -> str:
+    names, values = named
     if len(set(names)) == 1:
-        return ", ".join(s[1].strip() for s in sides)
-    return "(" + ", ".join(s[1].strip() for s in sorted(sides)) + ")" if len(set(names)) == len(names) else text
+        return ", ".join(values)
+    if len(set(names)) == len(names):
+        return "(" + ", ".join(value for _, value in sorted(zip(names, values, strict=True))) + ")"
+    return (
+        ", ".join(f"({name}, {value})" for name, value in zip(names, values, strict=True))
+        if both
+        else ", ".join(values)
+    )
 
 
 def has_list(text: str) -> bool:
-    return len(split(text, _SEPARATOR)) > 1
+    return len(split(text, SEPARATOR)) > 1
+
+
+def alike(text: str) -> tuple[list[str], bool]:
+    """The sides of a chain of equations, and whether one of them is said to be an approximation."""
+    if "=" not in text and "\\approx" not in text:
+        return [text], False
+    return [part.strip() for part in split(text, _EQUALS)], "\\approx" in text
 
 
 def contradicts_itself(text: str) -> bool:
     """`7 = 8`: a chain of equations with two different numbers in it."""
-    values = {read_number(part) for part in split(text, _EQUALS)} if not has_list(text) else set()
+    if "=" not in text or has_list(grouped_digits(text)):
+        return False
+    values = {read_number(part) for part in split(text, _ONLY_EQUALS)}
     return len(values - {None}) > 1

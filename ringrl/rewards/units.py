@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
+RADIAN = Fraction(180 / math.pi)  # stands for 180/π degrees, which is no fraction
 _SHORT = {"f": -15, "p": -12, "n": -9, "µ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9,
           "T": 12}  # fmt: skip
 _LONG = {"femto": -15, "pico": -12, "nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "hecto": 2,
@@ -34,19 +35,39 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
     ("", "", "week", "7", "day"), ("", "", "yr year", "1", ":year"), ("", "", "month", "1/12", "year"),
     ("", "", "in inch", "0.0254", "m"), ("", "", "ft foot feet", "12", "in"), ("", "", "yd yard", "3", "ft"),
     ("", "", "mi mile", "1760", "yd"), ("", "", "lb pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
-    ("", "", "mph", "1", "mi hour^-1"), ("", "", "kph", "1", "km hour^-1"), ("", "", "atm", "101325", "Pa"),
+    ("", "", "mph", "1", "mi hour^-1"), ("", "", "kph kmh", "1", "km hour^-1"), ("", "", "atm", "101325", "Pa"),
+    ("Wh", "watt-hour", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
+    ("", "", "mpg", "1", ":mpg"), ("", "", "dyn dyne", "1e-5", "N"), ("", "", "erg", "1e-7", "J"),
+    ("", "", "gauss", "1e-4", "T"), ("", "", "ly lightyear", "9.4607304725808e15", "m"), ("", "", "rpm", "1", ":rpm"),
+    ("Bq", "becquerel", "", "1", ":Bq"), ("Gy", "gray", "", "1", "J kg^-1"), ("Sv", "sievert", "", "1", ":Sv"),
+    ("lm", "lumen", "", "1", ":lm"), ("pc", "parsec", "", "3.0856775814913673e16", "m"),
+    ("", "", "psi", "6894.757", "Pa"), ("", "", "hp horsepower", "745.69987", "W"), ("", "", "ppm", "1/1000000", ":"),
+    ("", "", "gal gallon", "3.785411784", "L"), ("", "", "acre", "4046.8564224", "m^2"),
+    ("", "", "knot", "1.852", "km hour^-1"), ("", "", "ha hectare", "10000", "m^2"),
+    ("", "", "quart", "1/4", "gal"), ("", "", "pint", "1/8", "gal"), ("", "", "cc", "1", "cm^3"),
     ("", "", "mmHg torr", "101325/760", "Pa"), ("", "", "amu u", "1.66053906660e-27", "kg"),
-    ("", "", "% percent", "1/100", ":"), ("", "", "° deg degree", "1", ":°"),
-    ("", "", "rad radian", str(180 / math.pi), "°"), ("", "", "°C celsius", "1", ":°C"),
-    ("", "", "°F fahrenheit", "1", ":°F"), ("", "", "$ dollar usd", "1", ":$"), ("", "", "¢ cent", "1/100", "$"),
+    ("", "", "% percent percentage pct", "1/100", ":"), ("", "", "° deg degree", "1", ":°"),
+    ("", "", "rad radian", str(RADIAN), "°"), ("", "", "°C celsius", "1", ":°C"),
+    ("", "", "°F fahrenheit", "1", ":°F"), ("", "", "$ dollar usd buck", "1", ":$"), ("", "", "¢ cent", "1/100", "$"),
     ("", "", "€ euro eur", "1", ":€"), ("", "", "£ gbp", "1", ":£"),
+    ("", "", "¥ yen jpy yuan rmb 元", "1", ":¥"), ("", "", "₹ rupee inr rs", "1", ":₹"),
 ]  # fmt: skip
 _BY_NAME = [{name: (Fraction(row[3]), row[4]) for row in _UNITS for name in row[i].split()} for i in range(3)]
 _FACTOR = re.compile(
-    r"\s*(?P<op>/|\bper\b|[*·])?\s*(?P<name>[A-Za-zµΩ%°$€£¥¢]+|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
+    r"\s*(?P<op>/|\bper\b|[*·])?\s*(?P<name>watt-hours?|[^\W\d_°]+|[%°$€£¥¢₹][CF]?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
 )
-_WORDS = re.compile(r"[A-Za-zµΩ%°$€£¥¢.' -]+")
-_NO_UNITS = {"or", "and", "not", "to", "more", "less", "maybe", "than", "through", "vs"}
+_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[.' -])*[^\W\d_.]\.?|[\u0e00-\uffdc]")
+_NO_UNITS = frozenset(  # words that say something about a number, or make another one of it
+    re.findall(
+        r"[a-z']+",
+        "or and not to more less maybe than through vs is are was isn't no wrong incorrect false invalid at "
+        "most least fewer greater smaller over under above below negative minus plus times squared cubed if "
+        "when where unless except for other half double twice triple thousand million billion trillion "
+        "hundred dozen remainder modulo mod factorial approximately about between from but never nor neither "
+        "either instead without inverse reciprocal root log power exponent prime undefined impossible "
+        "infinite correct true answer solution solutions each because since so then",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -68,16 +89,22 @@ def read_unit(text: str) -> Unit | None:
     text = re.sub(r"\b(?:square|sq\.?)\s+([A-Za-z]+)", r"\1^2", text)
     text = re.sub(r"\b(?:cubic|cu\.?)\s+([A-Za-z]+)", r"\1^3", text)
     text = text.replace("\\cdot", "*").replace("⋅", "*").strip(" .")
-    if not text or _NO_UNITS & set(text.casefold().split()):
+    if not text or _NO_UNITS & set(re.split(r"[\s,;:.!?]+", text.casefold())):
         return None
     text = re.sub(r"/\s*\(([^()]*)\)", lambda m: "/" + re.sub(r"\s*[*\s]\s*", "/", m[1].strip()), text)
+    unit = _product(text) or ("." in text and _product(re.sub(r"\.(?=[^\W\d_])", "*", text))) or None
+    return unit or _word(text)
+
+
+def _product(text: str) -> Unit | None:
+    """A product of powers of units of the table."""
     factor, powers, at = Fraction(1), Counter[str](), 0
     while at < len(text):
         if not (match := _FACTOR.match(text, at)):
-            return _word(text)
+            return None
         power = int(match["power"] or 1) * (-1 if match["op"] in ("/", "per") else 1)
         if not (unit := _ONE if match["name"] == "1" else _lookup(match["name"])):
-            return _word(text)
+            return None
         factor *= unit.factor**power
         powers.update({name: n * power for name, n in unit.dimensions})
         at = match.end()

@@ -1,0 +1,31 @@
+"""Chemical formulas: one spelling for each."""
+
+from __future__ import annotations
+
+import re
+
+_ELEMENTS = frozenset(
+    re.findall(
+        r"\w+",
+        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
+        "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
+        "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db "
+        "Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og D T",
+    )
+)
+_FORMULA = re.compile(r"(?:\^\d+)?(?:_\d+)?(?:[A-Z][a-z]?\d*|[()\[\]]\d*|\.\d*(?=[A-Z]))+(?:\^?\d*[+-])?")
+_WORDS = {"no", "i", "in", "as", "at", "he", "yes", "us", "on", "so", "if", "is"}  # words before they are formulas
+
+
+def formula(text: str) -> str:
+    r"""The one spelling of a chemical formula, `H2SO4` of `\text{H}_2\text{SO}_4`; "" if it is none."""
+    plain = re.sub(r"\\(?:text|ce|mathrm)(?![a-zA-Z])|\\[,;: ]|\s|\{\}", "", text)
+    plain = re.sub(r"\\(?:cdot|bullet)(?![a-zA-Z])", ".", plain)
+    plain = re.sub(r"[{}]", "", plain)
+    charge = re.sub(r"_(?=\d+[A-Z)(\[\]]|\d+$|\d+\^|\d+\.)", "", plain)
+    charge = charge if plain.startswith("^") else charge.replace("_", "")
+    match = _FORMULA.fullmatch(charge)
+    symbols = re.findall("[A-Z][a-z]?", charge)
+    if not match or not symbols or charge.casefold() in _WORDS or any(symbol not in _ELEMENTS for symbol in symbols):
+        return ""
+    return re.sub(r"\^?(\d*[+-])$", r"^\1", charge)

@@ -1,0 +1,234 @@
+r"""Equations, inequalities, and the sets of real numbers that they describe.
+
+A set is a list of pieces from one bound to another. It is brought into one form if all its bounds are numbers, so that
+the ways to write it do not matter; otherwise the pieces are compared one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ringrl.rewards.expressions import Unreadable, proportional, read_expression, real
+from ringrl.rewards.typography import SEPARATOR, closes, skeleton, split
+
+RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-zA-Z])")
+_TURNED = {"<": "<", r"\le": r"\le", ">": "<", r"\ge": r"\le"}
+_NAME = r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?: ?\([a-z\d]\))?)"
+_VARIABLE = re.compile(_NAME)
+_SIZE = re.compile(rf"\| ?({_NAME}) ?\|")
+_OR = re.compile(r" or |, ?or |\\cup(?![a-zA-Z])")
+_BUT = re.compile(r"\\(?:setminus|backslash)(?![a-zA-Z])|-(?= ?\\\{)")
+_REALS = re.compile(r"\\(?:mathbb|text) ?\{? ?R ?\}?(?: ?\^? ?\{? ?([+-]) ?\}?| ?_ ?\{? ?(>|\\ge|<|\\le) ?0 ?\}?)?|R")
+_DESCRIBED = re.compile(
+    rf"\\\{{ ?(?P<name>{_NAME}) ?(?:\\in ?(?:\\mathbb ?\{{? ?R ?\}}?|R) ?)?(?:\||:|\\mid) ?(?P<condition>.*?) ?\\\}}"
+)
+_INTERVAL = re.compile(r"([\[(\]]) ?(.+) ?([\])\[])")
+_INFINITE = (r"\infty", r"-\infty", r"- \infty", r"+\infty")
+
+
+class Span(NamedTuple):
+    """The numbers between two bounds, as texts; a single number is a closed piece from itself to itself."""
+
+    low: str
+    low_in: bool
+    high: str
+    high_in: bool
+
+
+class RealSet(NamedTuple):
+    """Pieces, and the letter whose values they are ("" where it is free, as in {x | x > 3})."""
+
+    pieces: list[Span]
+    name: str
+
+
+def real_set(text: str) -> RealSet | None:
+    """The set that a clean text says, None if it says none."""
+    text = text.strip()
+    if match := _DESCRIBED.fullmatch(text):
+        inner = real_set(match["condition"])
+        return RealSet(inner.pieces, "") if inner and inner.name == match["name"] else None
+    if len(parts := split(text, _OR)) > 1:
+        sets = [real_set(part) for part in parts]
+        known = [s for s in sets if s is not None]
+        if len(known) < len(sets) or len({s.name for s in known if s.name}) > 1:
+            if (of := re.fullmatch(rf"({_NAME}) ?\\in(?![a-z]) ?(.*)", text)) and (whole := real_set(of[2])):
+                return RealSet(whole.pieces, of[1])
+            return None
+        return RealSet([p for s in known for p in s.pieces], next((s.name for s in known if s.name), ""))
+    if len(parts := split(text, _BUT)) == 2:
+        whole, hole = real_set(parts[0]), real_set(parts[1])
+        outside = _complement(hole.pieces) if hole else None
+        return RealSet(outside, whole.name) if whole and outside and whole.pieces == _ALL else None
+    if match := _REALS.fullmatch(text):
+        return RealSet(_of_reals(match[1], match[2]), "")
+    if match := re.fullmatch(rf"({_NAME}) ?\\in(?![a-z]) ?(.*)", text):
+        inner = real_set(match[2])
+        return RealSet(inner.pieces, match[1]) if inner and not inner.name else None
+    return _bracketed(text) or _inequality(text)
+
+
+_ALL = [Span(r"-\infty", False, r"\infty", False)]
+
+
+def _of_reals(sign: str | None, bound: str | None) -> list[Span]:
+    if sign == "+" or bound == ">":
+        return [Span("0", False, r"\infty", False)]
+    if sign == "-" or bound == "<":
+        return [Span(r"-\infty", False, "0", False)]
+    if bound:
+        return [Span("0", True, r"\infty", False) if bound == r"\ge" else Span(r"-\infty", False, "0", True)]
+    return _ALL
+
+
+def _bracketed(text: str) -> RealSet | None:
+    if text.startswith("\\{") and closes(text) == len(text) - 2:
+        items = [item.strip() for item in split(text[2:-2], SEPARATOR)]
+        if any(RELATION.search(item) or re.search(r":|\\mid", item) for item in items):
+            return None
+        return RealSet([Span(item, True, item, True) for item in items], "") if all(items) else None
+    match = _INTERVAL.fullmatch(text)
+    if not match or len(bounds := split(match[2], SEPARATOR)) != 2:
+        return None
+    low, high = bounds[0].strip(), bounds[1].strip()
+    return RealSet(
+        [Span(low, match[1] == "[" and low not in _INFINITE, high, match[3] == "]" and high not in _INFINITE)], ""
+    )
+
+
+def sides(text: str) -> tuple[list[str], list[str]]:
+    """The expressions of a chain of relations and the signs between them."""
+    parts = split(text, RELATION)
+    signs, at = [], 0
+    for part in parts[:-1]:
+        at += len(part)
+        match = RELATION.match(text, at)
+        assert match, text
+        signs.append(match[0])
+        at = match.end()
+    return [part.strip() for part in parts], signs
+
+
+def _inequality(text: str) -> RealSet | None:
+    parts, signs = sides(text)
+    if not all(parts) or not signs:
+        return None
+    if signs == [r"\ne"] and _VARIABLE.fullmatch(parts[0]):
+        outside = _complement([Span(parts[1], True, parts[1], True)])
+        return RealSet(outside, parts[0]) if outside else None
+    if any(sign not in _TURNED for sign in signs) or len({sign in (">", r"\ge") for sign in signs}) > 1:
+        return None
+    closed = [_TURNED[sign] == r"\le" for sign in signs]
+    if signs[0] in (">", r"\ge"):
+        parts, closed = parts[::-1], closed[::-1]
+    if len(parts) == 3 and _VARIABLE.fullmatch(parts[1]):
+        return RealSet([Span(parts[0], closed[0], parts[2], closed[1])], parts[1])
+    if len(parts) != 2:
+        return None
+    low, high = parts
+    if match := _SIZE.fullmatch(low):
+        return RealSet([Span(f"-({high})", closed[0], high, closed[0])], match[1])
+    if match := _SIZE.fullmatch(high):
+        return RealSet(
+            [Span(r"-\infty", False, f"-({low})", closed[0]), Span(low, closed[0], r"\infty", False)], match[1]
+        )
+    for name, other, piece in (
+        (low, high, Span(r"-\infty", False, high, closed[0])), (high, low, Span(low, closed[0], r"\infty", False))
+    ):  # fmt: skip
+        if _VARIABLE.fullmatch(name) and not _VARIABLE.fullmatch(other):
+            return RealSet([piece], name)
+    return None
+
+
+def _number(bound: str) -> Any:
+    if bound.replace(" ", "") in (r"\infty", r"+\infty"):
+        return float("inf")
+    if bound.replace(" ", "") == r"-\infty":
+        return float("-inf")
+    try:
+        return real(read_expression(bound))
+    except Unreadable:
+        return None
+
+
+def _complement(pieces: list[Span]) -> list[Span] | None:
+    whole = _merged(pieces)
+    if whole is None:
+        return None
+    outside, low, low_in = [], r"-\infty", False
+    for piece in whole:
+        if piece.low not in _INFINITE:
+            outside.append(Span(low, low_in, piece.low, not piece.low_in))
+        low, low_in = piece.high, not piece.high_in
+    return [*outside, Span(low, low_in, r"\infty", False)] if low not in _INFINITE or not whole else outside
+
+
+def _merged(pieces: list[Span]) -> list[Span] | None:
+    """The same set with no two pieces that touch, in order; None if a bound is no number."""
+    numbers = [(_number(p.low), _number(p.high), p) for p in pieces]
+    if any(low is None or high is None or low > high for low, high, _ in numbers):
+        return None
+    merged: list[tuple[Any, Any, Span]] = []
+    for low, high, piece in sorted(numbers, key=lambda n: (n[0], not n[2].low_in)):
+        if low == high and not (piece.low_in and piece.high_in):
+            continue
+        if merged and (low < merged[-1][1] or (low == merged[-1][1] and (piece.low_in or merged[-1][2].high_in))):
+            _, last_high, last = merged[-1]
+            if high > last_high or (high == last_high and piece.high_in):
+                last, last_high = Span(last.low, last.low_in, piece.high, piece.high_in), high
+            merged[-1] = (merged[-1][0], last_high, last)
+        else:
+            merged.append((low, high, piece))
+    return [piece for _, _, piece in merged]
+
+
+def same_sets(a: RealSet, b: RealSet, equal: Callable[[str, str], bool]) -> bool:
+    """Whether two sets are the same, by `equal` for bounds; letters that both name must be the same."""
+    if a.name and b.name and skeleton(a.name) != skeleton(b.name):
+        return False
+    left, right = _merged(a.pieces), _merged(b.pieces)
+    if left is None or right is None:
+        left, right = list(a.pieces), list(b.pieces)
+    if len(left) != len(right):
+        return False
+    for piece in left:
+        match = next((p for p in right if _same_pieces(piece, p, equal)), None)
+        if match is None:
+            return False
+        right.remove(match)
+    return True
+
+
+def _same_pieces(a: Span, b: Span, equal: Callable[[str, str], bool]) -> bool:
+    return (a.low_in, a.high_in) == (b.low_in, b.high_in) and equal(a.low, b.low) and equal(a.high, b.high)
+
+
+def same_relations(answer: str, expected: str, equal: Callable[[str, str], bool]) -> bool:
+    """Whether two equations or inequalities, or chains of them, say the same. Raises Unreadable."""
+    (left, signs), (right, other_signs) = (_ascending(*sides(text)) for text in (answer, expected))
+    if signs != other_signs:
+        return False
+    if len(signs) != 1:
+        return all(equal(x, y) for x, y in zip(left, right, strict=True))
+    if signs[0] == r"\in":
+        return all(equal(x, y) for x, y in zip(left, right, strict=True))
+    if signs == ["="] and equal(left[0], right[0]) and equal(left[1], right[1]):
+        return True
+    return _proportional(left, right, positive=signs[0] in ("<", r"\le"))
+
+
+def _proportional(left: list[str], right: list[str], positive: bool) -> bool:
+    a, b = (("add", read_expression(p[0]), ("neg", read_expression(p[1]))) for p in (left, right))
+    return proportional(a, b, positive)
+
+
+def _ascending(parts: list[str], signs: list[str]) -> tuple[list[str], list[str]]:
+    if signs and all(sign in (">", r"\ge") for sign in signs):
+        return parts[::-1], [_TURNED[sign] for sign in signs[::-1]]
+    return parts, signs
+
+
+def is_relation(text: str) -> bool:
+    return len(split(text, RELATION)) > 1
