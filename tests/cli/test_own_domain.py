@@ -44,6 +44,7 @@ def small(inputs: Inputs, folder: Path, **more: Any) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_a_domain_of_ten_lines_goes_through_every_command(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

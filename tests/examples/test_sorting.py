@@ -40,6 +40,7 @@ def test_falling_is_the_other_way_round() -> None:
     assert sorting("Sorted: 7 5 3 1", {"numbers": [5, 1, 7, 3], "order": "falling"}) == 1.0
 
 
+@pytest.mark.slow
 def test_the_example_goes_through_the_whole_method(inputs: Inputs, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     folder = tmp_path / "sorting"

@@ -502,7 +502,7 @@ def test_a_verifier_that_cannot_be_used_is_one_line(tmp_path, text, name, option
     ("verifier", "reason"),
     [
         ("no/such/file.py:chess", "no such file: no/such/file.py"),
-        ("chess", "expected one of math, science, code, url, judge, format, length"),
+        ("chess", "expected one of math, science, code, reasoning_gym, url, judge, format, length"),
         ("f.py", "expected one of math"),
         (":chess", "expected one of math"),
         ("my_rewards:chess", "no module 'my_rewards' is installed; a file is named by its path, my_rewards.py:chess"),
