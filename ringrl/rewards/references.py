@@ -13,6 +13,6 @@ def check_reference(verifier: str, reference: Mapping[str, object]) -> None:
 
         check_answer(reference, SCIENCE if verifier == "science" else MATH)
     elif verifier == "code":
-        from ringrl.rewards.code import check_tests
+        from ringrl.rewards.code_tests import check_tests
 
         check_tests(reference)
