@@ -48,7 +48,7 @@ def verify(file: str, out: Path, cfg: Knobs | None, settings: Mapping[str, Any],
         raise DataError(f"{file}: no rows")
     done = list(read_lines(out, cut=True)) if out.exists() else []
     write_atomic(out, "".join(json.dumps(row) + "\n" for row in done))
-    display, judged = Display("verify", file), Judged()
+    display, judged = Display("verify", file), Tally()
     for row in done:
         judged.add(row)
     with out.open("a") as lines, VerifierPool(how.workers, how.deadline_s, domains, remote=how.remote) as pool:
@@ -129,7 +129,7 @@ def _with_verdict(row: Row, future: Future[Verdict]) -> Row:
     return {**row, "kind": verdict.kind, "reason": verdict.reason, **score, "seconds": round(verdict.seconds, 6)}
 
 
-class Judged:
+class Tally:
     """What the terminal shows of the rows judged so far."""
 
     def __init__(self) -> None:
