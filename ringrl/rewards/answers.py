@@ -141,7 +141,7 @@ def verify_science(text: str, reference: Mapping[str, object]) -> Verdict:
 
 def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
     """Raises ValueError, naming the problem, for a reference that the verifiers of answers cannot use."""
-    expected = _expected(reference)
+    expected = expected_answer(reference)
     if not expected.strip("$ "):
         raise ValueError("the reference has no 'answer'")
     try:
@@ -153,7 +153,8 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
         raise ValueError(f"the reference cannot be read: {expected[:80]} ({type(error).__name__})") from error
 
 
-def _expected(reference: Mapping[str, object]) -> str:
+def expected_answer(reference: Mapping[str, object]) -> str:
+    """What stands in `reference["answer"]`: without its box, the texts of a list separated by commas, "" for none."""
     raw = reference.get("answer")
     expected = "" if raw is None else str(raw).strip()
     if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
@@ -176,7 +177,7 @@ def _listed(text: str) -> str:
 
 
 def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict:
-    expected = _expected(reference)
+    expected = expected_answer(reference)
     if not expected.strip("$ "):
         return Verdict("error", "the reference has no 'answer'")
     contents = last_boxes(after_thinking(text))
