@@ -1,7 +1,7 @@
 """Labelled rows for `ringrl verify`: GSM8K problems with their own solutions, and with ones that end in other numbers.
 
-    python scripts/gsm8k_rows.py GSM8K.jsonl > rows.jsonl
-    ringrl verify rows.jsonl --out judged.jsonl --audit
+python scripts/gsm8k_rows.py GSM8K.jsonl > rows.jsonl
+ringrl verify rows.jsonl --out judged.jsonl --audit
 """
 
 from __future__ import annotations
