@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.processes import kill_tree
-from ringrl.sandbox.kernel import LEVELS, NAMESPACED, has_filter
+from ringrl.sandbox.filter import machine
+from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.values import FAULT
 
 START_S = 60.0  # longest start of a host
@@ -129,10 +130,13 @@ class Sandbox:
             answer = self._conn.recv(4096)
             if not answer:
                 raise EOFError("the host is gone")
-            execution = _execution(json.loads(answer), files, limits)
+            told = json.loads(answer)
+            execution = _execution(told, files, limits)
         except (EOFError, OSError) as error:
             self._lost(error)
         self._forget()
+        if told["touched"]:
+            self.close()
         return execution
 
     def close(self) -> None:
@@ -243,7 +247,7 @@ class Isolation:
     refused: tuple[str, ...]  # the better levels, each with the reason
 
     def __str__(self) -> str:
-        filtered = "system call filter" if has_filter() else "no system call filter for this machine"
+        filtered = "system call filter" if machine() else "no system call filter for this machine"
         return ", ".join(filter(None, [self.level, filtered, self.note]))
 
 

@@ -7,13 +7,14 @@ death the kernel lets nothing survive.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import resource
+import secrets
 import select
-import shutil
 import signal
 import socket
 import time
@@ -25,6 +26,8 @@ from ringrl.sandbox.kernel import NAMESPACED, Place
 
 MESSAGE_BYTES, MESSAGE_FDS = 4096, 6
 GLANCE_S = 0.05  # how often memory and CPU time of all of a program's processes are added up
+SOCKET_BYTES = 416 << 10  # most that the buffers of a socket hold; they are in no process's memory
+MAX_DEPTH = 500  # folders in folders that are looked into
 STRAY_S = 5.0  # how long the host hunts for what a program left behind, where the kernel does not do it
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -73,21 +76,30 @@ def _guard(conn: socket.socket, parent: int) -> None:
 
 
 def _serve(conn: socket.socket, place: Place) -> None:
+    before = _own_limits()
     try:
         while True:
             message, fds, _, _ = socket.recv_fds(conn, MESSAGE_BYTES, MESSAGE_FDS)
             if not message:
                 return
             result = _execute(json.loads(message), fds, place)
-            conn.send(json.dumps(result).encode())
+            conn.send(json.dumps(result | {"touched": _own_limits() != before}).encode())
     except OSError:  # nobody is left to answer to
         return
+
+
+_KINDS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+
+
+def _own_limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(kind) for kind in _KINDS]
 
 
 def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str, Any]:
     """Runs one program in an empty directory; returns wait status, why we killed it, and CPU seconds."""
     if place.level not in NAMESPACED:
-        shutil.rmtree(place.cwd, ignore_errors=True)
+        if os.path.lexists(place.cwd):
+            remove_tree(place.cwd)
         os.mkdir(place.cwd, 0o700)  # if it could not be removed, this ends the host; the next one has another directory
         os.chown(place.cwd, place.uid, -1)
     for name in request["modules"]:
@@ -119,21 +131,20 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    begun, why = time.monotonic(), ""
+    begun, why, meter = time.monotonic(), "", Meter(place)
     deadline = begun + request["wall_s"]
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
             break
         if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
             deadline = begun + request["wall_s"] + min(_starved(pid), request["patience_s"])
-        members = _members(place)
-        memory, cpu_s = _use(members)
-        if memory > request["memory_bytes"]:  # what forks share was counted for each
-            memory = sum(map(_share, members))
+        memory, cpu_s = meter.read(_members(place), request["memory_bytes"])
         if time.monotonic() >= deadline or cpu_s > request["cpu_s"] + 1:
             why = "timeout"
         elif memory > request["memory_bytes"]:
             why = "memory"
+        elif place.level not in NAMESPACED and _is_full(place.cwd):
+            why = "output"
     os.close(pidfd)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
@@ -156,30 +167,82 @@ def _members(place: Place) -> list[int]:
     return descendants(os.getpid())
 
 
-def _use(pids: list[int]) -> tuple[int, float]:
-    """Bytes of private memory and seconds of CPU time of some processes and of the children they have waited for."""
-    memory, ticks = 0, 0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/statm") as file:
-                _, resident, shared = map(int, file.read().split()[:3])
-            with open(f"/proc/{pid}/stat") as file:
-                ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
-        except (OSError, ValueError):  # it has ended
-            continue
-        memory += (resident - shared) * _PAGE
-    return memory, ticks / _TICKS
+class Meter:
+    """What a program and all that it started use, added up at glances."""
+
+    def __init__(self, place: Place) -> None:
+        self._ticks: dict[tuple[int, int], int] = {}  # (process id, start) -> CPU time when it was last seen
+        self._unseen_s = 0.0  # CPU time allowed for processes that began and ended between two glances
+        self._glanced, self._cpu_s = time.monotonic(), 0.0
+        self._last_pid, self._tasks = kernel.last_pid(), 0
+
+    def read(self, pids: list[int], enough: int) -> tuple[int, float]:
+        """Bytes of memory and seconds of CPU time.
+
+        Memory is what the processes have beside files, what they share divided by the number of those who share it,
+        and what their sockets may hold. Less than `enough` it may be more exactly.
+        """
+        resident, ticks, tasks = 0, 0, 0
+        for pid in pids:
+            found = _status(pid)
+            if found is None:
+                continue
+            start, own, with_children, threads, pages = found
+            self._ticks[pid, start] = own
+            ticks += with_children
+            tasks += threads
+            resident += pages * _PAGE
+        cpu_s = max(ticks, sum(self._ticks.values())) / _TICKS
+        self._charge(cpu_s, tasks)
+        memory = sum(map(_share, pids)) if resident > enough else resident
+        return memory + SOCKET_BYTES * _sockets(pids), cpu_s + self._unseen_s
+
+    def _charge(self, cpu_s: float, tasks: int) -> None:
+        """Counts the time since the last glance as computed if there were processes in it that nobody has seen: those
+        whose parent ignores its children leave their time to nobody."""
+        now, last = time.monotonic(), kernel.last_pid()
+        if last - self._last_pid > tasks - self._tasks:
+            self._unseen_s += max(0.0, now - self._glanced - (cpu_s - self._cpu_s))
+        self._glanced, self._cpu_s, self._last_pid, self._tasks = now, cpu_s, last, tasks
+
+
+def _status(pid: int) -> tuple[int, int, int, int, int] | None:
+    """Start, ticks of CPU time without and with its children's, threads and resident pages; None if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    own, children = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
+    return int(fields[19]), own, own + children, int(fields[17]), int(fields[21])
 
 
 def _share(pid: int) -> int:
-    """Bytes of memory of a process, what it shares divided by the number of those who share it."""
+    """Bytes of memory of a process beside files, what it shares divided by the number of those who share it."""
     try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
-            return next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            kibibytes = {line.split()[0]: int(line.split()[1]) for line in file if line.startswith(b"Pss")}
+        return (kibibytes[b"Pss:"] - kibibytes.get(b"Pss_File:", 0)) << 10
     except ProcessLookupError:
         return 0
-    except OSError:  # it does not let itself be looked into
-        return _use([pid])[0]
+    except (OSError, KeyError):  # it does not let itself be looked into
+        found = _status(pid)
+        return found[4] * _PAGE if found else 0
+
+
+def _sockets(pids: list[int]) -> int:
+    """How many sockets some processes have open, as many as they may where they do not let that be seen."""
+    found, hidden = set(), 0
+    for pid in pids:
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except OSError:
+            hidden += 1
+    return sum(name.startswith("socket:") for name in found) + hidden
 
 
 def _sweep(place: Place) -> None:
@@ -217,6 +280,51 @@ def _remove_files(uid: int) -> None:
     for folder in filter(os.path.isdir, ("/tmp", "/var/tmp", "/dev/shm")):
         for entry in [e for e in os.scandir(folder) if e.stat(follow_symlinks=False).st_uid == uid]:
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                remove_tree(entry.path)
             else:
                 os.unlink(entry.path)
+
+
+def remove_tree(path: str) -> None:
+    """Removes a folder that may be deeper than a path can name, or closed: what is in it moves up first."""
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        os.chmod(folder, 0o700)
+        for entry in list(os.scandir(folder)):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)  # to be moved, it must be open to its owner
+            folders.append(f"{path}-{secrets.token_hex(8)}")
+            os.rename(entry.path, folders[-1])
+        os.rmdir(folder)
+
+
+def _is_full(folder: str) -> bool:
+    """Whether files below a folder take more than TMP_BYTES, or are more than TMP_FILES."""
+    size, files, levels = 0, 0, []
+    try:
+        levels.append((os.open(folder, os.O_RDONLY | os.O_DIRECTORY), [""]))
+        while levels:
+            here, names = levels[-1]
+            if not names:
+                os.close(levels.pop()[0])
+                continue
+            inner = os.open(names.pop() or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            if not names:  # nothing is left to do there
+                os.close(levels.pop()[0])
+            levels.append((inner, []))
+            for entry in os.scandir(inner):
+                files += 1
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    levels[-1][1].append(entry.name)
+                if size > kernel.TMP_BYTES or files > kernel.TMP_FILES or len(levels) > MAX_DEPTH:
+                    return True
+    except OSError:  # it changes while it is looked at, or is closed to us
+        return False
+    finally:
+        for fd, _ in levels:
+            os.close(fd)
+    return False

@@ -7,21 +7,30 @@
 | uid             | root                                 | an unprivileged uid: not the user's processes and files   |
 | process         | nothing                              | a directory of its own: no security boundary              |
 
-The filter (x86-64 and ARM64) refuses ptrace, mounts, namespaces, keys, BPF, io_uring, anonymous files and System V IPC;
-in the two lower levels internet sockets too, and in the last one signals to other processes.
+`ringrl.sandbox.filter` has the system calls that programs may make (x86-64 and ARM64): in the two lower levels no
+sockets that reach anything, and in the last one no signals to other processes.
+
+Host and programs are different users, except where a user who is not root starts them: there is only one id to be had.
+Where that is so in the namespaces, the host is still out of reach: as their first process no signal is delivered to it,
+nobody looks into it, and the filter lets programs change limits and priorities of themselves only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import functools
+import fcntl
 import os
-import platform
 import resource
-import socket
+import signal
+import stat
 import struct
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from ringrl.sandbox import filter as system_calls
 
 LEVELS = ("user-namespaces", "namespaces", "uid", "process")
 NAMESPACED = LEVELS[:2]
@@ -29,14 +38,29 @@ FIRST_UID, UIDS = 60_001, 4_000  # each host that is root takes one of them for 
 TMP_BYTES, TMP_FILES = 64 << 20, 4096  # size of a program's own /tmp
 STACK_BYTES = 64 << 20
 
-_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
-    0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)  # fmt: skip
-_ANY_NEW = 0x7E020000
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+    0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)  # fmt: skip
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 _DETACH = 2
 _STATVFS_TO_MOUNT = {2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: 1 << 21}  # flags a remount must not lose
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _CAPABILITY_VERSION = 0x20080522
+_CALLS: dict[str, int | tuple[int, int]] = {  # the same on all machines, or on x86-64 and ARM64
+    "pivot_root": (155, 41), "landlock_create_ruleset": 444, "landlock_add_rule": 445,
+    "landlock_restrict_self": 446}  # fmt: skip
+_READ_FILE = 4  # Landlock's right to open a file for reading
+_OWN_FILES = (
+    "cmdline",
+    "comm",
+    "environ",
+    "limits",
+    "maps",
+    "schedstat",
+    "smaps",
+    "stat",
+    "statm",
+    "status",
+)  # of /proc/PID
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,10 +71,13 @@ def _call(what: str, *args: object) -> None:
         raise OSError(error, f"{what}: {os.strerror(error)}")
 
 
-def _syscall(name: str, *args: object) -> None:
-    if _libc.syscall(_NUMBERS[name][_machine()], *args) < 0:
+def _syscall(name: str, *args: object) -> int:
+    number = _CALLS[name]
+    result = _libc.syscall(number if isinstance(number, int) else number[os.uname().machine == "aarch64"], *args)
+    if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
+    return result
 
 
 def _mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
@@ -89,13 +116,14 @@ def enter(level: str, root: str, readable: Sequence[str]) -> Place:
         OSError: the kernel refuses, or this user may not.
     """
     me = os.getuid()
-    if _machine():
-        _filter(level, 0)  # for all programs to come
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # with Python's handler it would reach even a first process
+    if system_calls.machine():
+        system_calls.assembled(level in NAMESPACED, 0)  # for all programs to come
     if level in ("namespaces", "uid") and me != 0:
         raise OSError("needs root")
     if level == "process":
         return Place(level, me, os.path.join(root, "cwd"))
-    uid = _free_uid() if me == 0 else me  # while we are in the network where other hosts see that it is taken
+    uid, host = _free_uids() if me == 0 else (me, me)
     if level == "uid":
         _must_read(uid, os.__file__)
         os.chmod(root, 0o711)
@@ -103,33 +131,97 @@ def enter(level: str, root: str, readable: Sequence[str]) -> Place:
     if me == 0:  # bound while we may still read everything
         _call("unshare", _NEWNS)
         _build_root(root, readable, uid)
-    rest = _NEWPID | _NEWIPC | _NEWUTS | _NEWNET
+    rest = _NEWPID | _NEWIPC | _NEWUTS | _NEWNET | _NEWCGROUP
     if level == "namespaces":
         _call("unshare", rest)
-        return Place(level, uid, "/tmp")
-    if me == 0:
-        become(uid)
-        set_dumpable(True)  # else /proc/self belongs to root
-    gid = os.getgid()
-    _call("unshare", _NEWUSER | _NEWNS | rest)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
-    if me != 0:
+    elif me == 0:
+        with _mapped_by_root(host, uid):
+            become(host)
+            set_dumpable(True)  # else /proc/self belongs to root
+            _call("unshare", _NEWUSER | _NEWNS | rest)
+    else:
+        gid = os.getgid()
+        _call("unshare", _NEWUSER | _NEWNS | rest)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{me} {me} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
         _build_root(root, readable, uid)
+    _call("sethostname", b"sandbox", 7)
     return Place(level, uid, "/tmp")
+
+
+@contextlib.contextmanager
+def _mapped_by_root(host: int, uid: int) -> Iterator[None]:
+    """In the block this process moves to a new user namespace; there it is user 0 afterwards, and programs are `uid`.
+
+    Only a process outside may give a namespace two users, so one stays behind for it.
+    """
+    me, (ready, moved) = os.getpid(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(moved)
+        code = 1
+        with suppress(OSError):
+            if os.read(ready, 1):
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{me}/{name}", "w") as file:
+                        file.write(f"0 {host} 1\n{uid} {uid} 1\n")
+                code = 0
+        os._exit(code)
+    os.close(ready)
+    try:
+        yield
+        os.write(moved, b"1")
+    finally:
+        os.close(moved)
+        failed = os.waitpid(pid, 0)[1]
+    if failed:
+        raise OSError("no two users can be mapped into a user namespace")
 
 
 def settle() -> str:
     """In the first process of the new namespaces: its own /proc. Returns what had to be left out, or ""."""
+    missing = _proc()
+    _blank_command_line()
+    set_dumpable(False)
+    return ", ".join(filter(None, [missing, "" if _landlock() else "no Landlock"]))
+
+
+def _proc() -> str:
+    """Mounts a /proc with nothing of the machine, or what this kernel has; returns what had to be left out, or ""."""
     try:
         _mount("proc", "/proc", "proc", _NOSUID | _NODEV)
-        missing = ""
     except OSError as error:  # part of the outer /proc is hidden, as in some containers
         _mount("none", "/proc", "tmpfs", _RDONLY)
-        missing = f"no /proc ({error.strerror})"
-    set_dumpable(False)
-    return missing
+        return f"no /proc ({error.strerror})"
+    _counters.append(os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC))
+    with suppress(OSError):  # an old kernel
+        _mount("proc", "/proc", "proc", _NOSUID | _NODEV, "subset=pid")
+    return ""
+
+
+_counters: list[int] = []  # /proc/loadavg, kept open
+
+
+def last_pid() -> int:
+    """The last process or thread id given in this namespace, 0 if it cannot be known."""
+    return int(os.pread(_counters[0], 200, 0).split()[-1]) if _counters else 0
+
+
+def _blank_command_line() -> None:
+    """Forgets the arguments of this process, which name paths of the machine."""
+    with suppress(OSError, ValueError), open("/proc/self/cmdline", "rb") as file:
+        length = len(file.read())
+        first = ctypes.c_void_p.in_dll(_libc, "program_invocation_name").value
+        if first:
+            ctypes.memset(first, 0, length)
+
+
+def _landlock() -> int:
+    """The version of Landlock that the kernel has, 0 for none."""
+    with suppress(OSError):
+        return _syscall("landlock_create_ruleset", None, ctypes.c_size_t(0), 1)
+    return 0
 
 
 def renew_tmp(first: bool) -> None:
@@ -137,7 +229,7 @@ def renew_tmp(first: bool) -> None:
     if not first:
         _call("umount2", b"/tmp", _DETACH)
     _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=1777")
-    if not _machine() and not first:  # no filter for this machine, so there may be segments
+    if not system_calls.machine() and not first:  # no filter for this machine, so there may be segments
         _call("unshare", _NEWIPC)
 
 
@@ -183,21 +275,31 @@ def _bind(path: str, root: str, flags: int) -> None:
         _mount("none", target, flags=_REMOUNT | _BIND | flags | kept)
 
 
-def _free_uid() -> int:
-    """A user id that no other host on this machine has; it is ours until this process ends."""
-    for uid in range(FIRST_UID, FIRST_UID + UIDS):
-        lock = socket.socket(socket.AF_UNIX)
+def _free_uids() -> tuple[int, int]:
+    """Two user ids, for programs and their host, that no other host on this machine has until this process ends."""
+    folder = _root_folder()
+    for i in range(UIDS // 2):
+        file = os.open(f"{folder}/{i}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            lock.bind(f"\0ringrl-sandbox-uid-{uid}")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.close()
+            os.close(file)
             continue
-        _locks.append(lock)
-        return uid
+        return FIRST_UID + 2 * i, FIRST_UID + 2 * i + 1  # the file stays open
     raise OSError(f"no free uid of {UIDS} from {FIRST_UID}")
 
 
-_locks: list[socket.socket] = []  # kept open
+def _root_folder() -> str:
+    """A folder that only root may enter, for locks that no program can take."""
+    for parent in ("/run", tempfile.gettempdir()):
+        folder = os.path.join(parent, "ringrl-sandbox-uids")
+        with suppress(OSError):
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            found = os.lstat(folder)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o077:
+                return folder
+    raise OSError("no folder for the locks of user ids")
 
 
 def _must_read(uid: int, path: str) -> None:
@@ -233,8 +335,26 @@ def confine(place: Place) -> None:
         header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
         _call("capset", header, bytes(24))
     set_dumpable(True)  # else its own /proc/self is closed to it
-    if _machine():
-        _call("prctl", _SET_SECCOMP, 2, _filter(place.level, os.getpid() if place.level == "process" else 0)[0], 0, 0)
+    if place.level in NAMESPACED and _landlock():
+        _hide_proc()
+    if system_calls.machine():
+        reach = os.getpid() if place.level == "process" else 0
+        program, _ = system_calls.assembled(place.level in NAMESPACED, reach)
+        _call("prctl", _SET_SECCOMP, 2, program, 0, 0)
+
+
+def _hide_proc() -> None:
+    """Of /proc only files that tell nothing of the machine can be read: no mounts, no control groups."""
+    rules = _syscall("landlock_create_ruleset", struct.pack("=Q", _READ_FILE), ctypes.c_size_t(8), 0)
+    own = [f"/proc/{os.getpid()}/{name}" for name in _OWN_FILES]
+    shown = [f"/{name}" for name in os.listdir("/") if name != "proc"]
+    for path in [*shown, *own, "/proc/1/cmdline"]:
+        with suppress(FileNotFoundError):
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            _syscall("landlock_add_rule", rules, 1, struct.pack("=Qi", _READ_FILE, fd), 0)
+            os.close(fd)
+    _syscall("landlock_restrict_self", rules, 0)
+    os.close(rules)
 
 
 def limit(kind: int, most: int, grace: int = 0) -> None:
@@ -242,68 +362,3 @@ def limit(kind: int, most: int, grace: int = 0) -> None:
     ceiling = resource.getrlimit(kind)[1]
     hard = most + grace if ceiling == resource.RLIM_INFINITY else min(most + grace, ceiling)
     resource.setrlimit(kind, (min(most, hard), hard))
-
-
-# ---- the system call filter --------------------------------------------------------------------------------
-
-_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_NUMBERS: dict[str, dict[str, int]] = {
-    name: {"x86_64": x86, "aarch64": arm}
-    for name, x86, arm in (
-        ("ptrace", 101, 117), ("process_vm_readv", 310, 270), ("process_vm_writev", 311, 271), ("kcmp", 312, 272),
-        ("mount", 165, 40), ("umount2", 166, 39), ("pivot_root", 155, 41), ("chroot", 161, 51), ("unshare", 272, 97),
-        ("setns", 308, 268), ("open_tree", 428, 428), ("move_mount", 429, 429), ("fsopen", 430, 430),
-        ("fsmount", 432, 432), ("mount_setattr", 442, 442), ("keyctl", 250, 219), ("add_key", 248, 217),
-        ("request_key", 249, 218), ("bpf", 321, 280), ("perf_event_open", 298, 241), ("userfaultfd", 323, 282),
-        ("io_uring_setup", 425, 425), ("io_uring_enter", 426, 426), ("io_uring_register", 427, 427),
-        ("memfd_create", 319, 279), ("memfd_secret", 447, 447), ("shmget", 29, 194), ("semget", 64, 190),
-        ("msgget", 68, 186), ("mq_open", 240, 180), ("pidfd_getfd", 438, 438), ("rt_sigqueueinfo", 129, 138),
-        ("rt_tgsigqueueinfo", 297, 240), ("pidfd_send_signal", 424, 424), ("tkill", 200, 130), ("prlimit64", 302, 261),
-        ("kill", 62, 129), ("tgkill", 234, 131), ("socket", 41, 198), ("clone", 56, 220), ("clone3", 435, 435),
-    )
-}  # fmt: skip
-_BY_ARGUMENT = ("tkill", "prlimit64", "kill", "tgkill", "socket", "clone", "clone3")
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x50001, 0x50026, 0x80000000  # errno EPERM and ENOSYS in the middle two
-_OFFSET_ARCH, _OFFSET_FIRST = 4, 16
-
-
-def has_filter() -> bool:
-    """Whether there is a filter for this machine."""
-    return bool(_machine())
-
-
-@functools.cache
-def _machine() -> str:
-    return platform.machine() if platform.machine() in _ARCHITECTURES else ""
-
-
-@functools.cache
-def _filter(level: str, pid: int) -> tuple[bytes, object]:
-    """A `struct sock_fprog`, and the classic BPF program of 8 bytes an instruction that it points to."""
-    machine = _machine()
-    code = [(_LOAD, 0, 0, _OFFSET_ARCH), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL)]
-    code += [(_LOAD, 0, 0, 0)]
-    if machine == "x86_64":  # the x32 way to the same system calls
-        code += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _REFUSE)]
-    for name, numbers in _NUMBERS.items():
-        if name not in _BY_ARGUMENT:
-            code += [(_EQUAL, 0, 1, numbers[machine]), (_RETURN, 0, 0, _REFUSE)]
-    for name, rule in _rules(level, pid):
-        code += [(_EQUAL, 0, len(rule), _NUMBERS[name][machine]), *rule]
-    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in [*code, (_RETURN, 0, 0, _ALLOW)])
-    buffer = ctypes.create_string_buffer(packed, len(packed))
-    return struct.pack("=HxxxxxxQ", len(packed) // 8, ctypes.addressof(buffer)), buffer
-
-
-def _rules(level: str, pid: int) -> Iterator[tuple[str, list[tuple[int, int, int, int]]]]:
-    """(system call, instructions that decide by its first argument)."""
-    first, allow, refuse = (_LOAD, 0, 0, _OFFSET_FIRST), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)
-    yield "clone", [first, (_ANY_BIT, 0, 1, _ANY_NEW), refuse, allow]
-    yield "clone3", [(_RETURN, 0, 0, _UNKNOWN)]  # its arguments lie in memory; libraries fall back to clone
-    if level not in NAMESPACED:
-        yield "socket", [first, (_EQUAL, 1, 0, socket.AF_UNIX), refuse, allow]
-    if level == "process":
-        yield "tkill", [refuse]
-        for name in ("kill", "tgkill", "prlimit64"):  # itself and what it leads
-            yield name, [first, (_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, pid), refuse, allow]
