@@ -101,11 +101,12 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> Run:
+def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, isolation: str = "") -> Run:
     """Create the run directory of `cfg`, or reopen it.
 
     Args:
         data: sha256 of every data file.
+        isolation: how programs are isolated, if there are any.
 
     Raises:
         DataError: it exists and `resume` is off, or it was made with another configuration.
@@ -128,6 +129,8 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool) -> 
         versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}
         where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a URL names a server
         lineage = {"parent": where, "data": dict(data), "versions": versions}
+        if isolation:
+            lineage["isolation"] = isolation
         run.write("lineage.json", {**lineage, "command": shlex.join(sys.argv)})
     return run
 

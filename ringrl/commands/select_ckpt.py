@@ -47,7 +47,7 @@ def main(ctx: Context) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     verify = cfg.verify
-    with VerifierPool(verify.workers, verify.deadline_s, cfg.known_domains, remote=verify.remote) as verifier:
+    with VerifierPool(verify.workers, verify.deadline_s, cfg.known_domains, **verify.programs) as verifier:
         for i, folder in enumerate(folders):
             if ctx.interrupted:
                 return 130

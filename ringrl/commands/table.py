@@ -18,7 +18,7 @@ from ringrl.config.load import Knobs, read, resolve
 from ringrl.curate.chain import phases, sampled, unfinished
 from ringrl.data.source import check_local, check_readable, read_conversations, read_graded, read_problems
 from ringrl.errors import ConfigError
-from ringrl.evals.benchmarks import given_file, read_benchmark, source_of
+from ringrl.evals.benchmarks import definition, given_file, read_benchmark, source_of
 from ringrl.launch.command import Command, Needs, WorkerSpec
 from ringrl.plan import dry_run, report
 from ringrl.plan.report import Section
@@ -68,12 +68,13 @@ def data_needs(cfg: DataConfig) -> Needs:
     return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # (None,) writes missing outputs
 
 
-def check_data(cfg: DataConfig) -> None:
+def check_data(cfg: DataConfig) -> set[str]:
     from ringrl.curate import known
 
     check_readable(cfg.sources)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)
+    return {source.domain for source in cfg.sources} - {"row"}
 
 
 def show_data(run: Path, reported: bool) -> None:
@@ -89,11 +90,12 @@ def rl_needs(cfg: RLConfig) -> Needs:
     return Needs(cfg.model, sources, cfg.model, cfg.trainer, (sampler,))
 
 
-def check_rl(cfg: RLConfig) -> None:
-    check_local(rl_needs(cfg).sources, partial(read_problems, domains=cfg.known_domains))
+def check_rl(cfg: RLConfig) -> set[str]:
+    domains = check_local(rl_needs(cfg).sources, partial(read_problems, domains=cfg.known_domains))
     for stage in cfg.stages:
         if stage.curriculum != "none":
             check_local(stage.data, partial(read_graded, domains=cfg.known_domains))
+    return domains
 
 
 def eval_needs(cfg: EvalConfig) -> Needs:
@@ -103,10 +105,10 @@ def eval_needs(cfg: EvalConfig) -> Needs:
     return Needs(cfg.model, sources, launches=(WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens),))
 
 
-def check_eval(cfg: EvalConfig) -> None:
-    for bench in cfg.benchmarks:
-        if given_file(bench, cfg):
-            read_benchmark(bench, cfg)
+def check_eval(cfg: EvalConfig) -> set[str]:
+    given = [read_benchmark(bench, cfg) for bench in cfg.benchmarks if given_file(bench, cfg)]
+    ours = {definition(bench).domain for bench in cfg.benchmarks if not given_file(bench, cfg)}
+    return ours | {problem["domain"] for problems in given for problem in problems}
 
 
 def select_needs(cfg: SelectConfig) -> Needs:

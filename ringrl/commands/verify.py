@@ -70,7 +70,10 @@ def verify(
     display, judged = Display("verify", file), Totals()
     for row in done:
         judged.add(row)
-    with out.open("a") as lines, VerifierPool(how.workers, how.deadline_s, domains, remote=how.remote) as pool:
+    with (
+        out.open("a") as lines,
+        VerifierPool(how.workers, how.deadline_s, domains, **how.programs) as pool,
+    ):
         for row, verdict in verdicts(islice(found(), len(done), None), pool, AHEAD * how.workers):
             if explained:
                 row |= explain(domains[row["domain"]], row["response"], row["reference"], verdict)
@@ -83,7 +86,7 @@ def verify(
     for line in judged.remarks():
         display.note(line)
     if audit:
-        with VerifierPool(how.workers, how.deadline_s, _with_second_ways(domains), remote=how.remote) as pool:
+        with VerifierPool(how.workers, how.deadline_s, _with_second_ways(domains), **how.programs) as pool:
             for line in audited(list(read_lines(out)), domains, pool):
                 display.note(line)
     return 0

@@ -243,7 +243,14 @@ class Verify(Layout):
     deadline_s: float = Field(20.0, gt=0)  # per response
     remote: str = Field("", pattern="^(https?://.+)?$")  # base URL of a service with SandboxFusion's API that
     # runs programs instead of this machine
+    isolation: Literal["user-namespaces", "namespaces", "uid", "process"] = "namespaces"  # the least that programs
+    # are run with on this machine; a run with programs does not start where it grants less
     max_error_share: float = Field(0.1, ge=0, le=1)  # [ours] a larger share of errors in a batch ends the run
+
+    @property
+    def programs(self) -> dict[str, str]:
+        """Where and how programs are run."""
+        return {"remote": self.remote, "isolation": self.isolation}
 
 
 class Server(Layout):

@@ -92,7 +92,7 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
     Raises:
         ChildDied: the verifier does not start, which must not look like a fault of the rows.
     """
-    pool = verifier(verify.deadline_s, domains, verify.remote)
+    pool = verifier(verify.deadline_s, domains, verify.remote, verify.isolation)
     futures = [pool.submit(*request) for request in requests]
     verdicts = [f.result() for f in futures]
     if absent := next((v.reason for v in verdicts if v.kind == "error" and _ABSENT.search(v.reason)), ""):
@@ -101,9 +101,9 @@ def judge(requests: Iterable[tuple[str, str, Mapping[str, object]]], verify: Ver
 
 
 @functools.cache
-def verifier(deadline_s: float, domains: Domains, remote: str = "") -> VerifierPool:
+def verifier(deadline_s: float, domains: Domains, remote: str = "", isolation: str = "namespaces") -> VerifierPool:
     """The verifier pool of this process, one child per verifier file and key; it ends with the process."""
-    return VerifierPool(1, deadline_s, domains, remote=remote)
+    return VerifierPool(1, deadline_s, domains, remote=remote, isolation=isolation)
 
 
 def _begin(parent: int) -> None:

@@ -13,7 +13,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +111,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_local(sources: Iterable[Source], read: Callable[[Source], Sized]) -> None:
-    """Read all local files as the run will. Raises DataError for the first fault."""
+def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
+    """Read all local files as the run will; returns the domains of their problems. Raises DataError for the first
+    fault."""
+    domains: set[str] = set()
     for source in sources:
         local = tuple(f for f in source.files if _is_path(f))
-        if local and not read(source.model_copy(update={"files": local})):
-            raise DataError(f"{local[0]}: no rows")
+        if local:
+            rows = read(source.model_copy(update={"files": local}))
+            if not rows:
+                raise DataError(f"{local[0]}: no rows")
+            domains.update(row["domain"] for row in rows if isinstance(row, dict))
+    return domains
 
 
 def check_readable(sources: Iterable[Source]) -> None:

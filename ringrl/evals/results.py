@@ -66,7 +66,7 @@ def tasks_of(cfg: EvalConfig) -> list[Task]:
 def verifier_pool(cfg: EvalConfig, tasks: Sequence[Task]) -> VerifierPool:
     """The pool for all domains; it starts only the verifiers that are used."""
     deadline_s = max(t.deadline_s for t in tasks)
-    return VerifierPool(cfg.verify.workers, deadline_s, cfg.known_domains, remote=cfg.verify.remote)
+    return VerifierPool(cfg.verify.workers, deadline_s, cfg.known_domains, **cfg.verify.programs)
 
 
 def load_responses(run: Run, name: str) -> Responses:

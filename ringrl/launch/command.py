@@ -6,7 +6,7 @@ The table of all commands is `ringrl.commands.table`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -60,6 +60,7 @@ class Needs:
     model: str = ""  # folder whose weights and tokenizer the ranks load; empty if workers or a server do
     trainer: Trainer | None = None  # None: a single rank that trains nothing and needs no GPU
     launches: tuple[WorkerSpec | None, ...] = (None,)  # run one after the other, each with its own workers
+    isolation: str = ""  # how programs that the data ask for are isolated on this machine; empty: there are none
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Command(Generic[C]):
     plan: Callable[[C, Assumed, int], Iterator[Section]]  # the integer: GPUs to lay it out on, 0 = as configured
     main: str = ""  # module with `main(context) -> exit code`, imported by the ranks; empty without ranks
     needs: Callable[[C], Needs] | None = None  # raises DataError for a folder that is no model
-    check: Callable[[C], None] | None = None  # checks the data; raises UserError
+    check: Callable[[C], Set[str]] | None = None  # checks the data, returns their domains; raises UserError
     show: Callable[[Path, bool], None] | None = None  # prints a finished run; the flag: whether it has a report
     starter: str = ""  # module with `start(command, cfg, resume)`, called in the command line's process; empty: the
     # launcher or, in a process started by torchrun, a rank

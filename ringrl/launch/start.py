@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.sections import RunConfig
+from ringrl.config.sections import RunConfig, Source
 from ringrl.data.source import fingerprint, sha256
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
@@ -16,6 +18,7 @@ from ringrl.launch.crew import launch
 from ringrl.launch.machine import engine_name
 from ringrl.rewards import check_verifiers
 from ringrl.run import Run, open_run
+from ringrl.sandbox.box import Isolation, at_least
 
 
 def verifiers_of(cfg: RunConfig) -> dict[str, str]:
@@ -37,8 +40,10 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
     """
     assert command.needs
     need = command.needs(cfg)
-    if command.check:
-        command.check(cfg)
+    if command.check and (isolation := _isolation(cfg, command.check(cfg))):
+        need = replace(need, isolation=str(isolation))
+        if isolation.level == "uid":
+            _check_private(need.sources)
     if need.model:
         check_model_folder(need.model)
     for sampler in filter(None, need.launches):
@@ -51,6 +56,26 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
     return need
 
 
+def _isolation(cfg: RunConfig, domains: Set[str]) -> Isolation | None:
+    """How programs are isolated here, None if problems of these domains need none.
+
+    Raises:
+        ConfigError: less than `verify.isolation` asks for.
+    """
+    verifiers = {reward.verifier for name in domains for reward in cfg.known_domains[name].rewards}
+    verify = getattr(cfg, "verify", None)
+    return at_least(verify.isolation) if verify and "code" in verifiers and not verify.remote else None
+
+
+def _check_private(sources: Iterable[Source]) -> None:
+    """Raises DataError for data that programs of another user can read: their tests are the answers."""
+    for name in (name for source in sources for name in source.files if Path(name).is_file()):
+        ways = [Path(name).resolve(), *Path(name).resolve().parents]
+        if ways[0].stat().st_mode & 0o004 and all(way.stat().st_mode & 0o001 for way in ways[1:]):
+            raise DataError(f"{name}: everybody may read it, so with isolation uid the programs whose tests it has may, "
+                            f"too; chmod o-r {name}")  # fmt: skip
+
+
 def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
     """Run a command to its end, with new processes for each launch. Returns the exit code.
 
@@ -60,10 +85,14 @@ def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) ->
     files = verifiers_of(cfg)
     need = checked(command, cfg)
     fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume)
+    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume, need.isolation)
     if is_finished(run):
         return 0
+    if need.isolation.startswith("uid"):
+        run.path.chmod(0o700)
     began, notes = time.time(), command.arithmetic(cfg)
+    if need.isolation:
+        notes.append(f"programs: {need.isolation}")
     for sampler in need.launches:
         if code := launch(command.name, command.main, run, need.trainer, sampler, notes, fresh):
             return code

@@ -42,7 +42,7 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     store, _, _ = next(rendezvous("env://"))
     if rank == 0:
         try:
-            open_run(cfg, need.parent, fingerprint(need.sources), resume)
+            open_run(cfg, need.parent, fingerprint(need.sources), resume, need.isolation)
             store.set("ringrl/opened", "")
         except UserError as e:
             store.set("ringrl/opened", str(e))

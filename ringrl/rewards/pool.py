@@ -20,8 +20,10 @@ from ringrl.errors import ConfigError
 from ringrl.rewards.child import STOP_S, VerifierChild
 from ringrl.rewards.load import VERIFIERS, Unusable, load, source_of
 from ringrl.rewards.verdict import Verdict, combined
+from ringrl.sandbox.box import at_least
 
 SERVED = ("url", "judge")  # verifiers that ask a server; they run in threads of this process
+LEAST = "namespaces"  # isolation of programs, unless less is asked for
 CHECK_S = 60.0  # deadline for loading a user's verifiers
 _Crew = tuple[str, str, str]  # key of rewards that share processes; see `_crew_of`
 
@@ -35,7 +37,7 @@ class VerifierPool:
     and cancels what is still queued: collect the results before.
 
     Args:
-        code: further arguments of `verify_code`: `remote`, `every`.
+        code: `remote` and `every` of `verify_code`, and `isolation`, the least that programs are run with here.
     """
 
     def __init__(
@@ -55,7 +57,8 @@ class VerifierPool:
         Raises:
             ValueError: the domain is unknown.
             RuntimeError: the pool is closed.
-            ConfigError: the variable of a key is not set, or a verifier that asks a server has wrong options.
+            ConfigError: the variable of a key is not set, a verifier that asks a server has wrong options, or programs
+            are isolated less than asked for.
         """
         if domain not in self._domains:
             raise ValueError(f"unknown domain {domain!r}; known: {', '.join(self._domains)}")
@@ -85,6 +88,8 @@ class VerifierPool:
             crew = _crew_of(domain, reward)
             if crew not in self._queues:
                 _check_key(domain, reward)
+                if reward.verifier == "code" and not self._code.get("remote"):
+                    at_least(str(self._code.get("isolation", LEAST)))
                 items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
                 if reward.verifier in SERVED:
                     served = _load(domain, reward, self._deadline_s)

@@ -66,7 +66,7 @@ class Sampler:
     def start(self) -> None:
         """After the trainer, since an engine takes its time to come up."""
         verify, domains = self.cfg.verify, self.cfg.known_domains
-        self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, remote=verify.remote)
+        self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, **verify.programs)
         self.engine = self.ctx.rollout_engine(self.cfg.model, self.cfg.rollout)
 
     @property

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ringrl.errors import ConfigError
 from ringrl.processes import kill_tree
 from ringrl.sandbox.filter import machine
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED
@@ -270,6 +271,29 @@ def isolation() -> Isolation:
         except SandboxError as error:
             refused.append(str(error))
     raise SandboxError("; ".join(refused))
+
+
+RISK = {
+    "uid": "programs read what everybody may read, and see the machine's processes",
+    "process": "programs may read, change and send what you may",
+}
+
+
+def at_least(level: str) -> Isolation:
+    """What this machine grants.
+
+    Raises:
+        ConfigError: it is less than `level`, one of LEVELS.
+    """
+    try:
+        granted = isolation()
+    except SandboxError as error:
+        raise ConfigError(f"verify.isolation: no program can be run here: {error}") from None
+    if LEVELS.index(granted.level) > LEVELS.index(level):
+        why, most = "; ".join(granted.refused), granted.level
+        raise ConfigError(f"verify.isolation: this machine grants {most} ({why}), expected at least {level}, or "
+                          f"verify.remote; with verify.isolation={most} {RISK[most]}")  # fmt: skip
+    return granted
 
 
 def _readable() -> list[str]:
