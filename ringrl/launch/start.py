@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import RunConfig, Source
-from ringrl.data.source import fingerprint, sha256
+from ringrl.data.source import absent_file, fingerprint, sha256
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
@@ -72,8 +72,26 @@ def _check_private(sources: Iterable[Source]) -> None:
     for name in (name for source in sources for name in source.files if Path(name).is_file()):
         ways = [Path(name).resolve(), *Path(name).resolve().parents]
         if ways[0].stat().st_mode & 0o004 and all(way.stat().st_mode & 0o001 for way in ways[1:]):
-            raise DataError(f"{name}: everybody may read it, so with isolation uid the programs whose tests it has may, "
-                            f"too; chmod o-r {name}")  # fmt: skip
+            raise DataError(f"{name}: everybody may read it, so with isolation uid the programs that its tests judge "
+                            f"may; chmod o-r {name}")  # fmt: skip
+
+
+def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
+    """Checks the data of a command as its start will; returns why that was not possible, in lines.
+
+    Raises:
+        UserError: the data are there and cannot be used.
+    """
+    if not command.needs or not command.check:
+        return []
+    try:
+        need = command.needs(cfg)
+    except DataError as error:  # what an earlier command has to make
+        return [f"data not checked: {error}"]
+    if absent := absent_file(need.sources):
+        return [f"data not checked: {absent}: no such file"]
+    command.check(cfg)
+    return []
 
 
 def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
