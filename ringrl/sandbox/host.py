@@ -278,11 +278,14 @@ def _kill_user(uid: int) -> None:
 def _remove_files(uid: int) -> None:
     """Removes what a user has left where anybody may write; none of its processes runs any more."""
     for folder in filter(os.path.isdir, ("/tmp", "/var/tmp", "/dev/shm")):
-        for entry in [e for e in os.scandir(folder) if e.stat(follow_symlinks=False).st_uid == uid]:
-            if entry.is_dir(follow_symlinks=False):
-                remove_tree(entry.path)
-            else:
-                os.unlink(entry.path)
+        for entry in list(os.scandir(folder)):
+            with contextlib.suppress(FileNotFoundError):  # another program on this machine removed its own
+                if entry.stat(follow_symlinks=False).st_uid != uid:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
 
 
 def remove_tree(path: str) -> None:
