@@ -16,12 +16,14 @@ takes (`ringrl.rewards.expressions`). The rules where graders differ:
    reference is not evaluated either.
 5. Values without brackets match both a set and a point; (1, 2) and {1, 2} differ.
 6. An exact value may be followed by its own rounding: \sqrt{2} ≈ 1.41. Two values that differ are a contradiction.
-7. The letter of a bound variable is free: {x | x > 3} is {y | y > 3}, f(x) = 2x is f(n) = 2n.
+7. A row's `tolerance`, {"relative": r} or {"absolute": a}, takes the place of rule 2 for all its numbers.
+8. The letter of a bound variable is free: {x | x > 3} is {y | y > 3}, f(x) = 2x is f(n) = 2n.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ringrl.data.reference_keys import Tolerance, answer_text, read_tolerance
 from ringrl.rewards.boxes import last_boxed, last_boxes
 from ringrl.rewards.expressions import (
     TooLarge,
@@ -123,6 +126,7 @@ class Rules:
 
     tolerance: Fraction
     science: bool
+    given: Tolerance | None = None  # the row's own, in place of the domain's and of any rounding
 
 
 MATH = Rules(Fraction(0), science=False)
@@ -144,6 +148,7 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
     expected = _expected(reference)
     if not expected.strip("$ "):
         raise ValueError("the reference has no 'answer'")
+    rules = _of_row(rules, reference, expected)
     try:
         with processor_time(LIMIT_S):
             _equal(_Sides(f"{clean(expected)} ", clean(expected)), rules)
@@ -154,11 +159,23 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
 
 
 def _expected(reference: Mapping[str, object]) -> str:
-    raw = reference.get("answer")
-    expected = "" if raw is None else str(raw).strip()
+    expected = answer_text(reference.get("answer")).strip()
     if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
         expected = _listed(expected)
     return last_boxed(expected) or expected
+
+
+def _of_row(rules: Rules, reference: Mapping[str, object], expected: str) -> Rules:
+    """The rules with the row's tolerance, if it has one. Raises ValueError for one that does not fit the answer."""
+    given = rules.given or read_tolerance(reference.get("tolerance"))
+    if given and len(given.absolute) > 1:
+        text = lines(clean(expected))
+        value = _with_both_signs(read(text, texts=True) or text)
+        answers = value.items if isinstance(value, Many) and value.kind in ("", "{}") else (value,)
+        if len(answers) != len(given.absolute) or any(isinstance(answer, Many) for answer in answers):
+            raise ValueError(f"tolerance: got {len(given.absolute)} values, expected one, or one for each of several "
+                             f"numbers: {expected[:80]}")  # fmt: skip
+    return dataclasses.replace(rules, given=given)
 
 
 def _listed(text: str) -> str:
@@ -176,7 +193,11 @@ def _listed(text: str) -> str:
 
 
 def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict:
-    expected = _expected(reference)
+    try:
+        expected = _expected(reference)
+        rules = _of_row(rules, reference, expected)
+    except ValueError as error:
+        return Verdict("error", f"the reference cannot be used: {error}")
     if not expected.strip("$ "):
         return Verdict("error", "the reference has no 'answer'")
     contents = last_boxes(after_thinking(text))
@@ -242,7 +263,9 @@ def _judge_quantities(answer: str, expected: str, rules: Rules) -> Verdict | Non
     if x is None or y is None:
         return None
     equal = _equal_numbers(x, y, left, right, rules)
-    return Verdict("pass", "number" if rules.tolerance else "exact") if equal else Verdict("fail", "wrong")
+    return (
+        Verdict("pass", "number" if rules.tolerance or rules.given else "exact") if equal else Verdict("fail", "wrong")
+    )
 
 
 def _quantities(answer: str, expected: str, rules: Rules) -> tuple[Quantity, Quantity]:
@@ -270,6 +293,8 @@ def _equal_numbers(x: Fraction | float, y: Fraction | float, left: Quantity, rig
 
 def _near(x: Fraction, y: Fraction, written: tuple[str, str], rules: Rules) -> bool:
     """Whether x is near y for a reference that is measured or rounded, by how it is written."""
+    if rules.given:
+        return rules.given.allows(x - y, y)
     if not re.search(r"[.eE^]", written[1]):
         return False
     if rules.tolerance:
@@ -330,7 +355,16 @@ def _equal(sides: _Sides, rules: Rules) -> bool:
     x, y = (_with_both_signs(read(text, texts=True) or text) for text in (answer, expected))
     if isinstance(x, Many) != isinstance(y, Many):
         return False
-    return same(x, y, lambda a, b: _equal_leaves(a, b, rules))
+    by_answer = _by_answer(y, rules)
+    return same(x, y, lambda a, b: _equal_leaves(a, b, by_answer.get(b, rules)))
+
+
+def _by_answer(expected: Value, rules: Rules) -> dict[Value, Rules]:
+    """The rules of each answer, where each has a tolerance of its own."""
+    if not rules.given or len(rules.given.absolute) < 2 or not isinstance(expected, Many):
+        return {}
+    each = [dataclasses.replace(rules, given=Tolerance(absolute=(limit,))) for limit in rules.given.absolute]
+    return dict(zip(expected.items, each, strict=True))
 
 
 def _same_descriptions(answer: re.Match[str], expected: re.Match[str], rules: Rules) -> bool:
@@ -560,6 +594,8 @@ def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], rig
     value = real(x)
     if value is None or (y_value := real(y)) is None:
         return False
+    if rules.given:
+        return rules.given.allows(value - y_value, y_value)
     if rules.tolerance and isinstance(number, Fraction) and re.search(r"[.eE^]", right.magnitude):
         return bool(abs(value - y_value) <= abs(y_value) / 100)
     for quantity in (left, right):
