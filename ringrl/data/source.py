@@ -28,7 +28,7 @@ THINK, THOUGHT = "<think>", "</think>"
 APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
 PARQUET_ROWS = 1000  # rows per batch
 FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
-BOM = b"\xef\xbb\xbf"
+BOM, LF = b"\xef\xbb\xbf", b"\n"
 LONGEST_FIELD = 2**31 - 1  # characters of a field of a CSV file, which are 131,072 unless said otherwise
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
 SPACE = re.compile(r"\s*")
@@ -268,9 +268,13 @@ def _json(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
 
 def _array(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     """The objects of a JSON array, in memory all at once; nothing is read behind a fault."""
-    rows, decoder = 0, json.JSONDecoder()
+    content, rows, decoder = path.read_bytes().removeprefix(BOM), 0, json.JSONDecoder()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode()
+    except UnicodeDecodeError as e:
+        yield f"{name}:{1 + content.count(LF, 0, e.start)}", _fault(e)
+        return
+    try:
         at = _behind(text, text.index("["))
         while not text.startswith("]", at):
             row, at = decoder.raw_decode(text, at)

@@ -60,6 +60,27 @@ def test_malformed_line_is_named(inputs: Inputs, config: Path, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("latin.csv", "problem,answer,messages\nOlé,3,\n".encode("latin-1"), ":2: not UTF-8: byte 0xe9"),
+        ("huge.jsonl", b'{"answer": 1' + b"0" * 5000 + b"}", ":1: got an integer of more than 4,300 digits"),
+        ("deep.json", b"[" + b'{"a":' * 90_000, "[0]: values are nested too deeply"),
+    ],
+)
+def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    file, run = tmp_path / name, tmp_path / "run"
+    file.write_bytes(content)
+    rl = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))
+    sft = {"run": str(run), "model": inputs.model, "data": [{"files": [str(file)]}], "batch_examples": 1}
+    for shown in (
+        refused("rl", rl, f"stages.0.data.0.files=[{file}]"),
+        refused("sft", write_yaml(tmp_path / "sft.yaml", sft)),
+    ):
+        assert f"{file}{said}" in shown
+    assert not run.exists()
+
+
 def test_model_without_tokenizer(inputs: Inputs, config: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
