@@ -72,7 +72,8 @@ def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, cont
     file, run = tmp_path / name, tmp_path / "run"
     file.write_bytes(content)
     rl = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))
-    sft = {"run": str(run), "model": inputs.model, "data": [{"files": [str(file)]}], "batch_examples": 1}
+    data = {"data": {"files": [str(file)]}, "validation": inputs.source("sft_val")}
+    sft = {"run": str(run), "model": inputs.model, "batch_examples": 1, **data}
     for shown in (
         refused("rl", rl, f"stages.0.data.0.files=[{file}]"),
         refused("sft", write_yaml(tmp_path / "sft.yaml", sft)),
