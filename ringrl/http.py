@@ -120,7 +120,7 @@ class Client:
                     raise Refused(f"{url}: the answer is larger than {MOST_BYTES:,} bytes", response.status_code)
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout("")
-        return response.status_code, body.decode(errors="replace"), response.headers.get("retry-after", "")
+        return response.status_code, body.decode("utf-8-sig", errors="replace"), response.headers.get("retry-after", "")
 
 
 def shown(text: str) -> str:

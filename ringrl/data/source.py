@@ -196,7 +196,7 @@ def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
     path = local_file(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")
-    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix, _json)
+    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix.lower(), _json)
     return read(path, name)
 
 
@@ -219,7 +219,7 @@ def _csv(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
         first = text.readline()
         text.seek(0)
-        separator = "\t" if path.suffix == ".tsv" else next((s for s in ",;\t" if s in first), ",")
+        separator = "\t" if path.suffix.lower() == ".tsv" else next((s for s in ",;\t" if s in first), ",")
         lines = csv.reader(text, delimiter=separator, strict=True)
         while True:
             where = f"{name}:{lines.line_num + 1}"
@@ -356,7 +356,7 @@ def _converted(row: Row, where: str, convert: Convert) -> Row | None:
         return convert(row)
     except KeyError as e:
         raise DataError(f"{where}: no key {e}, the row has {sorted(row)}") from None
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, AttributeError) as e:
         raise DataError(f"{where}: {e}") from None
 
 

@@ -65,10 +65,9 @@ def _choices(row: Row) -> Row:
 
 
 def _olympiad(row: Row) -> Row:
-    answers = [str(a).strip() for a in row["final_answer"]]
     unit = f" Give the answer in {row['unit']}." if row.get("unit") else ""
     several = " Give all answers, separated by commas." if row.get("is_multiple_answer") else ""
-    return {**row, "problem": row["problem"] + unit + several, "answer": ", ".join(answers)}
+    return {**row, "problem": row["problem"] + unit + several, "answer": row["final_answer"]}
 
 
 def _error_column(problem: Row) -> Row:

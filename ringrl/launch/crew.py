@@ -72,7 +72,7 @@ def launch(
             code = crew.work(command, main, trainer)
         finally:
             crew.stop()
-    if code == UserError.exit_code and fresh and not any(run.path.rglob("*.jsonl")):
+    if code == UserError.exit_code and fresh and not any(file.stat().st_size for file in run.path.rglob("*.jsonl")):
         shutil.rmtree(run.path)
     return code
 

@@ -207,7 +207,7 @@ def test_what_passes_is_tried_again_and_what_does_not_is_refused(script: Script,
 
 
 def test_a_server_that_refuses_costs_no_response_that_is_there(script: Script, tmp_path: Path):
-    """Through the command line, which removes a run that came to nothing."""
+    """Through the command line, which removes the runs of user errors that came to nothing."""
     raw = {"run": str(tmp_path / "run"), "model": "m", "server": {"base_url": script.url, "concurrent": 2}}
     bench = {"name": "sums", "data": str(tmp_path / "sums.jsonl"), "samples": 4}
     cfg = write_yaml(tmp_path / "eval.yaml", raw | {"benchmarks": [bench], "verify": {"workers": 1}})
@@ -222,9 +222,6 @@ def test_a_server_that_refuses_costs_no_response_that_is_there(script: Script, t
     result = ringrl("eval", cfg, "--resume")
     assert result.code == 0, result.text
     assert len(script.seen) - asked == 48 - kept
-    script.stop_after = 0
-    assert ringrl("eval", cfg, f"run={tmp_path}/none").code == 2
-    assert not (tmp_path / "none").exists()
 
 
 def test_a_k_that_no_estimate_exists_for_is_one_line(script: Script, tmp_path: Path):

@@ -48,6 +48,7 @@ def refusal(file: Path) -> str:
         ("quoted.csv", b'"problem","answer"\n"a ""b"", c\nd?","2"\ne,3'),
         ("semicolons.csv", b"problem;answer\n1,5 + 0,5?;2\ne;3\n"),
         ("tabs.csv", b"problem\tanswer\na, b\t2\nc\t3\n"),
+        ("UPPER.CSV", b"problem,answer\na,2\nb,3\n"),
         ("a.tsv", b"problem\tanswer\n1, 1\t2\n1;2\t3\n"),
         ("long.csv", f"problem,answer,solution\na,2,{LONG}\nb,3,{LONG}\n".encode()),
         ("long.tsv", f"solution\tproblem\tanswer\n{LONG}\ta\t2\nb\t{LONG}\t3\n".encode()),

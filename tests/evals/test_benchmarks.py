@@ -170,6 +170,36 @@ def test_its_responses_are_judged_by_it(tmp_path: Path, name: str, row: dict[str
     assert verdict.kind == ("pass" if right else "fail")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(["12"], "12"), (["$1$", "$2$"], "$1$, $2$"), ("12", "12"), ('["1", "2"]', '["1", "2"]'), (12.0, "12")],
+)
+def test_final_answers_of_olympiadbench(tmp_path: Path, written: Any, read: str):
+    (problem,) = rows(
+        {"name": "olympiadbench", "data": write(tmp_path / "a.jsonl", {**OLYMPIAD, "final_answer": written})}
+    )
+    assert problem["answer"] == read
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gpqa_diamond", {"Correct Answer": None}),
+        ("mbpp", {"test_setup_code": None}),
+        ("livecodebench", {"metadata": "[]"}),
+        ("olympiadbench", {"final_answer": {"a": 1}}),
+        ("olympiadbench", {"question": None}),
+        ("gsm8k", {"answer": None}),
+    ],
+)
+def test_a_column_of_another_type_is_one_line(tmp_path: Path, name: str, row: dict[str, Any]):
+    file = write(tmp_path / "a.jsonl", FIRST[name][0], {**FIRST[name][0], "id": 2, "question_id": "2", **row})
+    with pytest.raises(DataError) as error:
+        rows({"name": name, "data": file})
+    assert str(error.value).startswith(f"{file}:2: ")
+    assert "\n" not in str(error.value)
+
+
 def test_the_choices_are_shuffled_the_same_way_each_time_and_differently_for_each_question(tmp_path: Path):
     row = FIRST["gpqa_diamond"][0]
     file = write(tmp_path / "gpqa.jsonl", *[{**row, "Record ID": str(i), "Question": f"Which {i}?"} for i in range(40)])

@@ -234,6 +234,11 @@ def test_what_is_no_completion_is_one_line_with_the_server_and_its_words(odd: An
     assert "\n" not in end
 
 
+def test_a_byte_order_mark_is_no_part_of_the_body():
+    status, content = body(said("2"))  # type: ignore[misc]
+    assert ask((status, b"\xef\xbb\xbf" + content))[0].text == "2"
+
+
 def test_an_address_that_is_none_is_one_line_at_once(pauses: list[float]):
     server = Server(base_url="localhost:8000/v1", retries=3)
     model = ServedModel("m", server, "", Prompting(), Domains(), 1.0, 1.0, 100, 0)
