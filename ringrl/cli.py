@@ -167,21 +167,24 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
 @click.option("--deadline", type=click.FloatRange(0, min_open=True), help="Seconds a row, for verify.deadline_s.")
 @click.option("--remote", help="Sandbox service that runs programs, for verify.remote.")
 @click.option("--audit", is_flag=True, help="Judge by a second way, too, and against altered references.")
+@click.option("--explain", is_flag=True, help="Tell what was extracted, and how it was compared.")
 @click.option("--resume", is_flag=True, help="Continue an --out that is there.")
 def verify(
     file: str, out: Path, config: str | None, workers: int | None, deadline: float | None, remote: str | None,
-    audit: bool, resume: bool,
+    audit: bool, explain: bool, resume: bool,
 ) -> None:  # fmt: skip
     """Judge the responses in FILE as training and evaluation would.
 
-    FILE has rows {"domain", "response", "reference"}; OUT has the same with "kind" (pass, partial, fail or error),
-    "reason", "score" and "seconds". Rows that are labelled, with "right" (a kind, or "not pass"), are compared.
+    FILE has rows {"domain", "response", "reference"}, or is the directory of a run of eval or rl. OUT has the same
+    with "kind" (pass, partial, fail or error), "reason", "score" and "seconds". Rows that are labelled, with "right"
+    (a kind, or "not pass"), are compared.
     """
     from ringrl.commands.verify import verify as judge
 
     given = {"workers": workers, "deadline_s": deadline, "remote": remote}
     settings = {name: value for name, value in given.items() if value is not None}
-    sys.exit(judge(file, out, load_any(config) if config else None, settings, resume, audit))
+    sys.exit(judge(file, out, load_any(config) if config else None, settings, resume=resume, audit=audit,
+                   explained=explain))  # fmt: skip
 
 
 @cli.command()

@@ -2,11 +2,10 @@ r"""Drops rows that no verifier can judge or that a guess would solve, each for 
 
 Invisible characters are repaired first. With `choices: convert`, a multiple-choice question that can stand alone is
 kept without its options, which move into `choices`. The rules are in `wording`, `questions` and, for code, `programs`.
-A shard calls the verifier once for all its answers and once for all its programs.
+A shard calls the verifier once for all its programs.
 
-An answer is in reach if it is plain (`ringrl.rewards.plain`), a text of few words, or something Math-Verify can
-parse: comparing it with a number then gives pass or fail, not error. (Comparing it with itself would pass without
-parsing.)
+An answer is in reach if it is plain (`ringrl.rewards.plain`), a text of few words, or an expression that the verifier
+can use and evaluate (`ringrl.rewards.references`).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from ringrl.curate.workers import judge
 from ringrl.domains import Domain, Domains
 from ringrl.rewards.answers import last_boxed
 from ringrl.rewards.plain import read, right_sides, split_unit
+from ringrl.rewards.references import too_large, unusable
 from ringrl.rewards.typography import clean
 
 INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
@@ -59,7 +59,6 @@ RULES = {  # reason: (domains, description), in the order they are tried
 MAX_ANSWER_CHARS = 200
 MAX_WORDS = 4  # longest answer in words; longer prose is hardly ever worded the same way twice
 MAX_MIXED_WORDS = 2  # longest text among formulas
-_PROBE = r"\boxed{17.0625}"  # any number
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")
 _LEFT, _RIGHT = re.compile(r"\\left(?![a-zA-Z])"), re.compile(r"\\right(?![a-zA-Z])")
@@ -83,7 +82,6 @@ class Cleanser:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from parsing other people's programs and asserts
             results = [self.read(row) for row in rows]
-            self._ask_about_answers(results)
             self._run_solutions(results)
         return iter(results)
 
@@ -125,9 +123,17 @@ class Cleanser:
         if questions.is_no_answer(row[key]) and self.cfg.answers != "ignored":
             if self.cfg.answers == "required" or row[key]:
                 return Dropped(row, NO_ANSWER, {"detail": row[key]})
-        elif self.cfg.answers != "ignored" and (fault := out_of_reach(row[key])):
+        elif self.cfg.answers != "ignored" and (fault := out_of_reach(row[key]) or self._unusable(row, key)):
             return Dropped(row, OUT_OF_REACH, {"detail": fault})
         return row
+
+    def _unusable(self, row: Row, key: str) -> str:
+        """Why the verifier cannot use or evaluate an answer, or ""."""
+        if _needs_no_algebra(row[key]):
+            return ""
+        domain = self.domains[row["domain"]]
+        fault = unusable(domain, domain.reference(row))
+        return fault or (f"too large: {large[:80]}" if (large := too_large(row[key])) else "")
 
     def _code(self, row: Row, domain: Domain) -> Row | Dropped:
         if not row.get("tests"):
@@ -138,33 +144,16 @@ class Cleanser:
             return Dropped(row, programs.NO_SOLUTION)
         return with_good_tests(row, domain) if self.cfg.answers != "ignored" else row
 
-    def _ask_about_answers(self, results: list[Row | Dropped]) -> None:
-        """Drops rows whose answer is not plain and the verifier cannot read either."""
-        if self.cfg.answers == "ignored":
-            return
-        rows = self._rows(results, "answer")
-        keys = [self.domains[r["domain"]].answer for _, r in rows]
-        algebraic = [(i, r) for (i, r), key in zip(rows, keys, strict=True) if not _needs_no_algebra(r[key])]
-        probes = [(r["domain"], _PROBE, self.domains.reference(r)) for _, r in algebraic]
-        verdicts = judge(probes, self.verify, self.domains) if algebraic else []
-        for (i, row), verdict in zip(algebraic, verdicts, strict=True):
-            if verdict.kind == "error":
-                results[i] = Dropped(row, OUT_OF_REACH, {"detail": verdict.reason})
-
     def _run_solutions(self, results: list[Row | Dropped]) -> None:
         if self.cfg.solutions == "ignored":
             return
-        solved = [(i, r) for i, r in self._rows(results, "program") if r.get("solutions") and r.get("tests")]
+        rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict) and r.get("solutions") and r.get("tests")]
+        solved = [(i, r) for i, r in rows if self.domains[r["domain"]].comparison == "program"]
         if solved:
             judge_programs = partial(judge, verify=self.verify, domains=self.domains)
             checked = with_good_solutions([r for _, r in solved], self.domains, judge_programs)
             for (i, _), result in zip(solved, checked, strict=True):
                 results[i] = result
-
-    def _rows(self, results: list[Row | Dropped], comparison: str) -> list[tuple[int, Row]]:
-        """(index, row) of the rows not dropped yet whose domain compares this way."""
-        rows = [(i, r) for i, r in enumerate(results) if isinstance(r, dict)]
-        return [(i, r) for i, r in rows if self.domains[r["domain"]].comparison == comparison]
 
 
 # ---- answers -----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ringrl.data import gym
 from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from ringrl.rewards.references import unusable
 
 THINK, THOUGHT = "<think>", "</think>"
 APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
@@ -44,16 +45,24 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
         convert: turns a row of the file into a problem, or into None to skip it.
 
     Raises:
-        DataError: names file, line and fault.
+        DataError: names file, line and fault; the first of those that the verifier cannot use, and how many they are.
     """
-    problems = []
+    problems, faults = [], []
     for where, row in _rows(source):
         if (converted := _converted(row, where, convert)) is not None:
-            problems.append(problem_of({"id": where, **converted}, where, source, domains))
+            problem = problem_of({"id": where, **converted}, where, source, domains)
+            domain = domains[problem["domain"]]
             try:
-                domains[problems[-1]["domain"]].check(problems[-1], where)
+                domain.check(problem, where)
+                fault = unusable(domain, domain.reference(problem))
             except RecursionError:
                 raise DataError(f"{where}: {TOO_DEEP}") from None
+            if fault:
+                faults.append(f"{where}: {fault}")
+            problems.append(problem)
+    if faults:
+        more = f" ({len(faults):,} of {len(problems):,} rows have such faults)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{more}; `ringrl data` drops such rows")
     return problems
 
 

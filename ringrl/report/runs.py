@@ -30,6 +30,7 @@ __all__ = ["write_picture", "write_report"]
 
 VERDICTS = ("pass", "fail", "error", "cut")  # classes of a response, and what it can be filtered by
 SHOWN = 8  # most responses of a problem on the page
+WORST = 20  # most problems listed for their errors
 
 # (label, key of a row): a label that ends in % marks a share
 SFT_FACTS = (
@@ -155,7 +156,12 @@ def _rl_section(metrics: list[Row], evals: list[Row]) -> Markup:
         caption = "Under C3PO the trained line should lie flat on Φ, however much is sampled."
         figures.append(page.figure("Tokens per step", caption, plots.draw_tokens, metrics, stages=metrics))
     figures += page.panels(plots.RL_PANELS, metrics, "step")
-    return page.render("section", facts=facts, above=figures, verdicts=_verdicts({"all steps": metrics}))
+    errors = Counter[str]()
+    for row in metrics:
+        errors.update(row.get("errors_of_problems", {}))
+    listed = _worst({("all steps", problem): n for problem, n in errors.items()})
+    verdicts = _verdicts({"all steps": metrics})
+    return page.render("section", facts=facts, above=figures, verdicts=verdicts, errors=listed)
 
 
 def _eval_section(results: Row) -> Markup:
@@ -173,17 +179,31 @@ def _eval_section(results: Row) -> Markup:
     caption = "Thin: one standard error over problems. Thick: over samples of the same problems."
     figures = [page.figure("Scores", caption, plots.draw_scores, rows)] if rows else []
     verdicts = _verdicts({row["name"]: [row] for row in rows})
+    errors = _worst({
+        (row["name"], str(problem["id"])): problem["errors"]
+        for row in rows for problem in row.get("problems", []) if problem.get("errors")
+    })  # fmt: skip
     table = page.table(EVAL_COLUMNS, rows)
-    return page.render("section", facts=facts, table=table, verdicts=verdicts, below=figures)
+    return page.render("section", facts=facts, table=table, verdicts=verdicts, errors=errors, below=figures)
 
 
 def _verdicts(judged: Mapping[str, Sequence[Row]]) -> list[tuple[str, ...]]:
-    """How often the verifiers gave each reason, over the `verdicts` of these rows by name: name, verdict, reason, n."""
+    """How often the verifiers gave each reason, over the `verdicts` of these rows by name: name, verdict, reason, n,
+    and n in percent of the name's responses."""
     counts = Counter[tuple[str, str, str]]()
     for name, rows in judged.items():
         for kind, reasons in ((k, r) for row in rows for k, r in row.get("verdicts", {}).items()):
             counts.update({(name, kind, reason): n for reason, n in reasons.items()})
-    return [(*key, show(n)) for key, n in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))]
+    totals = Counter[str]()
+    for (name, _, _), n in counts.items():
+        totals[name] += n
+    ordered = sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
+    return [(*key, show(n), f"{100 * n / (totals[key[0]] or 1):.1f}") for key, n in ordered]
+
+
+def _worst(errors: Mapping[tuple[str, str], int]) -> list[tuple[str, ...]]:
+    """Name, problem and number of errors of the problems with the most."""
+    return [(*key, show(n)) for key, n in sorted(errors.items(), key=lambda item: -item[1])[:WORST]]
 
 
 # ---- responses ----

@@ -145,7 +145,7 @@ def verify_science(text: str, reference: Mapping[str, object]) -> Verdict:
 
 def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
     """Raises ValueError, naming the problem, for a reference that the verifiers of answers cannot use."""
-    expected = _expected(reference)
+    expected = expected_answer(reference)
     if not expected.strip("$ "):
         raise ValueError("the reference has no 'answer'")
     rules = _of_row(rules, reference, expected)
@@ -158,7 +158,12 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
         raise ValueError(f"the reference cannot be read: {expected[:80]} ({type(error).__name__})") from error
 
 
-def _expected(reference: Mapping[str, object]) -> str:
+def expected_answer(reference: Mapping[str, object]) -> str:
+    """What stands in `reference["answer"]`: without its box, the texts of a list separated by commas, "" for none.
+
+    Raises:
+        ValueError: it is neither a text nor a number, nor a list of these.
+    """
     expected = answer_text(reference.get("answer")).strip()
     if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
         expected = _listed(expected)
@@ -194,7 +199,7 @@ def _listed(text: str) -> str:
 
 def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict:
     try:
-        expected = _expected(reference)
+        expected = expected_answer(reference)
         rules = _of_row(rules, reference, expected)
     except ValueError as error:
         return Verdict("error", f"the reference cannot be used: {error}")

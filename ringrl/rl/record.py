@@ -84,6 +84,7 @@ def metrics(step: int, stage: Stage, batch: Batch, results: list[Row], numbers: 
         "truncated_frac": sum(c.finish == "length" for c in completions) / max(len(completions), 1),
         "repetition": statistics.fmean([repetition(c.token_ids) for c in completions[:REPETITION_SAMPLE]] or [0.0]),
         "reward_errors": sum(bool(e) for g in scored for e in g.errors),
+        "errors_of_problems": {g.group.prompt.id: n for g in scored if (n := sum(map(bool, g.errors)))},
         "verdicts": verdicts(scored),
         **rollout.times,
         **numbers,

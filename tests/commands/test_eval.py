@@ -41,6 +41,7 @@ class Script:
         self.asked: Counter[int] = Counter()  # seeds
         self.seen: list[dict[str, Any]] = []
         self.faults: dict[int, list[tuple[int, dict[str, str]]]] = {}  # nth request -> status and headers
+        self.cuts = True  # whether some answers are cut off
         self.stop_after = math.inf  # requests, after which it refuses
         self.headers: list[str] = []
         self.lock = threading.Lock()
@@ -74,7 +75,8 @@ class Script:
             if self.faults.get(n):
                 return *self.faults[n].pop(), {"error": "busy"}
             self.asked[seed] += 1
-        return 200, {}, completion(self.says(body["messages"][-1]["content"].rpartition("\n")[0], seed), seed)
+        said = self.says(body["messages"][-1]["content"].rpartition("\n")[0], seed)
+        return 200, {}, completion(said, seed if self.cuts else 1)
 
     def says(self, problem: str, seed: int) -> str:
         answer = self.key[problem]
@@ -98,9 +100,9 @@ def script(tmp_path: Path) -> Iterator[Script]:
     key = {f"What is {i} + {i}?": str(2 * i) for i in range(12)}
     rows = [{"id": f"p{i}", "problem": q, "answer": a} for i, (q, a) in enumerate(key.items())]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    code = {"id": "broken", "domain": "code", "problem": "Write it.", "tests": ["assert ("]}
-    (tmp_path / "broken.jsonl").write_text(json.dumps(code) + "\n")
-    served = Script(key | {"Write it.": "0"})
+    (tmp_path / "broken.jsonl").write_text(json.dumps({"id": "broken", "domain": "vague", "problem": "Do it."}) + "\n")
+    (tmp_path / "vague.py").write_text("def judge(response, row):\n    raise ValueError('nobody knows')\n")
+    served = Script(key | {"Do it.": "0"})
     yield served
     served.server.shutdown()
     served.server.server_close()
@@ -110,6 +112,7 @@ def config(script: Script, folder: Path, name: str, k: int = 8, *benches: str, *
     server = {"base_url": script.url, "concurrent": 4, "retries": 2, "deadline_s": 60}
     given = [{"name": b, "data": str(folder / f"{b}.jsonl")} for b in benches or ("sums", "broken")]
     raw = {"run": str(folder / name), "model": "scripted", "benchmarks": given, "samples": k, "server": server}
+    raw["domains"] = {"vague": {"verifier": f"{folder / 'vague.py'}:judge", "suffix": "Go."}}
     return EvalConfig.model_validate(raw | {"verify": {"workers": 1, "max_error_share": 1.0}} | more)
 
 
@@ -234,10 +237,10 @@ def test_too_many_errors_of_the_verifier_give_no_score_and_are_judged_again(scri
     (tmp_path / "contests.jsonl").write_text(json.dumps(contest) + "\n")
     bench = {"name": "broken", "data": str(tmp_path / "broken.jsonl"), "contests": str(tmp_path / "contests.jsonl")}
     cfg = config(script, tmp_path, "a", 8, benchmarks=[bench], verify={"workers": 1})
-    with pytest.raises(RingError, match=r"broken: the verifiers failed on 8 of 8 .*unusable tests.*--resume judges"):
+    with pytest.raises(RingError, match=r"broken: the verifiers failed on 8 of 8 .*nobody knows.*--resume judges"):
         evaluate(cfg)
     assert not (tmp_path / "a" / "results.json").exists()
-    mended = {"id": "broken", "domain": "code", "problem": "Write it.", "tests": [{"input": "", "output": "1"}]}
+    mended = {"id": "broken", "domain": "code", "problem": "Do it.", "tests": [{"input": "", "output": "1"}]}
     (tmp_path / "broken.jsonl").write_text(json.dumps(mended) + "\n")
     asked = len(script.seen)
     results = evaluate(cfg, resume=True)["benchmarks"]["broken"]
@@ -263,6 +266,50 @@ def test_a_verdict_that_arrives_while_they_are_looked_through_is_not_lost(script
     for wait in (False, True):
         collector.settle(wait)
     assert found["sums"]["one", 0]["verdict"] == "pass"
+
+
+FOUR = [("4", True), ("(1+x^2)^3", False), ("2^{2^{2^{3}}}", False), (r"\frac{8}{2}", True)]
+
+
+def test_an_answer_that_is_wrong_stays_in_the_score(script: Script, tmp_path: Path):
+    """References that look like towers of powers are no errors: four problems all answered 4, two of them rightly."""
+    rows = [{"id": f"p{i}", "problem": f"Four {i}?", "answer": answer} for i, (answer, _) in enumerate(FOUR)]
+    (tmp_path / "four.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script.key |= {row["problem"]: "4" for row in rows}
+    script.says = lambda problem, seed: "4"  # type: ignore[method-assign]
+    cfg = config(script, tmp_path, "four", 1, "four")
+    script.cuts = False
+    four = evaluate(cfg)["benchmarks"]["four"]
+    assert (four["score"], four["score_without_errors"], four["errors"]) == (0.5, 0.5, 0)
+    assert [p["passed"] for p in four["problems"]] == [int(right) for _, right in FOUR]
+
+
+NONSENSE = "\n```python\ndef solve(x):\n    return 'nonsense'\n```\n"
+ASSERTED = {
+    "JSON text of asserts": json.dumps(["assert solve(1) == 2", "assert solve(2) == 3"]),
+    "pytest functions": "def test_one():\n    assert solve(1) == 2",
+    "a unittest case": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    "        self.assertEqual(solve(1), 2)",
+    "check(candidate)": "def check(candidate):\n    assert candidate(1) == 2",
+    "a doctest": ">>> solve(1)\n2",
+}
+UNASSERTED = {
+    "solve(1) == 2": "it compares, and drops the result",
+    "assert (solve(1) == 2, 'no')": "a tuple is always true",
+    "solve(1)": "nothing in them asserts anything",
+}
+
+
+def test_nonsense_passes_no_tests_in_whatever_form(script: Script, tmp_path: Path):
+    rows = [{"id": form, "domain": "code", "problem": form, "tests": tests} for form, tests in ASSERTED.items()]
+    (tmp_path / "code.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script.says = lambda problem, seed: NONSENSE  # type: ignore[method-assign]
+    code = evaluate(config(script, tmp_path, "code", 2, "code"))["benchmarks"]["code"]
+    assert (code["score"], code["errors"]) == (0.0, 0)
+    for tests, said in UNASSERTED.items():
+        (tmp_path / "code.jsonl").write_text(json.dumps(rows[0] | {"tests": [tests]}) + "\n")
+        with pytest.raises(UserError, match=rf"code.jsonl:1: .*{said}"):
+            tasks_of(config(script, tmp_path, "none", 2, "code"))
 
 
 def test_contamination_names_problems_and_where_they_stand(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -166,8 +166,9 @@ def test_long_repetitions_take_no_longer_than_other_texts(text: str):
 
 def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
+    solved = {"domain": "code", "tests": [{"input": "1", "output": "1"}], "solutions": ["print(input())"]}
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
-        list(Cleanser(Cleanse(), Verify(deadline_s=7), Domains())(0, [row(0, "What is $x$?", "x^2")]))
+        list(Cleanser(Cleanse(), Verify(deadline_s=7), Domains())(0, [row(0, "Echo it.", "") | solved]))
     verifier(7, Domains()).close()
 
 

@@ -52,6 +52,7 @@ def rl_row(i: int) -> dict[str, Any]:
     row |= {"tokens_trained": PHI, "response_length_mean": 100.5, "truncated_frac": 0.05, "kl": 0.001 * i}
     row |= {"grad_norm": 0.4, "clip_frac": 0.01, "balance_loss": 1.01, "z_loss": 0.3, "mismatch_kl": 0.0004}
     row |= {"verdicts": {"pass": {"exact": 3}, "fail": {NASTY: 5}, "error": {"deadline": i % 2}}}
+    row |= {"errors_of_problems": {f"p{NASTY}": 1} if i % 2 else {}}
     row |= {"masked_frac": 0.002, "reward_errors": 1, "time_rollout_s": 80.0, "time_reward_s": 0.6}
     return row | {"time_train_s": 4.0, "time_sync_s": 0.5, "tokens_per_s": 1000.0}
 
@@ -208,8 +209,10 @@ def few(steps: Iterable[int]) -> list[dict[str, Any]]:
 def test_verdicts_are_summed_over_the_steps(tmp_path: Path) -> None:
     make_rl(tmp_path)
     page = write_report(tmp_path).read_text()
-    for kind, reason, count in (("fail", escape(NASTY), 250), ("pass", "exact", 150), ("error", "deadline", 25)):
-        assert f"<td>all steps</td><td>{kind}</td><td>{reason}</td><td>{count}</td>" in page
+    counted = (("fail", escape(NASTY), 250, 58.8), ("pass", "exact", 150, 35.3), ("error", "deadline", 25, 5.9))
+    for kind, reason, count, share in counted:
+        assert f"<td>all steps</td><td>{kind}</td><td>{reason}</td><td>{count}</td><td>{share}</td>" in page
+    assert f"<td>all steps</td><td>p{escape(NASTY)}</td><td>25</td>" in page
 
 
 def test_a_budget_not_met_is_counted(tmp_path: Path) -> None:
