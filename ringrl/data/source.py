@@ -254,7 +254,7 @@ def _csv(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
 
 
 def _not_utf8(fields: Iterable[str]) -> str:
-    """What is wrong with the first field that is not UTF-8, ""  if all are."""
+    """What is wrong with the first field that is not UTF-8, "" if all are."""
     for field in fields:
         try:
             field.encode()
@@ -265,13 +265,15 @@ def _not_utf8(fields: Iterable[str]) -> str:
 
 def _json(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
     """One object a line, or one array of objects."""
+    begun = False
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             content = line.removeprefix(BOM).strip() if number == 1 else line.strip()
-            if content.startswith(b"[") and number == 1:
+            if content.startswith(b"[") and not begun:
                 yield from _array(path, name)
                 return
             if content:
+                begun = True
                 yield f"{name}:{number}", _parsed(content)
 
 

@@ -41,7 +41,7 @@ def refusal(file: Path) -> str:
         ("bom_alone.jsonl", BOM + f"\n{ONE}\r\n\n  {TWO}".encode()),
         ("array.json", f"[{ONE}, {TWO}]".encode()),
         ("pretty.json", json.dumps([json.loads(ONE), json.loads(TWO)], indent=2).encode()),
-        ("array.jsonl", BOM + f" [ {ONE},\n{TWO} ]\n".encode()),
+        ("array.jsonl", BOM + f"\n [ {ONE},\n{TWO} ]\n".encode()),
         ("lines.json", f"{ONE}\n{TWO}".encode()),
         ("a.csv", "problem,answer\n1+1?,2\nOlé,3\n".encode()),
         ("bom.csv", BOM + "problem,answer\r\n1+1?,2\r\n\r\nOlé,3\r\n".encode()),
