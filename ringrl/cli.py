@@ -15,6 +15,7 @@ from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
 from ringrl.errors import RingError
 from ringrl.launch.command import Command
+from ringrl.launch.start import check_what_is_there
 from ringrl.plan import report
 from ringrl.plan.hardware import find_gpu
 from ringrl.plan.timing import Assumed
@@ -36,6 +37,8 @@ def cli() -> None:
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: bool) -> None:
     if dry_run:
         click.echo(command.describe(cfg))
+        for line in check_what_is_there(command, cfg):
+            click.echo(f"# {line}")
         return
     sys.exit(command.start(cfg, resume))
 

@@ -129,6 +129,12 @@ def check_local(sources: Iterable[Source], read: Callable[[Source], Sized]) -> N
             raise DataError(f"{local[0]}: no rows")
 
 
+def absent_file(sources: Iterable[Source]) -> str:
+    """The first local file that is not there, or ""."""
+    names = (f for s in sources for f in s.files if _is_path(f) and not f.startswith(gym.PREFIX))
+    return next((name for name in names if not Path(name).is_file()), "")
+
+
 def check_readable(sources: Iterable[Source]) -> None:
     """Check that every local file has a first row, valid or not. Raises DataError."""
     for name in (f for s in sources for f in s.files if _is_path(f)):

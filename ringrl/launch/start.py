@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import RunConfig
-from ringrl.data.source import fingerprint, sha256
+from ringrl.data.source import absent_file, fingerprint, sha256
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
@@ -49,6 +49,24 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
             raise UserError("loss.router_replay: got engine, expected trainer or none: vLLM is not installed, and the "
                             "engine in process cannot say which experts it took")  # fmt: skip
     return need
+
+
+def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
+    """Checks the data of a command as its start will; returns why that was not possible, in lines.
+
+    Raises:
+        UserError: the data are there and cannot be used.
+    """
+    if not command.needs or not command.check:
+        return []
+    try:
+        need = command.needs(cfg)
+    except DataError as error:  # what an earlier command has to make
+        return [f"data not checked: {error}"]
+    if absent := absent_file(need.sources):
+        return [f"data not checked: {absent}: no such file"]
+    command.check(cfg)
+    return []
 
 
 def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:

@@ -82,6 +82,24 @@ def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, cont
     assert not run.exists()
 
 
+def test_references_that_no_verifier_can_use_are_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    """Before the run directory, and by a dry run too, which says what it cannot look at."""
+    good = Path(inputs.data("rl_math")).read_text().splitlines()[0]
+    code = {"id": "c", "domain": "code", "problem": "Write f.", "tests": ["f(1) == 2"]}
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(f"{good}\n{json.dumps(code)}\n{json.dumps(code | {'tests': ['f(1)']})}\n")
+    given = (f"stages.0.data.0.files=[{bad}]", "stages.0.data.0.domain=row")
+    said = f"{bad}:2: `f(1) == 2` asserts nothing: it compares, and drops the result (2 of 3 rows have such faults)"
+    assert said in refused("rl", config, *given)
+    assert not (tmp_path / "run").exists()
+    dry = ringrl("rl", config, *given, "--dry-run")
+    assert dry.code == 2
+    assert said in dry.text
+    dry = ringrl("rl", config, f"stages.0.data.0.files=[{tmp_path / 'later.jsonl'}]", "--dry-run")
+    assert dry.code == 0
+    assert f"# data not checked: {tmp_path / 'later.jsonl'}: no such file" in dry.text
+
+
 def test_model_without_tokenizer(inputs: Inputs, config: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
