@@ -41,7 +41,7 @@ from ringrl.rewards.expressions import (
     read_expression,
     real,
 )
-from ringrl.rewards.formulas import formula
+from ringrl.rewards.formulas import configuration, formula
 from ringrl.rewards.limit import OutOfTime, processor_time
 from ringrl.rewards.plain import (
     Many,
@@ -59,7 +59,7 @@ from ringrl.rewards.plain import (
 )
 from ringrl.rewards.relations import is_relation, real_set, same_relations, same_sets
 from ringrl.rewards.typography import DECIMAL, clean, skeleton
-from ringrl.rewards.units import RADIAN, Unit
+from ringrl.rewards.units import NO_UNIT, RADIAN, Unit
 from ringrl.rewards.verdict import Verdict, after_thinking
 
 RELATIVE_TOLERANCE = Fraction(1, 100)  # science: for references with a decimal point or an exponent
@@ -86,6 +86,7 @@ _TAKEN_BACK = re.compile(
     r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b", re.DOTALL
 )
 _LETTERS = re.compile(r"\(?[A-Za-z]\)?(?: ?[,;] ?\(?[A-Za-z]\)?)+")
+_SEVERAL = re.compile(r"[A-H]{2,8}")
 _LABEL = re.compile(r"(?:\\text ?\{ ?\(([A-J])\)\.? ?\}|\(([A-J])\)|([A-J])[.)])\.? +(?P<value>[^ ].*)")
 _LABEL_ALONE = re.compile(r"\(?\\?(?:text)? ?\{? ?\(?([A-J])\)?\.? ?\}?\)?")
 _QUESTION = re.compile(
@@ -96,6 +97,9 @@ _DESCRIBED = re.compile(r"[<>|]|\\(?:le|ge|ne|mid|in|mathbb|setminus|cup|lor)(?!
 _SET = re.compile(r"\\\{ ?(?P<elements>.*?) ?(?::|\\mid(?![a-z])|\|) ?(?P<condition>.*?) ?\\\}")
 _HEAD = re.compile(r"([a-zA-Z]) ?(\( ?([a-z]) ?\)|_ ?\{?([a-z])\}?) ?=")
 _POINT_NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]'?(?:_\{?\d\}?)? ?(?=\([^()]*,[^()]*\))")
+_MEMBER = re.compile(r"[a-zA-Z] ?\\in(?![a-z]) ?(?=\\\{)")
+_SCALED = re.compile(r"(?P<scale>[^&]+?) ?(?:\\cdot ?)?(?P<matrix>\\begin ?\{[pb]?matrix\}.*?\\end ?\{[pb]?matrix\})")
+_CONSTANT = re.compile(r"(?<=[+-]) ?([cCkK])$")
 _PM = re.compile(r"\\[pm]{2}(?![a-zA-Z])")
 
 
@@ -212,7 +216,8 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
     """Compares clean texts, from the cheapest comparison to the most expensive one."""
     if skeleton(answer) == skeleton(expected):
         return Verdict("pass", "exact")
-    if rules.science and (letter := _letters(expected)):
+    joined = _SEVERAL.fullmatch(expected) and sorted(set(expected)) == list(expected)
+    if rules.science and (letter := expected if joined else _letters(expected)):
         return Verdict("pass", "choice") if _letters(answer) == letter else Verdict("fail", "wrong")
     if ":" in answer + expected and (clock := _clock(answer, expected)) is not None:
         return Verdict("pass", "time") if clock else Verdict("fail", "wrong")
@@ -238,6 +243,8 @@ def _judge_quantities(answer: str, expected: str, rules: Rules) -> Verdict | Non
     left, right = _quantities(answer, expected, rules)
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return Verdict("fail", "unit")
+    if (numerals := _same_numerals(left, right)) is not None:
+        return Verdict("pass", "exact") if numerals else Verdict("fail", "wrong")
     x, y = read_number(left.magnitude), read_number(right.magnitude)
     if x is None or y is None:
         return None
@@ -251,6 +258,14 @@ def _quantities(answer: str, expected: str, rules: Rules) -> tuple[Quantity, Qua
     if right.unit and not left.unit and not rules.science:
         left = split_unit(answer, bare=True)
     return left, right
+
+
+def _same_numerals(left: Quantity, right: Quantity) -> bool | None:
+    """Whether two numerals are the same in a base that one of them has; None where none has."""
+    dimensions = (left.unit or right.unit or NO_UNIT).dimensions
+    if not any(name.startswith("base ") for name, _ in dimensions):
+        return None
+    return left.magnitude.lstrip("0").upper() == right.magnitude.lstrip("0").upper()
 
 
 def _equal_numbers(x: Fraction | float, y: Fraction | float, left: Quantity, right: Quantity, rules: Rules) -> bool:
@@ -321,26 +336,44 @@ def _equal(sides: _Sides, rules: Rules) -> bool:
     answer, expected = right_sides(*_same_letters(*_without_roundings(answer, expected, rules)))
     if _POINT_NAME.search(answer) and not _POINT_NAME.search(expected):
         answer = _POINT_NAME.sub("", answer)
+    if (_MEMBER.match(answer) is None) != (_MEMBER.match(expected) is None):
+        answer, expected = _MEMBER.sub("", answer), _MEMBER.sub("", expected)
     if _DESCRIBED.search(answer) or _DESCRIBED.search(expected):
         left, right = real_set(answer), real_set(expected)
         if left and right:
             return same_sets(left, right, lambda a, b: _equal_leaves(a, b, rules))
-        if (first := _SET.fullmatch(answer)) and (second := _SET.fullmatch(expected)):
+        if (first := _description(answer)) and (second := _description(expected)):
             return _same_descriptions(first, second, rules)
-    x, y = (_with_both_signs(read(text, texts=True) or text) for text in (answer, expected))
+    x, y = (_with_both_signs(_whole(text)) for text in (answer, expected))
     if isinstance(x, Many) != isinstance(y, Many):
         return False
     return same(x, y, lambda a, b: _equal_leaves(a, b, rules))
 
 
-def _same_descriptions(answer: re.Match[str], expected: re.Match[str], rules: Rules) -> bool:
+def _whole(text: str) -> Value:
+    """A text as a value, a matrix with its factor in every cell."""
+    if "matrix" in text and (match := _SCALED.fullmatch(text)) and isinstance(cells := read(match[2], texts=True), Many):
+        rows = [row for row in cells.items if isinstance(row, Many)]
+        factor = "-1" if match[1] == "-" else match[1]
+        return Many(cells.kind, tuple(Many("row", tuple(f"({factor})({c})" for c in row.items)) for row in rows))
+    return read(text, texts=True) or text
+
+
+def _description(text: str) -> tuple[str, str] | None:
+    """The elements and the condition of {elements | condition}; {x | x = 2k, k in Z} is {2k | k in Z}."""
+    if not (match := _SET.fullmatch(text)):
+        return None
+    said = re.fullmatch(rf"{re.escape(match['elements'])} ?= ?([^,]*), ?(.*)", match["condition"])
+    return (said[1], said[2]) if said else (match["elements"], match["condition"])
+
+
+def _same_descriptions(answer: tuple[str, str], expected: tuple[str, str], rules: Rules) -> bool:
     """Whether two sets {elements | condition} have equal elements under the same condition."""
-    elements, condition = answer["elements"], answer["condition"]
-    mine, theirs = (re.match(r"([a-zA-Z]) ?\\in(?![a-z])", m["condition"]) for m in (answer, expected))
+    elements, condition = answer
+    mine, theirs = (re.match(r"([a-zA-Z]) ?\\in(?![a-z])", side[1]) for side in (answer, expected))
     if mine and theirs and mine[1] != theirs[1]:
-        elements, condition = (_renamed(text, mine[1], theirs[1]) for text in (elements, condition))
-    same_condition = skeleton(condition) == skeleton(expected["condition"])
-    return same_condition and _equal_leaves(elements, expected["elements"], rules)
+        elements, condition = (_renamed(text, mine[1], theirs[1]) for text in answer)
+    return skeleton(condition) == skeleton(expected[1]) and _equal_leaves(elements, expected[0], rules)
 
 
 def _labelled(answer: str, expected: str, rules: Rules) -> bool | None:
@@ -422,6 +455,8 @@ def _same_letters(answer: str, expected: str) -> tuple[str, str]:
         return _same_parameter(answer, expected, "ckCK"), expected
     if r"\pi" in answer and r"\pi" in expected:
         return _same_parameter(answer, expected, "knmlz"), expected
+    if (mine := _CONSTANT.search(answer)) and (theirs := _CONSTANT.search(expected)):
+        return answer[: mine.start(1)] + theirs[1], expected
     return answer, expected
 
 
@@ -476,11 +511,15 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
         return True
     if rules.science and (said := formula(expected)) and (other := formula(answer)):
         return said == other
+    if rules.science and (shells := configuration(expected)):
+        return shells == configuration(answer)
     if (clock := _clock(answer, expected)) is not None:
         return clock
     left, right = _quantities(answer, expected, rules)
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return False
+    if (numerals := _same_numerals(left, right)) is not None:
+        return numerals
     x, y = read_number(left.magnitude), read_number(right.magnitude)
     if x is not None and y is not None:
         return _equal_numbers(x, y, left, right, rules)
@@ -497,6 +536,8 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
 def _clock(answer: str, expected: str) -> bool | None:
     """Whether two times of the day agree, None unless both are such times and one says a.m. or p.m."""
     left, right = _CLOCK.fullmatch(answer), _CLOCK.fullmatch(expected)
+    if (left is None) != (right is None) and (said := left or right) and said[2] and said[3]:
+        return False
     if not left or not right or not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
         return None
     hours = [int(m[1]) for m in (left, right)]

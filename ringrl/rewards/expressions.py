@@ -571,6 +571,13 @@ def letters(tree: Tree) -> frozenset[str]:
     return frozenset([tree[1]] if tree[0] == "apply" else []).union(*inner)
 
 
+def replaced(tree: Tree, name: str, value: Fraction) -> Tree:
+    """The expression with a number for a letter."""
+    if tree == ("letter", name):
+        return ("number", value)
+    return tuple(replaced(part, name, value) if isinstance(part, tuple) else part for part in tree)
+
+
 def is_zero(tree: Tree, number: int = 0) -> bool:
     """Whether the value at a point is zero. Raises Unreadable."""
     _, digits = _at(tree, number, 50)

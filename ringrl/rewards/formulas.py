@@ -28,4 +28,17 @@ def formula(text: str) -> str:
     symbols = re.findall("[A-Z][a-z]?", charge)
     if not match or not symbols or charge.casefold() in _WORDS or any(symbol not in _ELEMENTS for symbol in symbols):
         return ""
-    return re.sub(r"\^?(\d*[+-])$", r"^\1", charge)
+    if charged := re.fullmatch(r"(.*?[^\d^])(\d*)([+-])", charge):  # in NH4+ the digit counts atoms, in Ca2+ charges
+        base, digits, sign = charged.groups()
+        atoms = digits if len(symbols) > 1 and len(digits) == 1 else digits[:-1]
+        return f"{base}{atoms}^{digits[len(atoms) :]}{sign}"
+    return charge
+
+
+def configuration(text: str) -> tuple[str, ...]:
+    r"""The shells of an electron configuration, such as `[Ne] 3s^2 3p^4`; none if it is none."""
+    plain = re.sub(r"\\(?:text|mathrm|,|;|:)|[{}\s]", "", text)
+    core = re.match(r"\[[A-Z][a-z]\]", plain)
+    shells = re.findall(r"(\d[spdf])\^?(\d{1,2}?)(?=\d[spdf]|$)", plain)
+    whole = re.fullmatch(r"(?:\[[A-Z][a-z]\])?(?:\d[spdf]\^?\d{1,2})+", plain)
+    return (core[0] if core else "", *(f"{shell}^{count}" for shell, count in shells)) if whole else ()

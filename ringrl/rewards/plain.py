@@ -34,6 +34,8 @@ _MIXED = re.compile(r"(?:(\d+) ?)??(?:\\frac ?\{([^{}]+)\} ?\{([^{}]+)\}|(\d+)\.
 _UNION = re.compile(r"\\cup(?![a-zA-Z])")
 _ONLY_EQUALS = re.compile(r"(?<![<>!\\])=")
 _EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
+_CONDITION = re.compile(r"[,;]? ?& ?(?!=)|[,;] ?(?=(?:\\text ?\{ ?(?:if|for|when|otherwise))|[^,;]*(?:[<>]|\\(?:le|ge|ne)(?![a-z])))")
+_IF = re.compile(r"^\\text ?\{ ?(?:if|for|when) ?\} ?|^\\text ?\{ ?(?:if|for|when) (?=[^{}]*\}$)")
 _ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _MATRIX = re.compile(r"\\begin ?\{([a-zA-Z]*)\*?\} ?(?:\{[lcr| ]*\})? ?(.*?) ?(?:\\\\)? ?\\end ?\{\1\*?\}")
@@ -41,19 +43,24 @@ _ARRAY_IN_BRACKETS = re.compile(r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\
 _ARRAY_BEHIND_BRACE = re.compile(r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$")
 _LINES = ("cases", "aligned", "align", "array", "gathered", "gather", "split", "rcases", "dcases")
 
-_CURRENCY = re.compile(r"(-?) ?(\\\$|€|£|¥|₹|\\text ?\{ ?USD ?\}) ?(.+)")
+_CURRENCY = re.compile(
+    r"(-?) ?((?:\\text ?\{ ?)?(?:US ?)?\\\$ ?\}?|[€£¥₹]|\\text ?\{ ?(?:USD|EUR|GBP|Rs|INR) ?\.? ?\}|(?:USD|EUR|GBP|Rs\.?|INR)(?= )) ?(.+)"
+)
 _CURRENCY_BEHIND = re.compile(r"(.*[\d}]) ?(\\\$|€|£|¥|₹|¢)")
 _BASE = re.compile(r"\(?(?P<digits>\d[\dA-Z]*|[A-Z]+\d[\dA-Z]*|[A-Z]{2,})\)?_\{?(?P<base>\d+)\}?", re.ASCII)
 _MODULUS = re.compile(r"(.+?) ?\(?\\p?mod ?\{? ?(\w+) ?\}?\)?")
 _TEXT = r"\\text ?\{(?:[^{}]|\{[^{}]*\})*\}(?: ?\^ ?\{?-?\d\}?)?"
 _UNIT = re.compile(
-    rf"(?P<unit>(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|\\(?:mu|Omega|AA)(?![a-zA-Z]))"
+    rf"(?P<unit>(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|(?:(?<=[\d}} ])[munpkMG] ?)?\\(?:mu|Omega|AA)(?![a-zA-Z]))"
     r"(?: |/|\\cdot|\*|(?<=\\mu )[a-zA-Z]+)*)+)$"
 )
 _UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}} ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}}")
 _BARE_UNIT = re.compile(
     r"(?P<magnitude>.*?[\d}]) (?P<unit>(?:\\(?:mu|Omega|AA)|(?:sq|cu)\. |[^\W\d_]|[A-Za-z])[\w/^{}\-*. \\()]*)"
 )
+_BARE_FRACTION = re.compile(r"(?P<magnitude>.*?[\d}]) ?\\frac ?\{(?P<above>[^{}]*[A-Za-z][^{}]*)\} ?\{(?P<below>[^{}]+)\}")
+_PART = r"(\d+(?:\.\d+)?|\d+ ?/ ?\d+) ?(?:\\text ?\{ ?)?(days?|hours?|hrs?|h|minutes?|mins?|min|seconds?|secs?|s|f(?:ee|oo)?t|inch(?:es)?|in|yards?|pounds?|lbs?|ounces?|oz)\.?"
+_PARTS = re.compile(rf"{_PART}(?: ?,? ?and ?\}}?|,| ?\}})* ?{_PART} ?\}}?")
 _MINUTES = re.compile(r"(\d+) ?\^\\circ ?(\d+) ?'(?: ?(\d+) ?(?:''|\"))?")
 _UNFINISHED = re.compile(r"[-+*/^_=<>(,]$|\\(?:times|cdot|pm|le|ge|ne)$")
 _ANGLED = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -96,7 +103,7 @@ def split_unit(text: str, bare: bool = True) -> Quantity:
     if "mod" in text and (match := _MODULUS.fullmatch(text)) and read_number(match[1]) is not None:
         return Quantity(match[1], Unit(Fraction(1), frozenset([(f"modulo {match[2]}", 1)])))
     if match := _CURRENCY.fullmatch(text):
-        unit = read_unit(re.sub(r"\\text|[\\{} ]", "", match[2]))
+        unit = read_unit(re.sub(r"\\text|US(?! ?D)|[\\{} ]", "", match[2]))
         rest = split_unit(match[1] + match[3], bare)
         if rest.unit is None:
             return Quantity(match[1] + match[3], unit)
@@ -106,6 +113,14 @@ def split_unit(text: str, bare: bool = True) -> Quantity:
     if "'" in text and (match := _MINUTES.fullmatch(text)):
         degrees = int(match[1]) + Fraction(int(match[2]), 60) + Fraction(int(match[3] or 0), 3600)
         return Quantity(f"{degrees.numerator}/{degrees.denominator}", read_unit("°"))
+    if text[:1].isdigit() and (match := _PARTS.fullmatch(text)):
+        large, small = read_unit(match[2]), read_unit(match[4])
+        if large and small and large.dimensions == small.dimensions and large.factor > small.factor:
+            total = Fraction(match[1].replace(" ", "")) * large.factor / small.factor + Fraction(match[3].replace(" ", ""))
+            return Quantity(f"{total.numerator}/{total.denominator}", small)
+    if bare and "\\frac" in text and (match := _BARE_FRACTION.fullmatch(text)) and read_number(match[1]) is not None:
+        if unit := read_unit(f"{_inner(match[2])}/({_inner(match[3])})"):
+            return Quantity(match[1], unit)
     if "\\frac" in text and "\\text" in text:
         text = _UNIT_FRACTION.sub(lambda m: rf"\text{{{_inner(m[1])}/({_inner(m[2])})}}", text)
     if match := _UNIT.search(text):
@@ -227,7 +242,7 @@ def read(text: str, grouped: bool = True, texts: bool = False) -> Value | None:
     inner = _read_all(
         (opening + closing).replace("\\", ""), split(text[len(opening) : -len(closing)].strip(), SEPARATOR), texts
     )
-    alone = inner and len(inner.items) == 1 and inner.kind in ("{}", "()", "[]")
+    alone = inner and len(inner.items) == 1 and inner.kind in ("{}", "()", "[]") and inner.items != (Many("{}", ()),)
     return inner.items[0] if inner and alone else inner
 
 
@@ -262,21 +277,19 @@ def _matrix(name: str, body: str, texts: bool) -> Many | None:
 
 def lines(text: str) -> str:
     r"""A text of several lines, such as a system of equations, as a list; matrices stay, and functions by cases."""
-    text = re.sub(
-        r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\} ?[\])]",
-        r"\\begin{pmatrix}\1\\end{pmatrix}",
-        text,
-    )
-    text = re.sub(
-        r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$", r"\\begin{cases}\1\\end{cases}", text
-    )
+    text = _ARRAY_IN_BRACKETS.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
+    text = _ARRAY_BEHIND_BRACE.sub(r"\\begin{cases}\1\\end{cases}", text)
     if "matrix" in text:
         return text
-    if match := _MATRIX.fullmatch(text):
+    if match := _MATRIX.search(text):
         if match[1] not in _LINES:
             return text
-        rows = [row for row in split(match[2], _ROW) if row.strip()]
-        if any(len(split(row, re.compile("& ?(?!=)"))) > 1 for row in rows):
+        rows = [row.strip(" ,;.") for row in split(match[2], _ROW) if row.strip()]
+        cells = [split(row, _CONDITION) for row in rows]
+        if all(len(row) == 2 for row in cells):
+            rows = [" & ".join(_IF.sub("", cell.strip(" ,;")) for cell in row) for row in cells]
+            return text[: match.start()] + r"\begin{cases}" + r"\\".join(rows) + r"\end{cases}" + text[match.end() :]
+        if match[0] != text:
             return text
         text = r"\\".join(row.replace("&", "") for row in rows)
     return re.sub(r"[,;]? ?\\\\ ?", ", ", text)
@@ -289,7 +302,7 @@ def same(a: Value, b: Value, near: Callable[[Any, Any], bool]) -> bool:
     kinds = {a.kind, b.kind}
     if len(a.items) != len(b.items):
         return False
-    if kinds <= {"", "{}"} or kinds == {"\\cup"}:
+    if kinds <= {"", "{}"} or kinds in ({"\\cup"}, {"cases"}):
         left = list(b.items)
         for item in a.items:
             match = next((i for i, other in enumerate(left) if same(item, other, near)), None)
@@ -333,7 +346,7 @@ def points(answer: str, expected: str) -> tuple[str, str]:
 
     Names on one side only are in the order of the alphabet, as in a point.
     """
-    left, right = _named(answer), _named(expected)
+    left, right = _named(answer, "," in expected), _named(expected, "," in answer)
     if left and right and sorted(set(left[0])) != sorted(set(right[0])):
         unnamed = all(name.startswith(("\\angle", "\\triangle")) for name in left[0] + right[0])
         return (", ".join(left[1]), ", ".join(right[1])) if unnamed else (answer, expected)
@@ -341,9 +354,12 @@ def points(answer: str, expected: str) -> tuple[str, str]:
     return (_ordered(left, both) if left else answer), (_ordered(right, both) if right else expected)
 
 
-def _named(text: str) -> tuple[list[str], list[str]] | None:
-    """The names and the values of a list of equations; a part without a name has the name before it."""
+def _named(text: str, beside_list: bool) -> tuple[list[str], list[str]] | None:
+    """The names and the values of a list of equations; a part without a name has the name before it. `x = y = 1` is
+    such a list beside another."""
     parts = [part for part in split(text, SEPARATOR) if part.strip()]
+    if beside_list and len(parts) == 1 and len(equal := split(text, _EQUALS)) > 2:
+        parts = [f"{name}={equal[-1]}" for name in equal[:-1]]
     if len(parts) < 2 or "=" not in parts[0]:
         return None
     names: list[str] = []
@@ -364,7 +380,9 @@ def _ordered(named: tuple[list[str], list[str]], both: bool) -> str:
     if len(set(names)) == 1:
         return ", ".join(values)
     if len(set(names)) == len(names):
-        return "(" + ", ".join(value for _, value in sorted(zip(names, values, strict=True))) + ")"
+        ordered = ", ".join(value for _, value in sorted(zip(names, values, strict=True)))
+        numbered = len({name.rstrip("0123456789") for name in names}) == 1  # x_1, x_2 are the roots, in any order
+        return ordered if numbered and not both else f"({ordered})"
     return (
         ", ".join(f"({name}, {value})" for name, value in zip(names, values, strict=True))
         if both

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ringrl.rewards.expressions import Unreadable, proportional, read_expression, real
+from ringrl.rewards.expressions import Unreadable, exact, letters, proportional, read_expression, real, replaced
 from ringrl.rewards.typography import SEPARATOR, closes, skeleton, split
 
 RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-zA-Z])")
 _TURNED = {"<": "<", r"\le": r"\le", ">": "<", r"\ge": r"\le"}
 _NAME = r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?: ?\([a-z\d]\))?)"
 _VARIABLE = re.compile(_NAME)
-_SIZE = re.compile(rf"\| ?({_NAME}) ?\|")
+_SIZE = re.compile(r"\| ?([^|]+?) ?\|")
 _OR = re.compile(r" or |, ?or |\\cup(?![a-zA-Z])")
 _BUT = re.compile(r"\\(?:setminus|backslash)(?![a-zA-Z])|-(?= ?\\\{)")
 _REALS = re.compile(r"\\(?:mathbb|text) ?\{? ?R ?\}?(?: ?\^? ?\{? ?([+-]) ?\}?| ?_ ?\{? ?(>|\\ge|<|\\le) ?0 ?\}?)?|R")
@@ -25,7 +26,8 @@ _DESCRIBED = re.compile(
     rf"\\\{{ ?(?P<name>{_NAME}) ?(?:\\in ?(?:\\mathbb ?\{{? ?R ?\}}?|R) ?)?(?:\||:|\\mid) ?(?P<condition>.*?) ?\\\}}"
 )
 _INTERVAL = re.compile(r"([\[(\]]) ?(.+) ?([\])\[])")
-_INFINITE = (r"\infty", r"-\infty", r"- \infty", r"+\infty")
+_OPPOSITE = {r"\infty": r"-\infty", r"+\infty": r"-\infty", r"-\infty": r"\infty", r"- \infty": r"\infty"}
+_INFINITE = frozenset(_OPPOSITE)
 
 
 class Span(NamedTuple):
@@ -123,23 +125,58 @@ def _inequality(text: str) -> RealSet | None:
     closed = [_TURNED[sign] == r"\le" for sign in signs]
     if signs[0] in (">", r"\ge"):
         parts, closed = parts[::-1], closed[::-1]
-    if len(parts) == 3 and _VARIABLE.fullmatch(parts[1]):
-        return RealSet([Span(parts[0], closed[0], parts[2], closed[1])], parts[1])
+    if len(parts) == 3:
+        return _between(parts[1], Span(parts[0], closed[0], parts[2], closed[1]))
     if len(parts) != 2:
         return None
-    low, high = parts
+    (low, high), inside = parts, closed[0]
+    below, above = Span(r"-\infty", False, high, inside), Span(low, inside, r"\infty", False)
     if match := _SIZE.fullmatch(low):
-        return RealSet([Span(f"-({high})", closed[0], high, closed[0])], match[1])
+        return _between(match[1], Span(f"-({high})", inside, high, inside))
     if match := _SIZE.fullmatch(high):
-        return RealSet(
-            [Span(r"-\infty", False, f"-({low})", closed[0]), Span(low, closed[0], r"\infty", False)], match[1]
-        )
-    for name, other, piece in (
-        (low, high, Span(r"-\infty", False, high, closed[0])), (high, low, Span(low, closed[0], r"\infty", False))
-    ):  # fmt: skip
-        if _VARIABLE.fullmatch(name) and not _VARIABLE.fullmatch(other):
-            return RealSet([piece], name)
-    return None
+        outer = [_between(match[1], Span(r"-\infty", False, f"-({low})", inside)), _between(match[1], above)]
+        known = [piece for piece in outer if piece]
+        return RealSet([p for piece in known for p in piece.pieces], known[0].name) if len(known) == 2 else None
+    if _VARIABLE.fullmatch(low) and _VARIABLE.fullmatch(high):
+        return None
+    return _between(low, below) or _between(high, above) or _between(f"({low})-({high})", below._replace(high="0"))
+
+
+def _between(text: str, bounds: Span) -> RealSet | None:
+    """The values of a letter for which an expression that is linear in it lies between two bounds."""
+    if _VARIABLE.fullmatch(text):
+        return RealSet([bounds], text)
+    if not (line := _line(text)) or any(bound not in _INFINITE and _number(bound) is None for bound in bounds[::2]):
+        return None
+    name, slope, offset = line
+
+    def moved(bound: str) -> str:
+        if bound in _INFINITE:
+            return bound if slope > 0 else _OPPOSITE[bound]
+        return bound if (slope, offset) == (1, 0) else f"(({bound})-({offset}))/({slope})"
+
+    low, high = moved(bounds.low), moved(bounds.high)
+    if slope < 0:
+        return RealSet([Span(high, bounds.high_in, low, bounds.low_in)], name)
+    return RealSet([Span(low, bounds.low_in, high, bounds.high_in)], name)
+
+
+def _line(text: str) -> tuple[str, Fraction, Fraction] | None:
+    """The only letter of an expression that is linear in it, the slope and the value at 0, None for others."""
+    try:
+        tree = read_expression(text)
+        if len(names := letters(tree)) != 1:
+            return None
+        (name,) = names
+        values = [exact(replaced(tree, name, Fraction(at))) for at in (0, 1, 2, "7/3", -5)]
+    except Unreadable:
+        return None
+    zero, one = values[:2]
+    if zero is None or one is None or zero == one:
+        return None
+    slope = one - zero
+    linear = values[2:] == [zero + slope * Fraction(at) for at in (2, "7/3", -5)]
+    return (name, slope, zero) if linear else None
 
 
 def _number(bound: str) -> Any:

@@ -40,6 +40,19 @@ _SAID = (
     r"(?:the |your )?(?:final |correct |right )?(?:answer|option|choice|value)(?: (?:choice|option))?(?: is|:| =)+:?"
 )
 
+_LARGE = r"(?<![\d.,])(\d[\d,]*(?:\.\d+)?) ?(?:\\text ?\{ ?)?([mb]illion|trillion)(?![a-z]) ?([^{}\\]*)(?:\}|$)"
+_ZEROS = {"million": 6, "billion": 9, "trillion": 12}
+
+
+def _multiplied(digits: str, word: str, rest: str) -> str:
+    """`3.2`, `million`, `dollars` as 3200000 dollars."""
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    places = _ZEROS[word]
+    number = (whole + decimals.ljust(places, "0")[:places]).lstrip("0") + (
+        f".{decimals[places:]}" if len(decimals) > places else "")
+    return f"{number}\\text{{ {rest.strip()}}}" if rest.strip() else number
+
+
 # (a text without this needs no look, pattern, replacement), in this order
 _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("", r"\s+", " "),
@@ -56,6 +69,12 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     (",\\,", r"(?<=\d),\\, ?(?=\d{3}(?!\d))", ","),
     ("\\", r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|(?:h|v)space\*? ?\{[^{}]*\})", " "),
     ("~", "~", " "),
+    ("sqrt", r"\\sqrt ?(\d{2,})", r"\\sqrt{\1}"),
+    ("\\over", r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$",
+     lambda m: rf"\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}"),
+    ("\\big", r"\\big(cup|cap)" + _END, r"\\\1"),
+    ("\\mathring", r"\\mathring ?\{ ?(?:\\text ?\{ ?A ?\}|A) ?\}", r"\\AA "),
+    (" _", r"(?<=\w) _", "_"),
     ("\\tag", r"\\tag\*? ?\{[^{}]*\}", ""),
     ("color", r"\\(?:text)?color ?(?:\[[^\]]*\])? ?\{[^{}]*\} ?", ""),
     ("color", r"\\color ?[a-z]+ ", ""),
@@ -103,8 +122,13 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("eal", r"^(?:\\text\{)?\s*(?:[Aa]ll )?(?:[Tt]he )?[Rr]eal(?: numbers?| values?)?(?: (?:of )?)?\}? ?[a-z]?\s*\}?$",
      r"\\mathbb{R}"),
     ("text", r"^\\text ?\{([^{}]*\d[^{}]*)\}$", r"\1"),
-    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?\\(?:mathbb|text) ?"
+    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?(?:\\(?:mathbb|text))? ?"
              r"\{?[ZNRQ]\}?(?:\^?[+*])?\s*\)?$", ""),
+    ("all", r"^\\text ?\{ ?(?:for )?all ?\} ?(?=[a-z] ?(?:[<>=]|\\(?:ge|le|in|ne)))", ""),
+    (")", r"(?<=[^ ,(]) ?\(([a-zA-Z] ?(?:[<>]|\\(?:ge|le|ne)(?![a-zA-Z]))[^()]*)\)$", r", \1"),
+    (":", r"^[A-Z] ?: ?(?=[^=]*[a-z][^=]*=)", ""),
+    ("mod", r"(?<![\w}^.])(-?\d+) ?\(? ?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{? ?(\d+) ?\}? ?\)?$", r"\1 \\pmod{\2}"),
+    ("illion", _LARGE, lambda m: _multiplied(m[1], m[2], m[3])),
     ("\\forall", r" ?,? ?\(?\\forall ?[a-zA-Z](?: ?\\in ?\\(?:mathbb|text) ?\{?[ZNRQ]\}?(?:\^?[+*])?)?\)?$", ""),
     ("for all", r" ?,? ?\\text ?\{ ?,? ?for all(?: real)? ?(?:[a-z]|\}?) ?\}? ?[a-z]? ?"
                 r"(?:\\in ?\\mathbb ?\{?[ZNRQ]\}?)?$", ""),
@@ -149,6 +173,8 @@ _UPRIGHT = ("text", "textrm", "textnormal", "textup", "mathrm", "mbox", "hbox", 
 _LETTERS = ("mathbf", "mathit", "boldsymbol", "bm", "bold", "pmb", "boldmath", "mathcal", "mathscr", "mathfrak",
             "underline", "underbar", "phantom", "ensuremath", "mathnormal")  # fmt: skip
 _FONT = re.compile(rf"(?<!\\)\\({'|'.join(sorted(_UPRIGHT + _LETTERS, key=len, reverse=True))})\s*(?=\{{)")
+_BARE_FONT = re.compile(rf"(?<!\\)\\({'|'.join((*_UPRIGHT, *_LETTERS, 'mathbb'))}) ([A-Za-z])(?![a-zA-Z])")
+_BOLD = re.compile(r"(?<![\w)}\]*])\*\*(?=[^\s*])([^*]+?)(?<=[^\s*])\*\*(?![\w({*])")
 _MARKDOWN = re.compile(r"^(\*\*\*|\*\*|\*|__|`+)(?! )([^*`]+?)(?<! )\1$")
 _ROOT = re.compile(r"√ ?(\d+(?:\.\d+)?|\([^()]*\))")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]{2,}")
@@ -160,10 +186,10 @@ def clean(text: str) -> str:
     """The text in plain ASCII as far as possible, without sizes, spacing, fonts and final punctuation."""
     if DECIMAL.fullmatch(text):  # the common case
         return text
+    if "*" in text or "`" in text:
+        text = _BOLD.sub(r"\1", _MARKDOWN.sub(r"\2", text.strip()))
     if not text.isascii():
         text = _plain_characters(text)
-    if "*" in text or "`" in text:
-        text = _MARKDOWN.sub(r"\2", text.strip())
     if "\\" in text:
         text = _without_fonts(text)
     for trigger, pattern, new in _RULES:
@@ -177,6 +203,7 @@ def clean(text: str) -> str:
 
 def _without_fonts(text: str) -> str:
     r"""With `\text` for all upright fonts; other fonts are left out, but around words."""
+    text = _BARE_FONT.sub(r"\\\1{\2}", text)
     at = 0
     while match := _FONT.search(text, at):
         end = match.end() + closes(text[match.end() :])

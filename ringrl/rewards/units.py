@@ -36,7 +36,7 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
     ("", "", "in inch", "0.0254", "m"), ("", "", "ft foot feet", "12", "in"), ("", "", "yd yard", "3", "ft"),
     ("", "", "mi mile", "1760", "yd"), ("", "", "lb pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
     ("", "", "mph", "1", "mi hour^-1"), ("", "", "kph kmh", "1", "km hour^-1"), ("", "", "atm", "101325", "Pa"),
-    ("Wh", "watt-hour", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
+    ("Wh", "", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
     ("", "", "mpg", "1", ":mpg"), ("", "", "dyn dyne", "1e-5", "N"), ("", "", "erg", "1e-7", "J"),
     ("", "", "gauss", "1e-4", "T"), ("", "", "ly lightyear", "9.4607304725808e15", "m"), ("", "", "rpm", "1", ":rpm"),
     ("Bq", "becquerel", "", "1", ":Bq"), ("Gy", "gray", "", "1", "J kg^-1"), ("Sv", "sievert", "", "1", ":Sv"),
@@ -54,7 +54,7 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
 ]  # fmt: skip
 _BY_NAME = [{name: (Fraction(row[3]), row[4]) for row in _UNITS for name in row[i].split()} for i in range(3)]
 _FACTOR = re.compile(
-    r"\s*(?P<op>/|\bper\b|[*·])?\s*(?P<name>watt-hours?|[^\W\d_°]+|[%°$€£¥¢₹][CF]?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
+    r"\s*(?P<op>/|\bper\b|[*·]|-(?=[^\W\d_]))?\s*(?P<name>light[- ]years?|[^\W\d_°]+|[%°$€£¥¢₹][CF]?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
 )
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[.' -])*[^\W\d_.]\.?|[\u0e00-\uffdc]")
 _NO_UNITS = frozenset(  # words that say something about a number, or make another one of it
@@ -78,7 +78,7 @@ class Unit:
     dimensions: frozenset[tuple[str, int]]
 
 
-_ONE = Unit(Fraction(1), frozenset())
+NO_UNIT = Unit(Fraction(1), frozenset())
 
 
 def read_unit(text: str) -> Unit | None:
@@ -103,7 +103,7 @@ def _product(text: str) -> Unit | None:
         if not (match := _FACTOR.match(text, at)):
             return None
         power = int(match["power"] or 1) * (-1 if match["op"] in ("/", "per") else 1)
-        if not (unit := _ONE if match["name"] == "1" else _lookup(match["name"])):
+        if not (unit := NO_UNIT if match["name"] == "1" else _lookup(re.sub("[- ]", "", match["name"]))):
             return None
         factor *= unit.factor**power
         powers.update({name: n * power for name, n in unit.dimensions})
