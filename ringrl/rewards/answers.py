@@ -150,7 +150,8 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
         raise ValueError("the reference has no 'answer'")
     try:
         with processor_time(LIMIT_S):
-            _equal(_Sides(f"{clean(expected)} ", clean(expected)), rules)
+            text = _plain(expected)
+            _equal(_Sides(f"{text} ", text), rules)
     except OutOfTime:
         raise ValueError(f"the reference takes more than {LIMIT_S:g} s to read: {expected[:80]}") from None
     except Exception as error:
@@ -191,13 +192,18 @@ def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict
         return Verdict("pass", "exact")
     if len(answer) > max(MAX_ANSWER_CHARS, 4 * len(expected)):
         return Verdict("fail", "too_long")
-    target = clean(expected)
-    verdict = _judged(clean(answer), target, rules)
+    target = _plain(expected)
+    verdict = _judged(_plain(answer), target, rules)
     if verdict.kind == "fail" and 1 < len(contents) <= 8:
-        alone = [_judged(clean(content), target, rules) for content in contents]
+        alone = [_judged(_plain(content), target, rules) for content in contents]
         if all(v.kind == "pass" for v in alone):
             return alone[-1]
     return verdict
+
+
+def _plain(text: str) -> str:
+    text = clean(text)
+    return lines(text) if "\\" in text else text
 
 
 def _judged(answer: str, expected: str, rules: Rules) -> Verdict:
@@ -208,7 +214,10 @@ def _judged(answer: str, expected: str, rules: Rules) -> Verdict:
         reason = "too_slow"
     except Exception as error:  # an answer can be anything
         reason = f"incomparable: {type(error).__name__}"
-    check_answer({"answer": expected}, rules)
+    try:
+        check_answer({"answer": expected}, rules)
+    except ValueError as error:
+        return Verdict("error", str(error))
     return Verdict("fail", reason)
 
 
@@ -330,7 +339,7 @@ class _Sides:
 
 
 def _equal(sides: _Sides, rules: Rules) -> bool:
-    answer, expected = lines(sides.answer), lines(sides.expected)
+    answer, expected = sides.answer, sides.expected
     if (label := _labelled(answer, expected, rules)) is not None:
         return label
     answer, expected = right_sides(*_same_letters(*_without_roundings(answer, expected, rules)))
@@ -414,14 +423,13 @@ def _exact_side(text: str, other: str, rules: Rules) -> str:
     ]  # fmt: skip
     if not values or not decimals:
         return text
-    exact_side, exact = values[-1]
-    for decimal in decimals:
+    for (_, exact), decimal in itertools.product(values, decimals):
         if not _rounds_to(exact, decimal):
             raise Unreadable(f"{decimal.magnitude} is no rounding of {exact.magnitude}")
     wanted = split_unit(other, rules.science).magnitude
     if any(q.magnitude == wanted for q in decimals):
         return wanted
-    return exact_side
+    return values[-1][0]
 
 
 def _value(text: str) -> Any:
@@ -525,6 +533,8 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
         return _equal_numbers(x, y, left, right, rules)
     if left.magnitude.casefold() == right.magnitude.casefold() and left.unit and left.unit == right.unit:
         return True
+    if (ratios := _same_ratios(answer, expected)) is not None:
+        return ratios
     if words := _words(expected):
         if words == _words(answer):
             return True
@@ -550,6 +560,21 @@ def _clock(answer: str, expected: str) -> bool | None:
     if hours[plain] == hours[said]:
         return True
     return hours[plain] == hours[said] % 12 + 12 * afternoon
+
+
+def _same_ratios(answer: str, expected: str) -> bool | None:
+    """Whether 2:4:6 is 1:2:3, None unless both are such ratios of numbers."""
+    left, right = answer.split(":"), expected.split(":")
+    if len(left) != len(right) or len(left) < 2:
+        return None
+    x, y = ([_value(part) for part in parts] for parts in (left, right))
+    if None in x or None in y or 0 in y:
+        return None
+    return all(
+        equal_values(("mul", read_expression(a), read_expression(right[0])),
+                     ("mul", read_expression(left[0]), read_expression(b)))
+        for a, b in zip(left[1:], right[1:], strict=True)
+    )
 
 
 def _words(text: str) -> str:

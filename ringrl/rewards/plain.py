@@ -23,7 +23,7 @@ _SIGN = re.compile(r"[+-]")
 _GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}", re.ASCII)
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
 _REPEATING = re.compile(
-    r"(\d+)\.(\d*) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)"
+    r"(\d+)\.(\d*?) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)|(\d+?)\5{2,} ?(?:\.\.\.|\\[lc]?dots)"
     r"|\\dot ?\{? ?(\d) ?\}? ?(?:(\d*) ?\\dot ?\{? ?(\d) ?\}?)?)",
     re.ASCII,
 )
@@ -189,7 +189,7 @@ def _unsigned(text: str) -> Fraction | float | None:
         known = DECIMAL.fullmatch(digits) and len(power) <= 4 and abs(int(power)) <= MAX_POWER
         return Fraction(digits) * Fraction(10) ** int(power) if known else None
     if m := _REPEATING.fullmatch(text):
-        digits = m[3] or m[4] or (m[5] + (m[6] or "") + (m[7] or ""))
+        digits = m[3] or m[4] or m[5] or (m[6] + (m[7] or "") + (m[8] or ""))
         tail = Fraction(int(digits), 10 ** len(digits) - 1)
         return int(m[1]) + (int(m[2] or 0) + tail) / 10 ** len(m[2])
     return None
