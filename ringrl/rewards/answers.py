@@ -22,12 +22,10 @@ takes (`ringrl.rewards.expressions`). The rules where graders differ:
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import json
-import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -57,8 +55,8 @@ from ringrl.rewards.plain import (
     same,
     split_unit,
 )
-from ringrl.rewards.relations import is_relation, real_set, same_relations, same_sets
-from ringrl.rewards.typography import DECIMAL, clean, skeleton
+from ringrl.rewards.relations import RELATION, is_relation, real_set, same_relations, same_sets
+from ringrl.rewards.typography import DECIMAL, clean, skeleton, split
 from ringrl.rewards.units import NO_UNIT, RADIAN, Unit
 from ringrl.rewards.verdict import Verdict, after_thinking
 
@@ -70,6 +68,7 @@ MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is
 LIMIT_S = 2.0  # processor time for one answer; a slower one fails
 
 _WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[^\W\d_](?:[^\W\d_]|[' -]){2,}|[^\W\d_]|[^\W\d_a-zA-Z]+")
+_PRIMED = re.compile(r"[A-Za-z]'+")
 _TEXT = re.compile(
     r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*|[^\W\d_a-zA-Z]+"
 )  # letters that are no factors
@@ -103,24 +102,6 @@ _CONSTANT = re.compile(r"(?<=[+-]) ?([cCkK])$")
 _PM = re.compile(r"\\[pm]{2}(?![a-zA-Z])")
 
 
-@functools.cache
-def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any], list[Any]], bool]]:
-    """Math-Verify's `parse` and `verify`, a second judge for audits; imported here because that takes seconds."""
-    import math_verify
-    from latex2sympy2_extended import NormalizationConfig
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
-    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)
-    parse = functools.partial(  # "first_match" does not fall back to a number inside text that fails to parse
-        math_verify.parse, extraction_config=(latex,), extraction_mode="first_match", parsing_timeout=None
-    )
-    verify = functools.partial(
-        math_verify.verify, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
-    )
-    return functools.lru_cache(1024)(parse), verify
-
-
 @dataclass(frozen=True)
 class Rules:
     """What differs between the domains: the relative tolerance for measured numbers, and what science writes."""
@@ -152,10 +133,23 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
         with processor_time(LIMIT_S):
             text = _plain(expected)
             _equal(_Sides(f"{text} ", text), rules)
+            _evaluate(read(text, texts=True), rules)
     except OutOfTime:
         raise ValueError(f"the reference takes more than {LIMIT_S:g} s to read: {expected[:80]}") from None
     except Exception as error:
         raise ValueError(f"the reference cannot be read: {expected[:80]} ({type(error).__name__})") from error
+
+
+def _evaluate(value: Value | None, rules: Rules) -> None:
+    """Finds the values of the expressions in a reference, as a comparison with it does."""
+    if isinstance(value, Many):
+        for item in value.items:
+            _evaluate(item, rules)
+    elif isinstance(value, str) and read_number(magnitude := split_unit(value, rules.science).magnitude) is None:
+        for side in split(magnitude, RELATION):
+            with contextlib.suppress(Unreadable):
+                tree = read_expression(side.strip())
+                equal_values(tree, ("mul", tree, tree))
 
 
 def _expected(reference: Mapping[str, object]) -> str:
@@ -579,7 +573,7 @@ def _same_ratios(answer: str, expected: str) -> bool | None:
 
 def _words(text: str) -> str:
     r"""The normalised words of `\text{Yes}`, `a hyperbola`, `(C)`; "" for an expression."""
-    match = _WORD.fullmatch(text.strip("() "))
+    match = None if _PRIMED.fullmatch(text) else _WORD.fullmatch(text.strip("() "))
     spoken = re.findall(r"\w+", (match[1] or match[0]).casefold()) if match else []
     return " ".join(w for w in spoken if w not in ("a", "an", "the")) or " ".join(spoken)
 
