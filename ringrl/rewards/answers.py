@@ -33,13 +33,14 @@ from typing import Any
 from ringrl.rewards.boxes import last_boxed, last_boxes
 from ringrl.rewards.expressions import (
     TooLarge,
+    Tree,
     Unreadable,
     equal_values,
     letters,
     read_expression,
     real,
 )
-from ringrl.rewards.formulas import configuration, formula
+from ringrl.rewards.formulas import configuration, formula, reaction
 from ringrl.rewards.limit import OutOfTime, processor_time
 from ringrl.rewards.plain import (
     Many,
@@ -63,6 +64,7 @@ from ringrl.rewards.verdict import Verdict, after_thinking
 RELATIVE_TOLERANCE = Fraction(1, 100)  # science: for references with a decimal point or an exponent
 SHORTER_TOLERANCE = Fraction(1, 1000)  # math: for an answer with fewer digits than such a reference
 ROUNDED_DIGITS = 3  # fewest digits of a decimal that may be rounded
+FLOAT_DIGITS, FLOAT_NOISE = 15, 4e-16  # a reference with so many digits was computed in floating point
 EXACT_DIGITS = 6  # fewest decimals that stand for a value that no decimal has, such as a root
 MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is about as long
 LIMIT_S = 2.0  # processor time for one answer; a slower one fails
@@ -77,12 +79,14 @@ _FORMULA = (  # a letter followed by this is a variable, not an option
     r"\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
 )
 _LETTER = re.compile(
-    rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?P<rest>\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*|"
-    r",? +(?:because|since|as|due to) .*| is (?:the )?(?:correct|right|best|answer).*)?",
+    rf"(?:[Oo]ption|[Cc]hoice|[Aa]nswer)? *\(?\s*([A-Za-z])\s*\)?(?P<rest>\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*|"
+    r"[,;]? +(?:because|since|as|due to) .*| is (?:the )?(?:correct|right|best|answer).*)?",
     re.DOTALL,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b", re.DOTALL
+    r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b|"
+    r"^\W*(?:(?:and|or)\b|[,/&])\W*[A-J]\b",
+    re.DOTALL,
 )
 _LETTERS = re.compile(r"\(?[A-Za-z]\)?(?: ?[,;] ?\(?[A-Za-z]\)?)+")
 _SEVERAL = re.compile(r"[A-H]{2,8}")
@@ -149,7 +153,7 @@ def _evaluate(value: Value | None, rules: Rules) -> None:
         for side in split(magnitude, RELATION):
             with contextlib.suppress(Unreadable):
                 tree = read_expression(side.strip())
-                equal_values(tree, ("mul", tree, tree))
+                equal_values(tree, ("add", tree, ("number", Fraction(1))))
 
 
 def _expected(reference: Mapping[str, object]) -> str:
@@ -157,6 +161,7 @@ def _expected(reference: Mapping[str, object]) -> str:
     expected = "" if raw is None else str(raw).strip()
     if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
         expected = _listed(expected)
+    expected = expected.rpartition("####")[2].strip()  # as GSM8K writes them
     return last_boxed(expected) or expected
 
 
@@ -355,7 +360,11 @@ def _equal(sides: _Sides, rules: Rules) -> bool:
 
 def _whole(text: str) -> Value:
     """A text as a value, a matrix with its factor in every cell."""
-    if "matrix" in text and (match := _SCALED.fullmatch(text)) and isinstance(cells := read(match[2], texts=True), Many):
+    if (
+        "matrix" in text
+        and (match := _SCALED.fullmatch(text))
+        and isinstance(cells := read(match[2], texts=True), Many)
+    ):
         rows = [row for row in cells.items if isinstance(row, Many)]
         factor = "-1" if match[1] == "-" else match[1]
         return Many(cells.kind, tuple(Many("row", tuple(f"({factor})({c})" for c in row.items)) for row in rows))
@@ -455,7 +464,7 @@ def _same_letters(answer: str, expected: str) -> tuple[str, str]:
         if mine != theirs and not _letter(theirs).search(_bare(answer)):
             answer = _renamed(answer, mine, theirs)
         return _same_parameter(answer, expected, "ckCK"), expected
-    if r"\pi" in answer and r"\pi" in expected:
+    if all(r"\pi" in text or r"\circ" in text for text in (answer, expected)):
         return _same_parameter(answer, expected, "knmlz"), expected
     if (mine := _CONSTANT.search(answer)) and (theirs := _CONSTANT.search(expected)):
         return answer[: mine.start(1)] + theirs[1], expected
@@ -513,6 +522,8 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
         return True
     if rules.science and (said := formula(expected)) and (other := formula(answer)):
         return said == other
+    if rules.science and (sides := reaction(expected)):
+        return sides == reaction(answer)
     if rules.science and (shells := configuration(expected)):
         return shells == configuration(answer)
     if (clock := _clock(answer, expected)) is not None:
@@ -538,22 +549,20 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
 
 
 def _clock(answer: str, expected: str) -> bool | None:
-    """Whether two times of the day agree, None unless both are such times and one says a.m. or p.m."""
+    """Whether two times of the day agree; None if no side says a.m. or p.m. beside its minutes or beside the other."""
     left, right = _CLOCK.fullmatch(answer), _CLOCK.fullmatch(expected)
-    if (left is None) != (right is None) and (said := left or right) and said[2] and said[3]:
-        return False
-    if not left or not right or not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
+    if not left or not right:
+        one = left or right
+        return False if one and one[2] and one[3] else None
+    if not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
         return None
-    hours = [int(m[1]) for m in (left, right)]
-    if [m[2] or "00" for m in (left, right)].count(left[2] or "00") < 2:
+    if (left[2] or "00") != (right[2] or "00"):
         return False
     if left[3] and right[3]:
-        return hours[0] == hours[1] and left[3].casefold() == right[3].casefold()
-    plain, said = (0, 1) if right[3] else (1, 0)
-    afternoon = ((left, right)[said][3] or "").casefold() == "p"
-    if hours[plain] == hours[said]:
-        return True
-    return hours[plain] == hours[said] % 12 + 12 * afternoon
+        return int(left[1]) == int(right[1]) and left[3].casefold() == right[3].casefold()
+    plain, said = (left, right) if right[3] else (right, left)
+    afternoon = 12 if said[3] in "pP" else 0
+    return int(plain[1]) in (int(said[1]), int(said[1]) % 12 + afternoon)
 
 
 def _same_ratios(answer: str, expected: str) -> bool | None:
@@ -565,8 +574,10 @@ def _same_ratios(answer: str, expected: str) -> bool | None:
     if None in x or None in y or 0 in y:
         return None
     return all(
-        equal_values(("mul", read_expression(a), read_expression(right[0])),
-                     ("mul", read_expression(left[0]), read_expression(b)))
+        equal_values(
+            ("mul", read_expression(a), read_expression(right[0])),
+            ("mul", read_expression(left[0]), read_expression(b)),
+        )
         for a, b in zip(left[1:], right[1:], strict=True)
     )
 
@@ -574,6 +585,8 @@ def _same_ratios(answer: str, expected: str) -> bool | None:
 def _words(text: str) -> str:
     r"""The normalised words of `\text{Yes}`, `a hyperbola`, `(C)`; "" for an expression."""
     match = None if _PRIMED.fullmatch(text) else _WORD.fullmatch(text.strip("() "))
+    if match and re.fullmatch("[K-Zk-z]", match[0]):  # a variable and no option
+        return match[0]
     spoken = re.findall(r"\w+", (match[1] or match[0]).casefold()) if match else []
     return " ".join(w for w in spoken if w not in ("a", "an", "the")) or " ".join(spoken)
 
@@ -590,7 +603,7 @@ def _equal_expressions(left: Quantity, right: Quantity, rules: Rules) -> bool:
     if skeleton(left.magnitude) == skeleton(right.magnitude) and (left.unit is None or right.unit is None):
         return True
     try:
-        x, y = read_expression(left.magnitude), read_expression(right.magnitude)
+        x, y = _tree(left.magnitude), _tree(right.magnitude)
         for scale in _scales(left.unit, right.unit):
             scaled = _scaled(x, scale)
             if equal_values(scaled, y) or _near_expression(scaled, left, y, right, rules):
@@ -602,7 +615,12 @@ def _equal_expressions(left: Quantity, right: Quantity, rules: Rules) -> bool:
     return False
 
 
-def _scaled(tree: tuple[Any, ...], scale: Fraction) -> tuple[Any, ...]:
+def _tree(text: str) -> Tree:
+    number = read_number(text)
+    return ("number", number) if isinstance(number, Fraction) else read_expression(text)
+
+
+def _scaled(tree: Tree, scale: Fraction) -> Tree:
     if scale == 1:
         return tree
     if scale == RADIAN:
@@ -612,7 +630,7 @@ def _scaled(tree: tuple[Any, ...], scale: Fraction) -> tuple[Any, ...]:
     return ("mul", ("number", scale), tree)
 
 
-def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], right: Quantity, rules: Rules) -> bool:
+def _near_expression(x: Tree, left: Quantity, y: Tree, right: Quantity, rules: Rules) -> bool:
     """Whether a number and the value of an expression that no decimal has are near, by how the number is written."""
     if letters(x) or letters(y):
         return False
@@ -625,7 +643,8 @@ def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], rig
     for quantity in (left, right):
         digits, ulp = _digits(quantity.magnitude)
         if digits and ulp <= Fraction(1, 10**EXACT_DIGITS) and quantity.magnitude.count("."):
-            return bool(abs(value - y_value) <= float(ulp) / 2)
+            noise = abs(float(y_value)) * FLOAT_NOISE if digits >= FLOAT_DIGITS else 0
+            return bool(abs(value - y_value) <= max(float(ulp) / 2, noise))
     return False
 
 

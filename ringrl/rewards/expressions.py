@@ -169,8 +169,9 @@ class _Reader:
         base = self.factor()
         while True:
             if self.peek() == "!" and not self.text.startswith("!=", self.at):
-                self.at += 1
-                base = ("factorial", base)
+                double = self.text.startswith("!!", self.at)
+                self.at += 1 + double
+                base = ("double_factorial" if double else "factorial", base)
             elif self.take("^"):
                 if self.take(r"\circ"):
                     base = ("mul", base, ("div", ("pi",), ("number", Fraction(180))))
@@ -536,6 +537,11 @@ class _Point:
         if abs(value) > 10_000:
             raise TooLarge("a factorial")
         return self.mp.gamma(value + 1)
+
+    def _double_factorial(self, value: Any) -> Any:
+        if abs(value) > 10_000:
+            raise TooLarge("a factorial")
+        return self.mp.fac2(value)
 
     def _binomial(self, n: Any, k: Any) -> Any:
         if max(abs(n), abs(k)) > 10_000:

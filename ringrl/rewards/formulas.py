@@ -42,3 +42,15 @@ def configuration(text: str) -> tuple[str, ...]:
     shells = re.findall(r"(\d[spdf])\^?(\d{1,2}?)(?=\d[spdf]|$)", plain)
     whole = re.fullmatch(r"(?:\[[A-Z][a-z]\])?(?:\d[spdf]\^?\d{1,2})+", plain)
     return (core[0] if core else "", *(f"{shell}^{count}" for shell, count in shells)) if whole else ()
+
+
+def reaction(text: str) -> tuple[frozenset[tuple[str, str]], ...]:
+    """The sides of a chemical equation, each a set of (coefficient, formula); none if it is none."""
+    sides = re.split(r"\\to(?![a-z])|\\rightleftharpoons", text)
+    if len(sides) != 2:
+        return ()
+    terms = [
+        [re.fullmatch(r" ?(\d*) ?(.*?) ?", term) for term in re.split(r"(?<! \^)\+(?= |\d)", side)] for side in sides
+    ]
+    found = [frozenset((m[1], formula(m[2])) for m in side if m) for side in terms]
+    return tuple(found) if all(symbols for side in found for _, symbols in side) else ()

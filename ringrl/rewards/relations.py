@@ -20,6 +20,7 @@ _NAME = r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?: ?\([a-z\d]\))?)"
 _VARIABLE = re.compile(_NAME)
 _SIZE = re.compile(r"\| ?([^|]+?) ?\|")
 _OR = re.compile(r" or |, ?or |\\cup(?![a-zA-Z])")
+_AND, _NOT = re.compile(" and "), re.compile(r"\\ne(?![a-z])")
 _BUT = re.compile(r"\\(?:setminus|backslash)(?![a-zA-Z])|-(?= ?\\\{)")
 _REALS = re.compile(r"\\(?:mathbb|text) ?\{? ?R ?\}?(?: ?\^? ?\{? ?([+-]) ?\}?| ?_ ?\{? ?(>|\\ge|<|\\le) ?0 ?\}?)?|R")
 _DESCRIBED = re.compile(
@@ -60,6 +61,10 @@ def real_set(text: str) -> RealSet | None:
                 return RealSet(whole.pieces, of[1])
             return None
         return RealSet([p for s in known for p in s.pieces], next((s.name for s in known if s.name), ""))
+    if " and " in text and len(parts := split(text, _AND)) > 1:
+        return _intersection([real_set(part) for part in parts])
+    if r"\ne" in text and (others := _excluded(text)):
+        return others
     if len(parts := split(text, _BUT)) == 2:
         whole, hole = real_set(parts[0]), real_set(parts[1])
         outside = _complement(hole.pieces) if hole else None
@@ -113,13 +118,33 @@ def sides(text: str) -> tuple[list[str], list[str]]:
     return [part.strip() for part in parts], signs
 
 
+def _intersection(sets: list[RealSet | None]) -> RealSet | None:
+    known = [s for s in sets if s is not None]
+    names = {s.name for s in known}
+    outside = [_complement(s.pieces) for s in known]
+    if len(known) < len(sets) or len(names) > 1 or None in outside:
+        return None
+    pieces = _complement([piece for hole in outside if hole for piece in hole])
+    return RealSet(pieces, names.pop()) if pieces is not None else None
+
+
+def _excluded(text: str) -> RealSet | None:
+    r"""All numbers but some: `x \ne 1, 2`, `x \ne 1, x \ne 2`, `x \ne \pm 1`."""
+    name, values = "", []
+    for part in split(text, SEPARATOR):
+        terms = [term.strip() for term in split(part, _NOT)]
+        if len(terms) > 2 or (len(terms) == 2 and (not _VARIABLE.fullmatch(terms[0]) or name not in ("", terms[0]))):
+            return None
+        name = terms[0] if len(terms) == 2 else name
+        values += [f"{sign}({terms[-1][3:]})" for sign in "+-"] if terms[-1].startswith(r"\pm") else [terms[-1]]
+    outside = _complement([Span(value, True, value, True) for value in values])
+    return RealSet(outside, name) if name and outside else None
+
+
 def _inequality(text: str) -> RealSet | None:
     parts, signs = sides(text)
     if not all(parts) or not signs:
         return None
-    if signs == [r"\ne"] and _VARIABLE.fullmatch(parts[0]):
-        outside = _complement([Span(parts[1], True, parts[1], True)])
-        return RealSet(outside, parts[0]) if outside else None
     if any(sign not in _TURNED for sign in signs) or len({sign in (">", r"\ge") for sign in signs}) > 1:
         return None
     closed = [_TURNED[sign] == r"\le" for sign in signs]
@@ -139,7 +164,11 @@ def _inequality(text: str) -> RealSet | None:
         return RealSet([p for piece in known for p in piece.pieces], known[0].name) if len(known) == 2 else None
     if _VARIABLE.fullmatch(low) and _VARIABLE.fullmatch(high):
         return None
-    return _between(low, below) or _between(high, above) or _between(f"({low})-({high})", below._replace(high="0"))
+    return (
+        _between(low, below)
+        or _between(high, above)
+        or _between(f"({low})-({high})", Span(below.low, False, "0", inside))
+    )
 
 
 def _between(text: str, bounds: Span) -> RealSet | None:

@@ -22,11 +22,13 @@ _CHARACTERS = {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣"
                "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
                "∖": r"\setminus ", "±": r"\pm ", "≈": r"\approx ", "∼": r"\sim ", "µ": r"\mu ", "μ": r"\mu ",
                "Ω": r"\Omega ", "\u2126": r"\Omega ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
-               "…": "...", "⋯": "...", "∀": r"\forall ", "∨": r"\lor ", "∧": r"\land ", "⁻": "^-", "\u2044": "/", "／": "/", "∕": "/",
+               "∀": r"\forall ", "…": "...", "⋯": "...",
+               "∨": r"\lor ", "∧": r"\land ", "⁻": "^-", "\u2044": "/", "／": "/", "∕": "/",
                "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2005": " ", "\u200b": "", "\ufeff": "",
                "，": ",", "．": ".", "％": r"\%", "（": "(", "）": ")", "：": ":", "；": ";", "、": ", ", "＝": "=",
                "＋": "+", "－": "-", "′": "'", "’": "'", "‘": "'", "“": "", "”": "", "Å": r"\AA ", "\u212b": r"\AA ",
-               "¥": "¥", "￥": "¥", "ħ": r"\hbar ", "ℏ": r"\hbar ", "∠": r"\angle ", "△": r"\triangle "}  # fmt: skip
+               "¥": "¥", "￥": "¥", "ħ": r"\hbar ", "ℏ": r"\hbar ", "→": r"\to ",
+               "✓": "", "✔": "", "■": "", "□": "", "∎": "", "∠": r"\angle ", "△": r"\triangle "}  # fmt: skip
 _GREEK = dict(zip("αβγδεζηθικλμνξπρςστυφχψω", re.findall(
     r"\w+", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau "
     "upsilon varphi chi psi omega"), strict=True))  # fmt: skip
@@ -49,7 +51,8 @@ def _multiplied(digits: str, word: str, rest: str) -> str:
     whole, _, decimals = digits.replace(",", "").partition(".")
     places = _ZEROS[word]
     number = (whole + decimals.ljust(places, "0")[:places]).lstrip("0") + (
-        f".{decimals[places:]}" if len(decimals) > places else "")
+        f".{decimals[places:]}" if len(decimals) > places else ""
+    )
     return f"{number}\\text{{ {rest.strip()}}}" if rest.strip() else number
 
 
@@ -76,7 +79,17 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("\\big", r"\\big(cup|cap)" + _END, r"\\\1"),
     ("\\mathring", r"\\mathring ?\{ ?(?:\\text ?\{ ?A ?\}|A) ?\}", r"\\AA "),
     (" _", r"(?<=\w) _", "_"),
-    ("\\tag", r"\\tag\*? ?\{[^{}]*\}", ""),
+    ("\\", r"\\(?:tag\*?|label|[hv]?phantom) ?\{[^{}]*\}|\\(?:checkmark|blacksquare|square|Box|qed|hfill|nonumber|"
+           r"notag|mathstrut|strut)" + _END, ""),
+    ("'", r"(?<=\d)'(?=\d{3}(?!\d))", ""),
+    ("dots", r"\\[lc]?dots[cbmio]?" + _END, r"\\ldots"),
+    ("arrow", r"\\(?:long)?rightarrow" + _END, r"\\to"),
+    ("->", r"-+>", r"\\to "),
+    ("^", r"\^ ?\{ ?('+) ?\}", r"\1"),
+    ("\\", r"\\(?:top|intercal)" + _END, "T"),
+    ("\\", r"\\(max|min|gcd|lcm) ?\\\{([^{}]*)\\\}", r"\\\1(\2)"),
+    ("log", r"(?:np|numpy|math|sympy|sp)\.log(10|2|)(?= ?\()", lambda m: rf"\log_{{{m[1]}}}" if m[1] else r"\ln"),
+    ("", r"(?<![\\a-zA-Z])(?:oo|inf)(?![a-zA-Z])", r"\\infty"),
     ("color", r"\\(?:text)?color ?(?:\[[^\]]*\])? ?\{[^{}]*\} ?", ""),
     ("color", r"\\color ?[a-z]+ ", ""),
     ("\\\\", r"\\\\ ?\[ ?-?[\d.]+ ?(?:pt|em|ex|mm|cm|in) ?\]", r"\\\\ "),
@@ -123,12 +136,16 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("eal", r"^(?:\\text\{)?\s*(?:[Aa]ll )?(?:[Tt]he )?[Rr]eal(?: numbers?| values?)?(?: (?:of )?)?\}? ?[a-z]?\s*\}?$",
      r"\\mathbb{R}"),
     ("text", r"^\\text ?\{([^{}]*\d[^{}]*)\}$", r"\1"),
-    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?(?:\\(?:mathbb|text))? ?"
-             r"\{?[ZNRQ]\}?(?:\^?[+*])?\s*\)?$", ""),
+    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?"
+             r"(?:\\(?:mathbb|text))? ?\{?[ZNRQ]\}?(?:\^?[+*])?\s*\)?$", ""),
+    ("\\in", r"\\in ?(?:\\(?:mathbb|text) ?)?\{? ?([ZNRQC]) ?\}?(?![a-zA-Z])", r"\\in \\mathbb{\1}"),
+    ("", r"^(?:\\text ?\{ ?(?:[Tt]hus|[Ss]o|[Hh]ence|[Tt]herefore|[Ee]xactly|[Pp]recisely) ?,? ?\}|"
+         r"\\(?:therefore|implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|:) ?", ""),
     ("all", r"^\\text ?\{ ?(?:for )?all ?\} ?(?=[a-z] ?(?:[<>=]|\\(?:ge|le|in|ne)))", ""),
     (")", r"(?<=[^ ,(]) ?\(([a-zA-Z] ?(?:[<>]|\\(?:ge|le|ne)(?![a-zA-Z]))[^()]*)\)$", r", \1"),
     (":", r"^[A-Z] ?: ?(?=[^=]*[a-z][^=]*=)", ""),
-    ("mod", r"(?<![\w}^.])(-?\d+) ?\(? ?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{? ?(\d+) ?\}? ?\)?$", r"\1 \\pmod{\2}"),
+    ("mod", r"(?<![\w}^.])(-?\d+) ?\(? ?(?:\\[pb]?mod|\\text ?\{ ?\(? ?mod ?\}?|mod) ?\{? ?(\d+) ?\)? ?\}? ?\)?$",
+     r"\1 \\pmod{\2}"),
     ("illion", _LARGE, lambda m: _multiplied(m[1], m[2], m[3])),
     ("\\forall", r" ?,? ?\(?\\forall ?[a-zA-Z](?: ?\\in ?\\(?:mathbb|text) ?\{?[ZNRQ]\}?(?:\^?[+*])?)?\)?$", ""),
     ("for all", r" ?,? ?\\text ?\{ ?,? ?for all(?: real)? ?(?:[a-z]|\}?) ?\}? ?[a-z]? ?"
@@ -150,7 +167,7 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("", r"^(?:\\approx|\\sim|\\text ?\{ ?(?:about|approximately|approx\.?|roughly|around|nearly) ?\}|"
          r"(?:about|approximately|roughly)(?= ?[\d.\\-])) ?", ""),
     ("approx", r" ?\( ?(\\approx(?:[^()]|\([^()]*\))*)\)$", r" \1"),
-    ("answer", r" ?\\text ?\{ ?is (?:the |my )?(?:final )?answer ?\.?\}$", ""),
+    ("answer", r" ?\\text ?\{ ?(?:is )?\(?(?:the |my )?(?:final )?answer\)? ?\.?\}$", ""),
     ("inus", r"^\\text ?\{ ?(?:[Mm]inus) ?\} ?(?=[\d\\.])", "-"),
     ("egative", r"^\\text ?\{ ?(?:[Nn]egative) ?\} ?(?=[\d\\.])", "-"),
     ("base", r" ?\(?\\text ?\{ ?\(?in base ?\} ?(\d+)\)?$| ?\(?\\text ?\{ ?\(?(?:in )?base (\d+)\)? ?\}\)?$|"
@@ -172,7 +189,7 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
 _UPRIGHT = ("text", "textrm", "textnormal", "textup", "mathrm", "mbox", "hbox", "emph", "textsf", "texttt", "mathsf",
             "mathtt", "textit", "textbf")  # fmt: skip
 _LETTERS = ("mathbf", "mathit", "boldsymbol", "bm", "bold", "pmb", "boldmath", "mathcal", "mathscr", "mathfrak",
-            "underline", "underbar", "phantom", "ensuremath", "mathnormal")  # fmt: skip
+            "underline", "underbar", "ensuremath", "mathnormal")  # fmt: skip
 _FONT = re.compile(rf"(?<!\\)\\({'|'.join(sorted(_UPRIGHT + _LETTERS, key=len, reverse=True))})\s*(?=\{{)")
 _BARE_FONT = re.compile(rf"(?<!\\)\\({'|'.join((*_UPRIGHT, *_LETTERS, 'mathbb'))}) ([A-Za-z])(?![a-zA-Z])")
 _BOLD = re.compile(r"(?<![\w)}\]*])\*\*(?=[^\s*])([^*]+?)(?<=[^\s*])\*\*(?![\w({*])")
@@ -187,7 +204,7 @@ def clean(text: str) -> str:
     """The text in plain ASCII as far as possible, without sizes, spacing, fonts and final punctuation."""
     if DECIMAL.fullmatch(text):  # the common case
         return text
-    if "*" in text or "`" in text:
+    if "*" in text or "`" in text or "__" in text:
         text = _BOLD.sub(r"\1", _MARKDOWN.sub(r"\2", text.strip()))
     if not text.isascii():
         text = _plain_characters(text)

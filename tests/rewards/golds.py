@@ -4,6 +4,10 @@ A form makes (gold, wrong, right) from a random generator: `wrong` differs from 
 order that matters, a bound, an element, an exponent or a factor of ten; `right` says the same in other ways.
 """
 
+# One case a line is easier to read than wrapped ones.
+# fmt: off
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import math
@@ -72,7 +76,7 @@ def grouped(r: random.Random) -> Case:
         [f"{n + 1:,}", comma.replace(",", ".", 1), comma.split(",")[0], f"{10 * n:,}", f"({comma})" + "0"],
         [str(n), comma.replace(",", "{,}"), comma.replace(",", r",\!"), comma.replace(",", r"\,"),
          comma.replace(",", " "), rf"\text{{{comma}}}", rf"\${comma}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -86,7 +90,7 @@ def decimal(r: random.Random) -> Case:
          f"{n // 10}.{n % 10}", f"{text[:-1]}{(n + 5) % 10}"],
         [f"{text}0", frac(n, 100), rf"{n}\times 10^{{-2}}", f"0{text}", rf"{n // 100}\frac{{{n % 100}}}{{100}}"
          if n % 100 else f"{text}", f"x = {text}", f"{n}/100", rf"\mathrm{{{text}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -98,7 +102,7 @@ def fraction(r: random.Random) -> Case:
         [frac(a + 1, b), f"-{frac(a, b)}", f"{a / b:.4f}", frac(b, a), frac(a, b + 1), frac(10 * a, b), f"{a}, {b}"],
         [f"{a}/{b}", rf"\dfrac{{{2 * a}}}{{{2 * b}}}", rf"{a}\div {b}", rf"\frac{{-{a}}}{{-{b}}}",
          rf"{a} \cdot {b}^{{-1}}", rf"\tfrac{{{a}}}{{{b}}}", rf"\left(\frac{{{a}}}{{{b}}}\right)", rf"{a}\over {b}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -112,7 +116,7 @@ def negative_fraction(r: random.Random) -> Case:
         [f"{a}/{b}", f"-{a}/{b + 1}", f"-{b}/{a}", f"-{a + 1}/{b}"],
         [rf"-\frac{{{a}}}{{{b}}}", rf"\frac{{-{a}}}{{{b}}}", rf"\frac{{{a}}}{{-{b}}}", f"−{a}/{b}", f"-{2 * a}/{2 * b}",
          rf"-\dfrac {{{a}}} {{{b}}}", f"(-{a})/{b}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -124,7 +128,7 @@ def mixed(r: random.Random) -> Case:
         [rf"{n + 1}\frac{{{a}}}{{{b}}}", rf"{n}\frac{{{a}}}{{{b + 1}}}", rf"-{n}\frac{{{a}}}{{{b}}}", frac(n * a, b)],
         [frac(n * b + a, b), f"{n} {a}/{b}", rf"{n} \tfrac{{{a}}}{{{b}}}", f"{n} + {a}/{b}", rf"{n}\frac{{{2 * a}}}"
          rf"{{{2 * b}}}", f"{n * b + a}/{b}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -137,7 +141,7 @@ def repeating(r: random.Random) -> Case:
          rf"{whole + 1}.\overline{{{digits}}}"],
         [frac(value.numerator, value.denominator), rf"{whole}.\bar{{{digits}}}", f"{whole}.({digits})",
          rf"{whole}.{digits}\overline{{{digits}}}", f"{value.numerator}/{value.denominator}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -170,7 +174,7 @@ def power(r: random.Random) -> Case:
         [f"2^{{{n + 1}}}", f"2^{{-{n}}}", f"2^{{{n}}}+1", f"3^{{{n}}}", f"2{n}", f"{n}^2", f"-2^{{{n}}}"],
         [rf"2\cdot 2^{{{n - 1}}}", str(2**n), rf"\frac{{2^{{{n + 2}}}}}{{4}}", rf"2^{{{n - 1} + 1}}", f"(2^{{{n}}})",
          f"2**{n}", rf"\left(2\right)^{{{n}}}", rf"4^{{{n}/2}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -191,7 +195,7 @@ def tiny(r: random.Random) -> Case:
         [rf"\frac{{1}}{{{a}^{{{n + 1}}}}}", f"{a}^{{{n}}}", "0", rf"-\frac{{1}}{{{a}^{{{n}}}}}", rf"\frac{{2}}{{{a}^{{{n}}}}}"],
         [f"{a}^{{-{n}}}", rf"\dfrac{{{a}}}{{{a}^{{{n + 1}}}}}", f"1/{a}^{{{n}}}", rf"\left(\frac1{{{a}}}\right)^{{{n}}}",
          f"{frac(1, a)}\\cdot {a}^{{-{n - 1}}}", f"(1/{a})^{{{n}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -203,7 +207,7 @@ def complement(r: random.Random) -> Case:
          rf"1-\left(\frac{{{a + 1}}}{{{b}}}\right)^{{{n}}}"],
         [rf"1 - ({a}/{b})^{{{n}}}", rf"1-\frac{{{a}^{{{n}}}}}{{{b}^{{{n}}}}}", rf"-\left(\tfrac{{{a}}}{{{b}}}\right)^{{{n}}}+1",
          rf"\frac{{{b}^{{{n}}}-{a}^{{{n}}}}}{{{b}^{{{n}}}}}", rf"P = 1-\left(\dfrac{{{a}}}{{{b}}}\right)^{{{n}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -215,7 +219,7 @@ def counted(r: random.Random) -> Case:
          rf"\binom{{{n}}}{{{k}}}!"],
         [str(math.comb(n, k)), rf"\frac{{{n}!}}{{{k}!{n - k}!}}", rf"\dbinom{{{n}}}{{{k}}}", rf"\binom{{{n}}}{{{n - k}}}",
          rf"{{{n} \choose {k}}}", rf"\tbinom {{{n}}} {{{k}}}", f"{math.comb(n, k):,}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -225,7 +229,7 @@ def factorial(r: random.Random) -> Case:
         rf"{n}!-{k}",
         [f"{n}!+{k}", f"{n + 1}!-{k}", f"{n}-{k}", f"{n}!-{k + 1}", f"({n}-{k})!" if n - k > 3 else "0"],
         [f"{n}! - {k}", f"-{k}+{n}!", rf"{n}\cdot {n - 1}!-{k}", f"({n})!-{k}", rf"N={n}!-{k}", str(math.factorial(n) - k)],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -237,7 +241,7 @@ def root(r: random.Random) -> Case:
          rf"{a}\sqrt[3]{{{b}}}", rf"{a}+\sqrt{{{b}}}", str(a * b)],
         [rf"\sqrt{{{a * a * b}}}", rf"\sqrt{b}\cdot {a}", f"{a}√{b}", rf"\frac{{{a * b}}}{{\sqrt{{{b}}}}}",
          rf"{a}\cdot {b}^{{1/2}}", rf"{a} \sqrt {b}", f"{a}sqrt({b})", rf"{a}*\sqrt{{{b}}}", rf"{a}\,\sqrt{{\,{b}\,}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -251,7 +255,7 @@ def surd(r: random.Random) -> Case:
         [rf"\frac{{{b}\sqrt{{{c}}}+{a}}}{{{d}}}", rf"({a}+{b}\sqrt {c})/{d}", rf"\dfrac{{{a}}}{{{d}}}+\dfrac{{{b}}}{{{d}}}\sqrt{{{c}}}",
          rf"\frac{{{a}+\sqrt{{{b * b * c}}}}}{{{d}}}", rf"\frac{1}{{{d}}}\left({a}+{b}\sqrt{{{c}}}\right)",
          rf"\frac{{{a} + {b}√{c}}}{{{d}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -262,7 +266,7 @@ def cube_root(r: random.Random) -> Case:
         [rf"\sqrt[{n}]{{{a + 1}}}", rf"\sqrt[{n + 1}]{{{a}}}", rf"{n}\sqrt{{{a}}}", rf"-\sqrt[{n}]{{{a}}}"],
         [rf"{a}^{{1/{n}}}", rf"{a}^{{\frac{{1}}{{{n}}}}}", rf"\sqrt[{2 * n}]{{{a * a}}}", rf"\sqrt [{n}] {{{a}}}",
          rf"\left({a}\right)^{{\frac1{n}}}", rf"\frac{{{a}}}{{{a}^{{{n - 1}/{n}}}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -274,7 +278,7 @@ def angle(r: random.Random) -> Case:
          rf"\frac{{{a}\pi}}{{{b + 1}}}", f"{a * math.pi / b:.3f}", rf"\frac{{{a}p}}{{{b}}}"],
         [rf"\frac{{{a}}}{{{b}}}\pi", rf"{a}\pi/{b}", rf"\frac{{{2 * a}\pi}}{{{2 * b}}}", rf"\frac{{{a}π}}{{{b}}}",
          rf"{a} \cdot \frac{{\pi}}{{{b}}}", rf"\dfrac{{{a} \pi}}{{{b}}}", rf"\frac{{\pi\cdot{a}}}{{{b}}}", f"{a}pi/{b}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -285,7 +289,7 @@ def area(r: random.Random) -> Case:
         [rf"{a}\pi-{b}", rf"{b}\pi+{a + 1}", rf"{a + 1}\pi+{b}", rf"{a + b}\pi", rf"({a}+{b})\pi"],
         [rf"{b}+{a}\pi", f"{a}π + {b}", rf"{a} \pi + {b}", rf"{a}\cdot\pi+{b}", rf"\pi\cdot {a}+{b}", rf"A={a}\pi+{b}",
          rf"{a}\pi+{b}\text{{ square units}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -296,7 +300,7 @@ def exponential(r: random.Random) -> Case:
         [f"{a}e^{{{b + 1}}}", f"{a + 1}e^{{{b}}}", f"{a}e^{{-{b}}}", f"-{a}e^{{{b}}}", f"{a}e{b}", f"{a}x^{{{b}}}"],
         [f"{a}e^{b}", rf"{a}\cdot e^{{{b}}}", rf"e^{{{b}}}\cdot {a}", rf"{a}\exp({b})", rf"\frac{{{a}}}{{e^{{-{b}}}}}",
          rf"{a}\mathrm{{e}}^{{{b}}}", rf"{a} \, e^{{{b}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -309,7 +313,7 @@ def logarithm(r: random.Random) -> Case:
         [rf"\frac{{\ln {b}}}{{\ln {a}}}", rf"\log_{a}{{{b}}}" if a < 10 else rf"\lg {b}", rf"\log_{{{a}}}({b})",
          rf"\frac{{\log {b}}}{{\log {a}}}", rf"\frac{{1}}{{\log_{{{b}}}{a}}}", rf"\frac{{1}}{{2}}\log_{{{a}}} {b * b}",
          rf"\log_{{{a}}}\left({b}\right)"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -320,7 +324,7 @@ def natural_logarithm(r: random.Random) -> Case:
         [rf"{a}\ln {b}-1", rf"{a + 1}\ln {b}+1", rf"{a}\ln {b + 1}+1", rf"{a}\ln({b}+1)", rf"\ln {a * b}+1"],
         [rf"\ln {b**a}+1", rf"1+{a}\ln{{{b}}}", rf"{a}\ln({b})+1", rf"\ln({b**a}e)", rf"{a} \log_e {b} + 1",
          rf"1 + \ln {b}^{{{a}}}", rf"{a} ln({b}) + 1"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -331,7 +335,7 @@ def sine(r: random.Random) -> Case:
         [rf"\cos {n}^\circ", rf"\sin {n + 1}^\circ", rf"-\sin {n}^\circ", rf"\sin {n}", rf"\sin^2 {n}^\circ"],
         [rf"\sin({n}^\circ)", rf"\cos {90 - n}^{{\circ}}", rf"\sin\frac{{{n}\pi}}{{180}}", f"sin {n}°", rf"\sin {180 - n}^\circ",
          rf"\sin\left({n}^\circ\right)", rf"2\sin\frac{{{n}^\circ}}{{2}}\cos\frac{{{n}^\circ}}{{2}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -343,7 +347,7 @@ def complex_number(r: random.Random) -> Case:
          f"({a}, {b})", f"{a + 1} {signed(b)}i"],
         [f"{a} {signed(b)} i", f"{b}i {signed(a)}", f"z = {a}{signed(b)}i", rf"{a}{signed(b)}\cdot i", f"({a}{signed(b)}i)",
          rf"\frac{{{2 * a} {signed(2 * b)}i}}{{2}}", rf"{a}{signed(b)}\mathrm{{i}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -354,7 +358,7 @@ def constants(r: random.Random) -> Case:
         [rf"\frac{{{n}+\pi}}{{4}}", rf"\frac{{\pi-{n}}}{{4}}", rf"\frac{{{n + 1}-\pi}}{{4}}", rf"{n}-\frac{{\pi}}{{4}}"],
         [rf"\frac{{{n}}}{{4}}-\frac{{\pi}}{{4}}", rf"({n}-\pi)/4", rf"\frac14({n}-\pi)", rf"\frac{{\pi-{n}}}{{-4}}",
          rf"-\frac{{\pi-{n}}}{{4}}", rf"\dfrac{{{n} - π}}{{4}}", rf"0.25({n}-\pi)"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -368,7 +372,7 @@ def scientific(r: random.Random) -> Case:
          rf"{a} \times 10^{{{n}}}", f"{text}", rf"{(a + 1) / 10} \times 10^{{{n}}}"],
         [f"{text}e{n}", rf"{text}\cdot 10^{{{n}}}", rf"{a}\times10^{{{n - 1}}}", f"{text}E{n}", f"{text} × 10^{{{n}}}",
          f"{text} x 10^{n}", rf"{text}0 \times {{10}}^{{{n}}}", f"{text}*10^{n}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -392,7 +396,7 @@ def polynomial(r: random.Random) -> Case:
         [f"{a}x^2-{b}x", f"{a + 1}x^2+{b}x", f"{a}x^3+{b}x", f"{a}y^2+{b}y", f"{a}x^2+{b}", f"{a + b}x^3", f"{a}x_2+{b}x"],
         [f"{b}x + {a}x^2", f"x({a}x+{b})", rf"{a}x\cdot x+{b}x", f"y={a}x^2+{b}x", f"{a}{{x}}^{{2}}+{b}x", f"{a}x²+{b}x",
          f"{a}*x^2 + {b}*x", f"{a}x**2+{b}x"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -403,7 +407,7 @@ def factored(r: random.Random) -> Case:
         [f"(x+{a})(x-{b})", f"(x-{a + 1})(x+{b})", f"(x-{a})(x-{b})", f"x-{a}, x+{b}", f"(x-{a})+(x+{b})", f"(x-{a})(x+{b})^2"],
         [f"(x+{b})(x-{a})", f"x^2{signed(b - a, 'x')}-{a * b}", rf"\left(x-{a}\right)\left(x+{b}\right)",
          rf"(x-{a})\cdot(x+{b})", rf"({a}-x)(-{b}-x)", rf"(x - {a}) \times (x + {b})"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -415,7 +419,7 @@ def rational(r: random.Random) -> Case:
          rf"{a}x+\frac{{{b}}}{{x-{c}}}", rf"{a}x+{b}/x-{c}"],
         [rf"({a}x+{b})/(x-{c})", rf"\dfrac{{{b}+{a}x}}{{x-{c}}}", rf"{a}+\frac{{{b + a * c}}}{{x-{c}}}",
          rf"\frac{{-{a}x-{b}}}{{{c}-x}}", rf"-\frac{{{a}x+{b}}}{{{c}-x}}", rf"f(x)=\frac{{{a}x+{b}}}{{x-{c}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -426,7 +430,7 @@ def in_n(r: random.Random) -> Case:
         [rf"{a}^n+{b}n", rf"{a}^{{n-{b}n}}", rf"{a}^{{n+1}}-{b}n", rf"{a}n-{b}n", rf"{a + 1}^n-{b}n", rf"{a}^m-{b}n"],
         [rf"{a}^{{n}} - {b}n", rf"-{b}n+{a}^n", rf"{a}\cdot {a}^{{n-1}}-{b}n", rf"a_n={a}^n-{b}n", rf"{a}^n-{b}\cdot n",
          rf"{a}^n-n\cdot{b}", rf"\left({a}\right)^{{n}}-{b}n"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -437,7 +441,7 @@ def sequence(r: random.Random) -> Case:
         [f"a_n={a}n-{b}", f"a_n={a + 1}n+{b}", f"a_n={a}n^2+{b}", f"a_{{n+1}}={a}n+{b}", f"a_n={a}+{b}", f"b_n={a}n+{b}"],
         [f"a_{{n}} = {b}+{a}n", f"{a}n+{b}", f"a_k={a}k+{b}", f"a_n = {a} n + {b}", rf"a_n=\frac{{{2 * a}n+{2 * b}}}{{2}}",
          rf"a_n={a}n+{b}\ (n\in\mathbb{{N}}^*)"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -448,7 +452,7 @@ def definition(r: random.Random) -> Case:
         [f"f(x)={a}x-{b}", f"f(x)={b}x+{a + b}", f"f(x)={a}x^2+{b}", f"f(x)={a}y+{b}", f"f(x)={a + 1}x+{b}", f"f(x)={a}x"],
         [f"f(t)={a}t+{b}", f"{a}x+{b}", rf"f(x)={a}x+{b}\text{{ for all real }}x", f"f(x) = {b} + {a}x", rf"f(x)={a}\cdot x+{b}",
          rf"f(x)={a}x+{b}, \forall x\in\mathbb{{R}}", rf"f \left( x \right) = {a} x + {b}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -459,7 +463,7 @@ def definitions(r: random.Random) -> Case:
         ["f(x)=0", f"f(x)={a}x", f"f(x)=0, f(x)={a + 1}x", f"f(x)=1, f(x)={a}x", f"f(x)=0, f(x)={a}x, f(x)=x"],
         [f"f(x)={a}x, f(x)=0", rf"f(x)=0 \text{{ or }} f(x)={a}x", f"$f(x)=0$, $f(x)={a}x$", rf"f(x) = 0 \text{{ and }} f(x) = {a} x",
          rf"f(x)=0 \quad\text{{or}}\quad f(x)={a}x"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -471,7 +475,7 @@ def line(r: random.Random) -> Case:
          f"y={a}x^2{signed(b)}", f"{a}x{signed(b)}=0"],
         [f"{a}x-y{signed(b)}=0", f"y{signed(-b)}={a}x", f"{a}x{signed(b)}", f"y = {b}+{a}x", f"2y={2 * a}x{signed(2 * b)}",
          rf"\frac{{y{signed(-b)}}}{{{a}}}=x", f"-y+{a}x={-b}", rf"y={a}\left(x{signed(b)}/{a}\right)"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -483,7 +487,7 @@ def circle(r: random.Random) -> Case:
          f"(x-{a})^2+(y+{b + 1})^2={c * c}", f"(x-{a})^2+(y+{b})^2", f"(x-{a})+(y+{b})={c}"],
         [f"(y+{b})^2+(x-{a})^2={c * c}", f"x^2-{2 * a}x+{a * a}+y^2+{2 * b}y+{b * b}={c * c}", f"(x-{a})^2+(y+{b})^2={c}^2",
          f"(x-{a})^2+(y+{b})^2-{c * c}=0", rf"\left(x-{a}\right)^{{2}}+\left(y+{b}\right)^{{2}}={c * c}", f"{c * c}=(x-{a})²+(y+{b})²"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -496,7 +500,7 @@ def ellipse(r: random.Random) -> Case:
         [rf"\frac{{y^2}}{{{b * b}}}+\frac{{x^2}}{{{a * a}}}=1", rf"{b * b}x^2+{a * a}y^2={a * a * b * b}",
          rf"x^2/{a * a}+y^2/{b * b}=1", rf"\dfrac{{x^{{2}}}}{{{a * a}}} + \dfrac{{y^{{2}}}}{{{b * b}}} = 1",
          rf"\frac{{x^2}}{{{a}^2}}+\frac{{y^2}}{{{b}^2}}=1", rf"E: \frac{{x^2}}{{{a * a}}}+\frac{{y^2}}{{{b * b}}}=1"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -508,7 +512,7 @@ def trigonometric(r: random.Random) -> Case:
          rf"{a}\sin {b}y", rf"{a}\sin^2 {b}x"],
         [rf"{a}\sin({b}x)", rf"{a} \sin \left({b} x\right)", f"{a} sin({b}x)", rf"\sin({b}x)\cdot {a}", rf"{a}\cos\left(\frac{{\pi}}{{2}}-{b}x\right)",
          rf"y={a}\sin {b}x", rf"-{a}\sin(-{b}x)"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -521,7 +525,7 @@ def quantum(r: random.Random) -> Case:
          rf"\frac{{k_BT}}{{{n}\hbar\omega_0}}"],
         [rf"\frac{{{n}\hbar\omega_{{0}}}}{{k_BT}}", rf"{n}\hbar\omega_0/(k_BT)", rf"\frac{{{n} \hbar \omega_0}}{{k_{{\text{{B}}}} T}}",
          rf"{n}\frac{{\omega_0\hbar}}{{T k_{{B}}}}", rf"\dfrac{{{n}ħω_0}}{{k_B T}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -533,7 +537,7 @@ def parameter(r: random.Random) -> Case:
          rf"\frac{{\pi}}{{{a}}}k+{b}\pi"],
         [rf"{b}n\pi+\frac{{\pi}}{{{a}}}", rf"\frac{{\pi}}{{{a}}}+{b}k\pi, k\in\mathbb{{Z}}", rf"x=\frac{{\pi}}{{{a}}}+{b}k\pi",
          rf"{b}k\pi + \pi/{a}", rf"\frac{{\pi}}{{{a}}} + {b}\pi k \ (k \in \mathbb{{Z}})", rf"\frac{{π}}{{{a}}}+{b}kπ"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -544,7 +548,7 @@ def growth(r: random.Random) -> Case:
         [rf"{a}(1.0{p + 1})^t", rf"{a + 1}(1.0{p})^t", rf"{a}(0.9{p})^t", rf"{a}(1.0{p})t", rf"{a}(1.{p})^t", rf"{a}(1.0{p})^{{2t}}"],
         [rf"{a:,}(1.0{p})^t", rf"{a}\cdot 1.0{p}^t", rf"{a:,}".replace(",", "{,}") + rf"\left(1.0{p}\right)^{{t}}", rf"{a}(1+0.0{p})^t",
          rf"P={a}(1.0{p})^t", rf"{a}\times(1.0{p})^{{t}}", rf"{a}\left(1+\frac{{{p}}}{{100}}\right)^t"],
-    )  # fmt: skip
+    )
 
 
 # ---- several values ----------------------------------------------------------------------------------------------
@@ -558,7 +562,7 @@ def point(r: random.Random) -> Case:
         [f"({b},{a})", f"({a},{b + 1})", rf"\{{{a},{b}\}}", f"[{a},{b}]", f"({-a - 1},{b})", f"({a},-{b})", f"({a},{b},0)", str(a)],
         [f"({a}, {b})", rf"\left({a},{b}\right)", f"(x,y)=({a},{b})", f"x={a}, y={b}", rf"\langle {a}, {b} \rangle",
          f"( {a} ; {b} )", rf"({a},\;{b})", rf"P({a},{b})"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -570,7 +574,7 @@ def surd_point(r: random.Random) -> Case:
          rf"\left({a + 1}\sqrt{{{c}}}, -\frac{{{b}}}{{{b + 1}}}\right)"],
         [rf"(\sqrt{{{a * a * c}}}, -{b}/{b + 1})", rf"({a}√{c}, -\dfrac{{{b}}}{{{b + 1}}})", rf"\big({a}\sqrt{c},\tfrac{{-{b}}}{{{b + 1}}}\big)",
          rf"x={a}\sqrt{{{c}}}, y=-\frac{{{b}}}{{{b + 1}}}", rf"( {a}\sqrt{{{c}}} , \frac{{{b}}}{{-{b + 1}}} )"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -581,7 +585,7 @@ def points(r: random.Random) -> Case:
         [f"({b},{a}),({c},{d})", f"({a},{b})", f"({a},{b}),({c},{d + 100})", f"({a},{c}),({b},{d})", f"({a},{b}),({c},{d}),(99,99)"],
         [f"({c}, {d}), ({a}, {b})", rf"({a},{b}) \text{{ and }} ({c},{d})", rf"\{{({c},{d}),({a},{b})\}}", f"({a},{b}); ({c},{d})",
          rf"(x,y)=({a},{b}),({c},{d})", rf"({a},{b})\text{{ or }}({c},{d})"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -592,7 +596,7 @@ def collection(r: random.Random) -> Case:
         [f"{a},{b}", rf"\{{{a},{b},{c + 100}\}}", f"({a},{b},{c})", f"{a},{b},{c},{c}", rf"\{{{a},{b},{c},{c + 100}\}}", f"[{a},{b},{c}]"],
         [rf"\{{{c}, {a}, {b}\}}", f"{b},{a},{c}", rf"{a}, {b} \text{{ and }} {c}", f"x={a}, x={b}, x={c}",
          rf"\left\{{{b}; {c}; {a}\right\}}", rf"\lbrace {a}, {c}, {b} \rbrace", f"S={{{a},{b},{c}}}", rf"\{{{a}\}}\cup\{{{b},{c}\}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -603,7 +607,7 @@ def values(r: random.Random) -> Case:
         [f"{a},{b}", f"{a},{b},{c + 100}", f"{a},{b},{c},{a}", f"{a + b},{c}", f"[{a},{c}]"],
         [f"{c}, {b}, {a}", rf"\{{{a}, {c}, {b}\}}", rf"{a}, {b}, \text{{and }} {c}", f"{a}; {b}; {c}", f"x={a}, {b}, {c}",
          rf"x={a}\text{{ or }}x={c}\text{{ or }}x={b}", rf"{a},\ {b},\ {c}", f"{a} , {b} , {c}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -614,7 +618,7 @@ def roots(r: random.Random) -> Case:
         [rf"{a}+\sqrt{{{b}}}", rf"{a}-\sqrt{{{b}}}", rf"{a + 1}\pm\sqrt{{{b}}}", rf"-{a}\pm\sqrt{{{b}}}", rf"{a}\pm\sqrt{{{b + 1}}}"],
         [rf"{a}+\sqrt{{{b}}}, {a}-\sqrt{{{b}}}", rf"x={a}\pm\sqrt{b}", rf"{a}-\sqrt{{{b}}}\text{{ and }}{a}+\sqrt{{{b}}}",
          rf"\{{{a}-\sqrt{b}, {a}+\sqrt{b}\}}", rf"{a} \pm √{b}", rf"x_1={a}+\sqrt{b}, x_2={a}-\sqrt{b}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -625,7 +629,7 @@ def named(r: random.Random) -> Case:
         [f"a={b}, b={a}, c={c}", f"a={a}, b={b}, c={c + 70}", f"a={a}, b={b}", f"({c},{b},{a})", f"a={a}, b={b}, d={c}"],
         [f"b={b}, a={a}, c={c}", rf"a = {a},\ b = {b},\ c = {c}", f"({a},{b},{c})", f"(a,b,c)=({a},{b},{c})",
          rf"a={a} \text{{ and }} b={b} \text{{ and }} c={c}", rf"\begin{{cases}}a={a}\\b={b}\\c={c}\end{{cases}}", f"a={a}; b={b}; c={c}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -639,7 +643,7 @@ def matrix(r: random.Random) -> Case:
         [rf"\begin{{bmatrix}} {a} & {b} \\ {c} & {d} \end{{bmatrix}}", rf"\begin{{pmatrix}}{a}&{b}\\[4pt]{c}&{d}\end{{pmatrix}}",
          rf"\left(\begin{{array}}{{cc}}{a}&{b}\\{c}&{d}\end{{array}}\right)", rf"A=\begin{{pmatrix}}{a}&{b}\\{c}&{d}\\\end{{pmatrix}}",
          rf"\left[\begin{{matrix}}{a}&{b}\\{c}&{d}\end{{matrix}}\right]", rf"\begin{{pmatrix}}{a}&{b}\\ \frac{{{2 * c}}}{{2}}&{d}.0\end{{pmatrix}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -651,7 +655,7 @@ def vector(r: random.Random) -> Case:
          rf"\begin{{pmatrix}}{a}\\-{b}\\{c + 1}\end{{pmatrix}}"],
         [rf"\begin{{bmatrix}}{a}\\-{b}\\{c}\end{{bmatrix}}", rf"\begin{{pmatrix}} {a} \\ -{b} \\ {c} \end{{pmatrix}}", rf"\vec{{v}}=\begin{{pmatrix}}{a}\\-{b}\\{c}\end{{pmatrix}}",
          rf"\begin{{pmatrix}}{a}\\[0.5em]-{b}\\[0.5em]{c}\end{{pmatrix}}", rf"\left[\begin{{array}}{{c}}{a}\\-{b}\\{c}\end{{array}}\right]"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -662,7 +666,7 @@ def base_vectors(r: random.Random) -> Case:
         [rf"{a}\mathbf{{i}}+{b}\mathbf{{j}}", rf"{b}\mathbf{{i}}-{a}\mathbf{{j}}", rf"{a}\mathbf{{i}}-{b}\mathbf{{k}}", rf"{a + 1}\mathbf{{i}}-{b}\mathbf{{j}}", str(a - b)],
         [rf"{a}\vec{{i}}-{b}\vec{{j}}", rf"-{b}\mathbf{{j}}+{a}\mathbf{{i}}", rf"{a} \boldsymbol{{i}} - {b} \boldsymbol{{j}}", rf"{a}\hat{{i}}-{b}\hat{{j}}",
          rf"{a}\,\mathbf i-{b}\,\mathbf j"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -673,7 +677,7 @@ def system(r: random.Random) -> Case:
         [rf"\begin{{cases}}x={b}\\y={a}\end{{cases}}", rf"\begin{{cases}}x={a}\\y={b + 90}\end{{cases}}", rf"\begin{{cases}}x={a}\end{{cases}}", f"({b},{a})"],
         [f"x={a}, y={b}", f"({a},{b})", rf"\begin{{aligned}}x&={a}\\y&={b}\end{{aligned}}", rf"\left\{{\begin{{array}}{{l}}x={a}\\y={b}\end{{array}}\right.",
          rf"\begin{{cases}} y = {b} \\ x = {a} \end{{cases}}", rf"x={a} \text{{ and }} y={b}", rf"x={a}\\y={b}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -686,7 +690,7 @@ def piecewise(r: random.Random) -> Case:
         [rf"\begin{{cases}} {a}x, & x < {c} \\ {b}, & x \geq {c} \end{{cases}}", rf"f(x)=\begin{{cases}}{a}x & x<{c}\\{b} & x\ge {c}\end{{cases}}",
          rf"\begin{{cases}}{a}x & \text{{if }} x<{c}\\{b} & \text{{if }} x\geqslant {c}\end{{cases}}", rf"\begin{{cases}}{a}x & x<{c}\\[2mm]{b} & x\ge {c}\\\end{{cases}}",
          rf"\begin{{cases}}{b} & x\ge {c}\\{a}x & x<{c}\end{{cases}}"],
-    )  # fmt: skip
+    )
 
 
 # ---- sets of numbers ---------------------------------------------------------------------------------------------
@@ -701,7 +705,7 @@ def interval(r: random.Random) -> Case:
         [f"({a},{b})", f"[{a},{b}]", f"[{a},{b + 1})", f"[{b},{a})", f"{a} < x < {b}", f"({a},{b}]", rf"\{{{a},{b}\}}", f"[{a - 1},{b})"],
         [rf"{a} \le x < {b}", rf"x \in [{a}, {b})", rf"\{{x \mid {a} \leq x < {b}\}}", rf"\left[{a}, {b}\right)", f"[{a},{b}[",
          rf"{b} > x \geq {a}", f"[{a}; {b})", f"{a} ≤ x < {b}", rf"\{{x\in\mathbb{{R}} : {a}\le x<{b}\}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -712,7 +716,7 @@ def ray(r: random.Random) -> Case:
         [rf"(-\infty,{a})", rf"(-\infty,{a + 1}]", rf"[{a},\infty)", f"x<{a}", rf"(\infty,{a}]", rf"x\ge {a}", str(a)],
         [rf"x\le {a}", rf"\left(-\infty, {a}\right]", rf"x \in (-\infty,{a}]", rf"\{{x : x \leq {a}\}}", f"(-∞, {a}]", rf"{a}\ge x", rf"]-\infty,{a}]",
          rf"x\leqslant {a}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -725,7 +729,7 @@ def union(r: random.Random) -> Case:
          f"x<{a}", rf"[-{abs(a) + 50},{a})\cup({b},\infty)"],
         [rf"({b},+\infty)\cup(-\infty,{a})", rf"x<{a} \text{{ or }} x>{b}", rf"x\in(-\infty,{a})\cup({b},\infty)", rf"\left(-\infty, {a}\right) \cup \left({b}, \infty\right)",
          rf"\{{x \mid x<{a}\text{{ or }}x>{b}\}}", rf"(-∞,{a}) ∪ ({b},∞)", rf"\mathbb{{R}}\setminus[{a},{b}]", rf"x>{b} \lor x<{a}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -736,7 +740,7 @@ def bounded_union(r: random.Random) -> Case:
         [rf"[{a},{b}]\cup[{c},{d})", rf"[{a},{d}]", rf"[{a},{c}]\cup[{b},{d}]", rf"[{a},{b}]", rf"[{a},{b}]\cap[{c},{d}]", rf"[{a},{b}]\cup[{c},{d + 1}]"],
         [rf"[{c}, {d}] \cup [{a}, {b}]", rf"{a}\le x\le {b}\text{{ or }}{c}\le x\le {d}", rf"x\in[{a},{b}]\cup[{c},{d}]", rf"\left[{a},{b}\right]\bigcup\left[{c},{d}\right]",
          f"[{a},{b}]∪[{c},{d}]"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -746,7 +750,7 @@ def without(r: random.Random) -> Case:
         rf"(-\infty,{a})\cup({a},\infty)",
         [rf"(-\infty,{a}]\cup({a},\infty)", rf"(-\infty,{a + 1})\cup({a + 1},\infty)", r"\mathbb{R}", str(a), rf"x={a}"],
         [rf"\mathbb{{R}}\setminus\{{{a}\}}", rf"x\ne {a}", rf"\{{x\in\mathbb{{R}} \mid x\neq {a}\}}", rf"x \neq {a}", rf"\mathbb R \backslash \{{{a}\}}", rf"({a},+\infty)\cup(-\infty,{a})"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -798,7 +802,7 @@ def described(r: random.Random) -> Case:
         rf"\{{x \mid {a} < x \le {b}\}}",
         [rf"\{{x \mid {a} \le x \le {b}\}}", rf"\{{x \mid {a} < x \le {b + 1}\}}", rf"\{{x \mid {a} < x\}}", f"[{a},{b})", rf"\{{{a},{b}\}}"],
         [rf"({a},{b}]", rf"\{{y \mid {a} < y \le {b}\}}", rf"\{{x : {a}<x\leq {b}\}}", rf"\{{ x \in \mathbb{{R}} \mid {b} \ge x > {a} \}}", rf"{a}<x\le {b}", rf"\left\{{x|{a}<x\leqslant {b}\right\}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -810,7 +814,7 @@ def residues(r: random.Random) -> Case:
         [rf"\{{{a + 1}k+{b} \mid k\in\mathbb{{Z}}\}}", rf"\{{{a}k-{b} \mid k\in\mathbb{{N}}\}}", rf"\{{{a}k+{b} \mid k\in\mathbb{{N}}\}}", rf"\{{{a},{b}\}}"],
         [rf"\{{{a}n+{b} \mid n\in\mathbb{{Z}}\}}", rf"\{{{b}+{a}k : k\in\mathbb{{Z}}\}}", rf"\left\{{{a}k+{b} \,\middle|\, k \in \mathbb Z\right\}}", rf"\{{ {a} k + {b} | k \in \mathbb{{Z}} \}}",
          rf"\{{x \mid x={a}k+{b}, k\in\mathbb{{Z}}\}}"],
-    )  # fmt: skip
+    )
 
 
 # ---- quantities --------------------------------------------------------------------------------------------------
@@ -823,7 +827,7 @@ def length(r: random.Random) -> Case:
         rf"{n}\text{{ cm}}",
         [rf"{n}\text{{ m}}", rf"{n + 1}\text{{ cm}}", rf"{n}\text{{ cm}}^2", rf"-{n}\text{{ cm}}", rf"{n}\text{{ mm}}", rf"{n}\text{{ kg}}", rf"{n}0\text{{ cm}}"],
         [f"{n}", rf"{n}\,\mathrm{{cm}}", rf"{10 * n}\text{{ mm}}", rf"\frac{{{n}}}{{100}}\text{{ m}}", f"{n} centimeters", rf"{n} \mathrm{{~cm}}", f"{n}cm", rf"\text{{{n} cm}}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -833,7 +837,7 @@ def square(r: random.Random) -> Case:
         rf"{n}\text{{ cm}}^2",
         [rf"{n}\text{{ cm}}", rf"{n}\text{{ cm}}^3", rf"{n + 1}\text{{ cm}}^2", rf"{n}\text{{ m}}^2", rf"{n}^2\text{{ cm}}"],
         [f"{n}", rf"{n}\,\mathrm{{cm}}^{{2}}", rf"{n}\text{{ square centimeters}}", rf"{n} \text{{ sq cm}}", f"{n} cm²", rf"{100 * n}\text{{ mm}}^2", rf"{n} \mathrm{{cm}}^2"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -844,7 +848,7 @@ def speed(r: random.Random) -> Case:
         [rf"{n}\text{{ km/h}}", rf"{n + 1}\text{{ m/s}}", rf"{n}\text{{ m}}", rf"{n}\text{{ s/m}}", rf"{n}\text{{ m/s}}^2", rf"-{n}\text{{ m/s}}", rf"{n}\text{{ cm/s}}"],
         [f"{n} m/s", rf"{n}\,\mathrm{{m\,s^{{-1}}}}", rf"{n}\frac{{\text{{m}}}}{{\text{{s}}}}", f"{n} meters per second", rf"{100 * n}\text{{ cm/s}}", rf"{n}\text{{ m}}\cdot\text{{s}}^{{-1}}",
          rf"\frac{{{18 * n}}}{{5}}\text{{ km/h}}", str(n)],
-    )  # fmt: skip
+    )
 
 
 @in_science
@@ -878,7 +882,7 @@ def compound(r: random.Random) -> Case:
         [rf"{n / 10}\text{{ J/mol}}", rf"{n / 10}\text{{ kJ/(mol K)}}", rf"{n}\text{{ J/(mol K)}}", rf"-{n / 10}\text{{ J/(mol K)}}", rf"{n / 10}\text{{ J mol K}}"],
         [f"{n / 10} J/(mol K)", rf"{n / 10}\ \mathrm{{J/(mol\cdot K)}}", rf"{n / 10} \frac{{\mathrm{{J}}}}{{\mathrm{{mol}}\cdot\mathrm{{K}}}}", f"{n / 10000} kJ/mol/K", f"{n / 10} J mol^-1 K^-1",
          rf"{n / 10}\text{{ J mol}}^{{-1}}\text{{ K}}^{{-1}}", str(n / 10)],
-    )  # fmt: skip
+    )
 
 
 @in_science
@@ -889,7 +893,7 @@ def acceleration(r: random.Random) -> Case:
         f"{n / 10} m/s^2",
         [f"{n / 10} m/s", f"{n} m/s^2", f"-{n / 10} m/s^2", f"{n / 10} m s^2", f"{n / 10} km/s^2", f"{(n + 2) / 10} m/s^2" if n < 60 else f"{n / 5} m/s^2"],
         [rf"{n / 10}\text{{ m/s}}^2", rf"{n / 10}\ \mathrm{{m\,s^{{-2}}}}", f"{n * 10} cm/s^2", rf"{n / 10}\,\frac{{\text{{m}}}}{{\text{{s}}^2}}", f"{n / 10} m/s²", f"{n / 10} N/kg", f"{n / 10 * 1.003:.4f} m/s^2"],
-    )  # fmt: skip
+    )
 
 
 @in_science
@@ -910,7 +914,7 @@ def chemical(r: random.Random) -> Case:
         f"{a}_2{b}_{c}",
         [f"{a}{b}_{c}", f"{a}_2{b}_{c + 1}", f"{a}_3{b}_{c}", f"Rb_2{b}_{c}", f"{a}_2PO_{c}", f"{a}_2{b}"],
         [rf"\text{{{a}}}_2\text{{{b}}}_{c}", f"{a}2{b}{c}", rf"\mathrm{{{a}_2{b}_{c}}}", rf"\ce{{{a}2{b}{c}}}", f"{a}₂{b}{'₃' if c == 3 else '₄'}", rf"\mathrm{{{a}}}_{{2}}\mathrm{{{b}}}_{{{c}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_science
@@ -932,7 +936,7 @@ def option(r: random.Random) -> Case:
         [other, f"{letter}, {other}", f"({other})", rf"\text{{{other}}}", f"{letter} or {other}", f"not {letter}", f"{other}. {letter}"],
         [f"({letter})", rf"\text{{{letter}}}", f"{letter}. because it is so", rf"\textbf{{({letter})}}", f"**{letter}**", f"Option {letter}", letter.lower(), rf"\text{{{letter}) 5 m}}",
          rf"\mathbf{{{letter}}}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -954,7 +958,7 @@ def money(r: random.Random) -> Case:
         rf"\${whole:,}.{cents:02}",
         [rf"\${whole + 1:,}.{cents:02}", rf"€{whole}.{cents:02}", rf"\${n}", rf"\$-{whole}.{cents:02}", rf"{whole}.{cents:02}\%", rf"{whole}.{cents:02}\text{{ cents}}"],
         [f"{whole}.{cents:02}", f"${whole}.{cents:02}$", rf"\${whole}.{cents:02}", f"{whole:,}.{cents:02} dollars", rf"\text{{\$}}{whole}.{cents:02}", rf"{n}\text{{ cents}}", f"USD {whole}.{cents:02}"],
-    )  # fmt: skip
+    )
 
 
 @in_both
@@ -984,12 +988,12 @@ def based(r: random.Random) -> Case:
     digits = "".join(r.choice("012345678"[:base]) for _ in range(r.randrange(2, 7)))
     digits = "1" + digits
     other = digits[:-1] + ("1" if digits[-1] == "0" else "0")
-    word = dict(zip(range(3, 10), "three four five six seven eight nine".split(), strict=True))[base]
+    word = dict(zip(range(3, 10), ["three", "four", "five", "six", "seven", "eight", "nine"], strict=True))[base]
     return (
         f"{digits}_{base}",
         [f"{other}_{base}", f"{digits}_{base + 1}", f"{digits}0_{base}", f"-{digits}_{base}", rf"{digits}_{{{base}0}}"],
         [f"{digits}_{{{base}}}", f"({digits})_{base}", digits, rf"{digits}_{{\text{{{word}}}}}", rf"{digits}\text{{ (base {base})}}", rf"\text{{{digits}}}_{{{base}}}", rf"{digits} \text{{ base }} {base}"],
-    )  # fmt: skip
+    )
 
 
 @in_math
@@ -1083,7 +1087,7 @@ def rounding(r: random.Random) -> Case:
         [rf"{a}\sqrt{{{b}}} \approx {value + 0.3:.2f}", rf"{a + 1}\sqrt{{{b}}} \approx {(a + 1) * b**0.5:.2f}", f"{value:.2f}", rf"{value:.2f} \approx {a}"],
         [rf"{a}\sqrt{{{b}}} \approx {value:.2f}", rf"x={a}\sqrt{{{b}}}\approx {value:.3f}", rf"{a}\sqrt{{{b}}}\text{{ cm}} \approx {value:.1f}\text{{ cm}}", rf"{a}\sqrt{{{b}}}\ (\approx {value:.2f})",
          rf"\sqrt{{{a * a * b}}} = {a}\sqrt{{{b}}} \approx {value:.4f}"],
-    )  # fmt: skip
+    )
 
 
 @in_math

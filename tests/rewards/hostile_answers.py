@@ -48,7 +48,8 @@ HOSTILE: dict[str, tuple[str, str]] = {  # name -> (content of the box, referenc
     "product without an end": (r"\prod_{n=1}^{\infty} n!", "5"),
     "integral": (r"\int_0^{\infty} e^{e^{x}} \sin(x^{x})\,dx", "5"),
     "limit": (r"\lim_{n\to\infty} \frac{n!}{n^n}", "0"),
-    "huge matrix": (r"\begin{pmatrix}" + r"\\".join(["1&" * 20 + "1"] * 20) + r"\end{pmatrix}", r"\begin{pmatrix}1\end{pmatrix}"),
+    "huge matrix": (
+        r"\begin{pmatrix}" + r"\\".join(["1&" * 20 + "1"] * 20) + r"\end{pmatrix}", r"\begin{pmatrix}1\end{pmatrix}"),
     "matrices in matrices": (r"\begin{pmatrix}" * 40 + "1" + r"\end{pmatrix}" * 40, "1"),
     "determinant": (r"\begin{vmatrix}" + r"\\".join(["9^{99}&" * 9 + "1"] * 9) + r"\end{vmatrix}", "5"),
     "environment without an end": (r"\begin{cases}" * 70, "1"),
