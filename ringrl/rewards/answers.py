@@ -40,7 +40,7 @@ from ringrl.rewards.expressions import (
     read_expression,
     real,
 )
-from ringrl.rewards.formulas import configuration, formula, reaction
+from ringrl.rewards.formulas import same_chemistry
 from ringrl.rewards.limit import OutOfTime, processor_time
 from ringrl.rewards.plain import (
     Many,
@@ -102,7 +102,7 @@ _HEAD = re.compile(r"([a-zA-Z]) ?(\( ?([a-z]) ?\)|_ ?\{?([a-z])\}?) ?=")
 _POINT_NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]'?(?:_\{?\d\}?)? ?(?=\([^()]*,[^()]*\))")
 _MEMBER = re.compile(r"[a-zA-Z] ?\\in(?![a-z]) ?(?=\\\{)")
 _SCALED = re.compile(r"(?P<scale>[^&]+?) ?(?:\\cdot ?)?(?P<matrix>\\begin ?\{[pb]?matrix\}.*?\\end ?\{[pb]?matrix\})")
-_CONSTANT = re.compile(r"(?<=[+-]) ?([cCkK])$")
+_CONSTANT = re.compile(r"(?<=[+-]) ?([cC])$")
 _PM = re.compile(r"\\[pm]{2}(?![a-zA-Z])")
 
 
@@ -233,7 +233,7 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
         return Verdict("fail", "contradiction")
     if "\\approx" not in answer + expected and (verdict := _judge_quantities(*right_sides(answer, expected), rules)):
         return verdict
-    if _QUESTION.search(answer) and not _QUESTION.search(expected):
+    if _QUESTION.search(right_sides(answer, expected)[0]) and not _QUESTION.search(expected):
         return Verdict("fail", "unevaluated")
     with processor_time(LIMIT_S):
         texts = _Sides(answer, expected)
@@ -520,12 +520,8 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
     answer, expected = right_sides(answer.strip(), expected.strip())
     if skeleton(answer) == skeleton(expected):
         return True
-    if rules.science and (said := formula(expected)) and (other := formula(answer)):
-        return said == other
-    if rules.science and (sides := reaction(expected)):
-        return sides == reaction(answer)
-    if rules.science and (shells := configuration(expected)):
-        return shells == configuration(answer)
+    if rules.science and (chemistry := same_chemistry(answer, expected)) is not None:
+        return chemistry
     if (clock := _clock(answer, expected)) is not None:
         return clock
     left, right = _quantities(answer, expected, rules)
@@ -639,7 +635,7 @@ def _near_expression(x: Tree, left: Quantity, y: Tree, right: Quantity, rules: R
     if value is None or (y_value := real(y)) is None:
         return False
     if rules.tolerance and isinstance(number, Fraction) and re.search(r"[.eE^]", right.magnitude):
-        return bool(abs(value - y_value) <= abs(y_value) / 100)
+        return bool(abs(value - y_value) <= abs(y_value) * float(rules.tolerance))
     for quantity in (left, right):
         digits, ulp = _digits(quantity.magnitude)
         if digits and ulp <= Fraction(1, 10**EXACT_DIGITS) and quantity.magnitude.count("."):

@@ -263,7 +263,10 @@ class _Reader:
             raise Unreadable(name)
         self.at = match.end()
         base = _SPELLINGS.get((match[1] or match[3]).strip("\\"), (match[1] or match[3]).strip("\\"))
-        if name in _SILENT_ACCENTS and len(base) > 1 and base not in _GREEK:  # a line from A to B
+        if name in ("vec", "overrightarrow") and len(base) == 2:  # from A to B, and not from B to A
+            line: Tree = ("letter", "vec " + "".join(sorted(base)))
+            return line if base == "".join(sorted(base)) else ("neg", line)
+        if name in _SILENT_ACCENTS and len(base) > 1 and base not in _GREEK:  # a line between A and B
             tree: Tree = ("letter", base[0])
             for letter in base[1:]:
                 tree = ("mul", tree, ("letter", letter))

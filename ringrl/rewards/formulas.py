@@ -1,4 +1,4 @@
-"""Chemical formulas: one spelling for each."""
+"""Chemistry: formulas, equations of reactions and electron configurations, in one spelling each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ _ELEMENTS = frozenset(
 )
 _FORMULA = re.compile(r"(?:\^\d+)?(?:_\d+)?(?:[A-Z][a-z]?\d*|[()\[\]]\d*|\.\d*(?=[A-Z]))+(?:\^?\d*[+-])?")
 _WORDS = {"no", "i", "in", "as", "at", "he", "yes", "us", "on", "so", "if", "is"}  # words before they are formulas
+
+
+def same_chemistry(answer: str, expected: str) -> bool | None:
+    """Whether two formulas, reactions or configurations agree; None where the expected text is none of them."""
+    if (said := formula(expected)) and (other := formula(answer)):
+        product = len(said) == 2 and sorted(said) == sorted(other)  # such as VI for IV
+        return said == other or (None if product else False)
+    for reader in (reaction, configuration):
+        if known := reader(expected):
+            return reader(answer) == known
+    return None
 
 
 def formula(text: str) -> str:

@@ -25,7 +25,7 @@ _SIGN = re.compile(r"[+-]")
 _GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}", re.ASCII)
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
 _REPEATING = re.compile(
-    r"(\d+)\.(\d*?) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)|(\d+?)\5{2,} ?(?:\.\.\.|\\[lc]?dots)"
+    r"(\d+)\.(\d*?) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)|(\d+?)\5+ ?(?:\.\.\.|\\[lc]?dots)"
     r"|\\dot ?\{? ?(\d) ?\}? ?(?:(\d*) ?\\dot ?\{? ?(\d) ?\}?)?)",
     re.ASCII,
 )

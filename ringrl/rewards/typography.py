@@ -36,6 +36,7 @@ _GREEK |= {"Δ": "Delta", "Γ": "Gamma", "Λ": "Lambda", "Σ": "Sigma", "Φ": "P
            "ϕ": "phi", "ϵ": "epsilon"}  # fmt: skip
 _FUNCTIONS = "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|ln|lg|log|exp"
 _END = r"(?![a-zA-Z])"
+_STATED = r"(?![a-zA-Z])(?=.*(?:[=<>\d]|\\(?:le|ge|ne|in)(?![a-z])))"  # between equations and the like, not letters
 _NUMBERS = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
             "ten": "10", "twelve": "12", "sixteen": "16"}  # fmt: skip
 _SAID = (
@@ -72,7 +73,7 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     (",\\,", r"(?<=\d),\\, ?(?=\d{3}(?!\d))", ","),
     ("\\", r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|(?:h|v)space\*? ?\{[^{}]*\})", " "),
     ("~", "~", " "),
-    ("...", r"(\.\d*?(\d+?)\2{2,}) ?\.\.\.+", r"\1\\ldots"),
+    ("...", r"(\.\d*?(\d+?)\2+) ?\.\.\.+", r"\1\\ldots"),
     ("sqrt", r"\\sqrt ?(\d{2,})", r"\\sqrt{\1}"),
     ("\\over", r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$",
      lambda m: rf"\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}"),
@@ -153,9 +154,9 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("constant", r" ?,? ?\(?\\text ?\{ ?,? ?(?:where|for (?:any|some)|with|and)[^{}]*\} ?\$?[a-zA-Z]?\$? ?"
                  r"(?:\\text ?\{[^{}]*constant\}|\})?\)?$", ""),
     ("an", r"\\text ?\{\s*,?\s*(?:and|or)\s*\}", " and "),
-    ("or", r"\\text ?\{\s*,?\s*or\s*\}|\\lor" + _END + r"|\\vee" + _END, " or "),
-    ("\\vee", r"\\vee" + _END, " or "),
-    ("\\land", r"\\land" + _END, " and "),
+    ("or", r"\\text ?\{\s*,?\s*or\s*\}", " or "),
+    ("\\", r"\\(?:lor|vee)" + _STATED, " or "),
+    ("\\", r"\\(?:land|wedge)" + _STATED, " and "),
     ("frac", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     ("frac", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
     ("frac", r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
@@ -163,6 +164,8 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("\\infty", r"(?<![\w)}])\+\s*(?=\\infty)", ""),
     ("\\text", rf"^\\text ?\{{\s*(?i:{_SAID})\s*([^{{}}\s][^{{}}]*)\}}$", r"\\text{\1}"),
     ("", rf"^(?:\\text ?\{{)?\s*(?i:{_SAID})\s*\}}?\s*(?=\S)", ""),
+    ("text", r"^\\text ?\{ ?(?:[Tt]here (?:are|is|were|will be)|[Tt]he (?:(?!not|least|most|than)[a-z]+ )+(?:is|are)|"
+             r"[A-Z][a-z]+ (?:has|had|have|needs?|gets?)) ?\} ?(?=\S)", ""),
     ("only", r"^\\text ?\{ ?(?:only|just) ?\} ?|^only (?=\S)| ?\\text ?\{ ?only ?\}$|(?<=\d) only$", ""),
     ("", r"^(?:\\approx|\\sim|\\text ?\{ ?(?:about|approximately|approx\.?|roughly|around|nearly) ?\}|"
          r"(?:about|approximately|roughly)(?= ?[\d.\\-])) ?", ""),

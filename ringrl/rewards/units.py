@@ -32,10 +32,10 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
     ("M", "molar", "", "1000", "mol m^-3"), ("eV", "electronvolt", "", "1.602176634e-19", "J"),
     ("bar", "", "", "100000", "Pa"), ("cal", "calorie", "", "4.184", "J"),
     ("", "", "Cal", "4184", "J"), ("", "", "t ton tonne", "1000", "kg"),
-    ("", "", "min minute", "60", "s"), ("", "", "h hr hour", "3600", "s"), ("", "", "day", "24", "hour"),
-    ("", "", "week", "7", "day"), ("", "", "yr year", "1", ":year"), ("", "", "month", "1/12", "year"),
+    ("", "", "min minute", "60", "s"), ("", "", "h hr hrs hour", "3600", "s"), ("", "", "day", "24", "hour"),
+    ("", "", "week", "7", "day"), ("", "", "yr yrs year", "1", ":year"), ("", "", "month", "1/12", "year"),
     ("", "", "in inch", "0.0254", "m"), ("", "", "ft foot feet", "12", "in"), ("", "", "yd yard", "3", "ft"),
-    ("", "", "mi mile", "1760", "yd"), ("", "", "lb pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
+    ("", "", "mi mile", "1760", "yd"), ("", "", "lb lbs pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
     ("", "", "mph", "1", "mi hour^-1"), ("", "", "kph kmh", "1", "km hour^-1"), ("", "", "atm", "101325", "Pa"),
     ("Wh", "", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
     ("", "", "mpg", "1", ":mpg"), ("", "", "dyn dyne", "1e-5", "N"), ("", "", "erg", "1e-7", "J"),
@@ -59,7 +59,7 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
 ]  # fmt: skip
 _BY_NAME = [{name: (Fraction(row[3]), row[4]) for row in _UNITS for name in row[i].split()} for i in range(3)]
 _FACTOR = re.compile(
-    r"\s*(?P<op>/|\bper\b|[*·]|-(?=[^\W\d_]))?\s*(?P<name>light[- ]years?|[^\W\d_°]+|"
+    r"\s*(?P<op>/|\bper\b|[*·]|-(?=[^\W\d_]))?\s*(?P<name>light[- ]years?|electron[- ]volts?|[^\W\d_°]+|"
     r"[%°$€£¥¢₹](?:[Cc]elsius|[Ff]ahrenheit|[CF])?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
 )
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[.' -])*[^\W\d_.]\.?|[\u0e00-\uffdc]")
