@@ -141,7 +141,7 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
     try:
         with processor_time(LIMIT_S):
             text = _plain(expected)
-            _equal(_Sides(f"{text} ", text), rules)
+            _equal(f"{text} ", text, rules)
             _evaluate(read(text, texts=True), rules)
     except OutOfTime:
         raise ValueError(f"the reference takes more than {LIMIT_S:g} s to read: {expected[:80]}") from None
@@ -262,9 +262,8 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
     if _QUESTION.search(right_sides(answer, expected)[0]) and not _QUESTION.search(expected):
         return Verdict("fail", "unevaluated")
     with processor_time(LIMIT_S):
-        texts = _Sides(answer, expected)
-        grouped = _Sides(grouped_digits(answer), grouped_digits(expected))
-        if _equal(texts, rules) or (grouped != texts and _equal(grouped, rules)):
+        grouped = grouped_digits(answer), grouped_digits(expected)
+        if any(_equal(*texts, rules) for texts in dict.fromkeys(((answer, expected), grouped))):
             return Verdict("pass", "equal")
     return Verdict("fail", "wrong")
 
@@ -307,16 +306,11 @@ def _same_numerals(left: Quantity, right: Quantity) -> bool | None:
 def _equal_numbers(x: Fraction | float, y: Fraction | float, left: Quantity, right: Quantity, rules: Rules) -> bool:
     if isinstance(x, float) or isinstance(y, float):
         return x == y
-    written = (left.magnitude, right.magnitude)
-    for scale in _scales(left.unit, right.unit):
-        if scale != 1 and scale == 1 / _scales(left.unit, right.unit)[-1] and -1 <= x <= 1:
-            continue
-        if x * scale == y or _near(x * scale, y, written if scale == 1 else ("", right.magnitude), rules):
-            return True
-        if not -1 <= x <= 1:
-            continue
-        break
-    return False
+    scales = _scales(left.unit, right.unit)
+    return any(
+        x * scale == y or _near(x * scale, y, (left.magnitude if scale == 1 else "", right.magnitude), rules)
+        for scale in (scales[:1] if -1 <= x <= 1 else scales)  # 0.5 is 50 % and not 0.5 %
+    )
 
 
 def _near(x: Fraction, y: Fraction, written: tuple[str, str], rules: Rules) -> bool:
@@ -359,16 +353,7 @@ def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
 # ---- everything else -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """An answer and its reference, both clean."""
-
-    answer: str
-    expected: str
-
-
-def _equal(sides: _Sides, rules: Rules) -> bool:
-    answer, expected = sides.answer, sides.expected
+def _equal(answer: str, expected: str, rules: Rules) -> bool:
     if (label := _labelled(answer, expected, rules)) is not None:
         return label
     answer, expected = right_sides(*_same_letters(*_without_roundings(answer, expected, rules)))
@@ -399,11 +384,8 @@ def _by_answer(expected: Value, rules: Rules) -> dict[Value, Rules]:
 
 def _whole(text: str) -> Value:
     """A text as a value, a matrix with its factor in every cell."""
-    if (
-        "matrix" in text
-        and (match := _SCALED.fullmatch(text))
-        and isinstance(cells := read(match[2], texts=True), Many)
-    ):
+    match = _SCALED.fullmatch(text) if "matrix" in text else None
+    if match and isinstance(cells := read(match[2], texts=True), Many):
         rows = [row for row in cells.items if isinstance(row, Many)]
         factor = "-1" if match[1] == "-" else match[1]
         return Many(cells.kind, tuple(Many("row", tuple(f"({factor})({c})" for c in row.items)) for row in rows))
@@ -431,14 +413,14 @@ def _labelled(answer: str, expected: str, rules: Rules) -> bool | None:
     """The verdict where a side has the letter of an option before its value, `(C) 12`; None where none has."""
     left, right = _LABEL.fullmatch(answer), _LABEL.fullmatch(expected)
     if left and right:
-        return _label(left) == _label(right) and _equal(_Sides(left["value"], right["value"]), rules)
+        return _label(left) == _label(right) and _equal(left["value"], right["value"], rules)
     if right and (alone := _LABEL_ALONE.fullmatch(answer)):
         return alone[1] == _label(right)
     if left and (alone := _LABEL_ALONE.fullmatch(expected)):
         return alone[1] == _label(left)
     if left:
-        return _equal(_Sides(left["value"], expected), rules)
-    return _equal(_Sides(answer, right["value"]), rules) if right else None
+        return _equal(left["value"], expected, rules)
+    return _equal(answer, right["value"], rules) if right else None
 
 
 def _label(match: re.Match[str]) -> str:
@@ -500,7 +482,7 @@ def _same_letters(answer: str, expected: str) -> tuple[str, str]:
     left, right = _HEAD.match(answer), _HEAD.match(expected)
     if left and right and left[1] == right[1]:
         mine, theirs = left[3] or left[4], right[3] or right[4]
-        if mine != theirs and not _letter(theirs).search(_bare(answer)):
+        if mine != theirs and theirs not in _bare(answer):
             answer = _renamed(answer, mine, theirs)
         return _same_parameter(answer, expected, "ckCK"), expected
     if all(r"\pi" in text or r"\circ" in text for text in (answer, expected)):
@@ -511,8 +493,7 @@ def _same_letters(answer: str, expected: str) -> tuple[str, str]:
 
 
 def _same_parameter(answer: str, expected: str, names: str) -> str:
-    mine = [name for name in names if _letter(name).search(_bare(answer))]
-    theirs = [name for name in names if _letter(name).search(_bare(expected))]
+    mine, theirs = ([name for name in names if name in _bare(text)] for text in (answer, expected))
     if len(mine) == len(theirs) == 1 and mine != theirs:
         return _renamed(answer, mine[0], theirs[0])
     return answer
@@ -520,10 +501,6 @@ def _same_parameter(answer: str, expected: str, names: str) -> str:
 
 def _bare(text: str) -> str:
     return re.sub(r"\\(?:text ?\{[^{}]*\}|[a-zA-Z]+)", " ", text)
-
-
-def _letter(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name))
 
 
 def _renamed(text: str, old: str, new: str) -> str:

@@ -134,28 +134,7 @@ class _Reader:
         return ("mul", left, right)
 
     def starts_factor(self, token: str) -> bool:
-        if token in (
-            "",
-            "+",
-            "-",
-            "=",
-            "<",
-            ">",
-            ",",
-            ";",
-            ")",
-            "]",
-            "}",
-            "\\}",
-            "|",
-            "!",
-            "^",
-            "_",
-            "'",
-            "&",
-            ":",
-            "%",
-        ):
+        if token in _NO_FACTOR:
             return False
         if token.startswith("\\") and len(token) > 2:
             return self.known(token[1:])
