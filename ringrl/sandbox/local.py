@@ -15,6 +15,7 @@ from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError, ch
 LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
 BUILD = Limits(wall_s=30.0, cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
+MAX_NAME = 250  # characters of the name of a Java class
 _SMALLEST = {"python": "", "cpp": "int main() {}", "java": "class A { public static void main(String[] a) {} }"}
 _JAVA = re.compile(  # what is no code, and the words and braces that say where `main` stands
     r'//[^\n]*|/\*.*?\*/|"""(?:\\.|.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
@@ -124,7 +125,7 @@ def _cpp(code: str) -> tuple[str, list[str], str, Job]:
 
 def _java(code: str) -> tuple[str, list[str], str, Job]:
     """A public class gives the file its name; the class around `main`, the public one first, is run."""
-    public, main = _java_names(code)
+    public, main = (name[:MAX_NAME] for name in _java_names(code))  # no longer one can be a file's, or run
     source = f"{public}.java"
     options = [f"-J{option}" for option in ("-Xmx768m", *_JVM)]
     command = [_path("javac"), *options, "-nowarn", "-encoding", "UTF-8", "-d", "classes", source]
