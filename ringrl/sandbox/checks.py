@@ -301,9 +301,8 @@ class _Checks:
         nodes = [n for tree in self._trees.values() for n in ast.walk(tree)]
         if not any(name in _functions(n) for n in nodes):
             return True
-        alone = [
-            n.test if isinstance(n, ast.Assert) else n.value for n in nodes if isinstance(n, (ast.Assert, ast.Expr))
-        ]
+        alone = [n.value for n in nodes if isinstance(n, ast.Expr)]
+        alone += [n.test for n in nodes if isinstance(n, ast.Assert)]
         calls = [n.operand if isinstance(n, ast.UnaryOp) else n for n in alone]
         judges = [n for n in calls if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name]
         return any(_functions(a) & tested for call in judges for a in call.args)

@@ -157,7 +157,8 @@ def _members(place: Place) -> list[int]:
 
 
 def _use(pids: list[int]) -> tuple[int, float]:
-    """Bytes of private memory and seconds of CPU time of some processes and of the children they have waited for."""
+    """Bytes of memory of some processes, files that are mapped aside, and seconds of CPU time of them and of the
+    children they have waited for."""
     memory, ticks = 0, 0
     for pid in pids:
         try:
@@ -167,8 +168,17 @@ def _use(pids: list[int]) -> tuple[int, float]:
                 ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
         except (OSError, ValueError):  # it has ended
             continue
-        memory += (resident - shared) * _PAGE
+        memory += (resident - shared) * _PAGE + _anonymous_shared(pid)
     return memory, ticks / _TICKS
+
+
+def _anonymous_shared(pid: int) -> int:
+    """Bytes of memory without a file that a process shares with its forks, which `statm` takes for files."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) << 10 for line in file if line.startswith("RssShmem:")), 0)
+    except OSError:  # it has ended
+        return 0
 
 
 def _share(pid: int) -> int:
