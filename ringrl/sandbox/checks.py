@@ -107,7 +107,8 @@ class _Checks:
         told = self._peer.receive()["value"]
         self._program = _namespace(self._peer, told)
         for i, text in enumerate(texts):
-            self._trees[_FILE.format(i)] = _parsed(text)
+            self._trees[_FILE.format(i)] = tree = _parsed(text)
+            self._trees |= {_example_file(e): ast.parse(e.source) for e in _examples(text, tree)}
         self._read = set().union(*map(asserts.loaded, self._trees.values()), [self._entry])
         self.free = self._read.difference(*map(asserts.bound, self._trees.values()), vars(builtins), ["candidate", ""])
         ours = _ours(self._trees.values(), set(self._program), self._entry, {*vars(builtins), *self._prelude})
@@ -193,7 +194,7 @@ class _Checks:
         seen = _Seen()
         options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "--capture=sys", "-c", "/dev/null"]
         with contextlib.redirect_stdout(io.StringIO()):
-            main([*options, "--rootdir=.", "test_checks.py"], plugins=[seen])
+            main([*options, "--rootdir=.", "--confcutdir=.", "test_checks.py"], plugins=[seen])
         if seen.error is not None:
             raise seen.error
 
@@ -202,10 +203,9 @@ class _Checks:
         from doctest import OutputChecker
 
         out = io.StringIO()
-        file = f"<checks >>> {example.source[:40]}>"
-        self._trees[file] = ast.parse(example.source)
         try:
             with contextlib.redirect_stdout(out):
+                file = _example_file(example)
                 exec(compile(example.source, file, "single", dont_inherit=True, optimize=0), self._scope)
         except Exception as error:
             if example.exc_msg is None:
@@ -296,7 +296,7 @@ class _Checks:
         """Whether a missing name is one that the tests should have defined: they read it beside what is tested, or a
         call of it on what is tested judges that."""
         tested = {*self._program, "candidate"}
-        if not self._read & tested:
+        if not (self.free | self._read & {"candidate"}) & tested:
             return False
         nodes = [n for tree in self._trees.values() for n in ast.walk(tree)]
         if not any(name in _functions(n) for n in nodes):
@@ -355,6 +355,10 @@ def _examples(text: str, tree: ast.Module) -> Iterator[Example]:
             from doctest import DocTestParser
 
             yield from DocTestParser().get_examples(part)
+
+
+def _example_file(example: Example) -> str:
+    return f"<checks >>> {example.source[:40]}>"
 
 
 def _unguarded(tree: ast.Module) -> ast.Module:
