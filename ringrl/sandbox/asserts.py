@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 CONDITION, FUNCTION = "__counted_condition__", "__counted_function__"  # names that a rewritten text calls
+PROGRAM = ("answer", "solution")  # the program's name as a module
 _ALWAYS_TRUE = (ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Lambda, ast.GeneratorExp, ast.JoinedStr)
 _SWALLOWING = {"Exception", "BaseException", "AssertionError"}
 
@@ -122,15 +123,15 @@ def loaded(tree: ast.AST) -> set[str]:
 
 
 def bound(tree: ast.AST) -> set[str]:
-    """The names that a text assigns, defines or imports, variables of loops and parameters included."""
+    """The names that a text assigns, defines or imports elsewhere than from the program; parameters are among them."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.arg):
             names.add(node.arg)
-        elif isinstance(node, ast.alias):
-            names.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module not in PROGRAM):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)):
             names.add(node.name or "")
     return names

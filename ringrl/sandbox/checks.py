@@ -21,12 +21,12 @@ from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ringrl.sandbox import asserts
+from ringrl.sandbox.asserts import PROGRAM
 from ringrl.sandbox.calls import KNOWN, OPS, Peer, RemoteObject, exceptions
 
 if TYPE_CHECKING:
     from doctest import Example
 
-PROGRAM = ("answer", "solution")  # the program's name as a module
 _FILE = "<checks {}>"
 
 
@@ -111,6 +111,12 @@ class _Checks:
             self._trees |= {_example_file(e): ast.parse(e.source) for e in _examples(text, tree)}
         self._read = set().union(*map(asserts.loaded, self._trees.values()), [self._entry])
         self.free = self._read.difference(*map(asserts.bound, self._trees.values()), vars(builtins), ["candidate", ""])
+        nodes = [node for tree in self._trees.values() for node in ast.walk(tree)]
+        if self._imported() & set(PROGRAM):
+            self.free |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for name in set().union(*map(_functions, self._trees.values())) & self.free & set(self._program):
+            if not callable(self._program[name]):
+                raise self._peer.fault(TypeError(f"{name} is no function"))
         ours = _ours(self._trees.values(), set(self._program), self._entry, {*vars(builtins), *self._prelude})
         seen = {name: value for name, value in self._program.items() if name not in ours}
         for name in PROGRAM:  # tests may import what they test
@@ -261,8 +267,10 @@ class _Checks:
 
     def used(self) -> bool:
         """Whether the tests had to do with the program."""
-        modules = set().union(*(asserts.imported(tree) for tree in self._trees.values()))
-        return self._peer.asked or bool(self._read & set(self._program)) or bool(modules & set(PROGRAM))
+        return self._peer.asked or bool(self._read & set(self._program)) or bool(self._imported() & set(PROGRAM))
+
+    def _imported(self) -> set[str]:
+        return set().union(*(asserts.imported(tree) for tree in self._trees.values()))
 
     def decided(self) -> bool:
         """Whether the program may have decided which of the tests' statements ran: it raised, or a condition or a loop
@@ -282,8 +290,8 @@ class _Checks:
             if any(cause is raised for raised in self._peer.raised):
                 return ""
             cause = cause.__cause__ or cause.__context__
-        if any(_is_data(name, self._program[name]) for name in self.free & set(self._program)):
-            return ""  # where the tests expect a function or a class
+        if not all(_can_be_tested(name, self._program[name]) for name in self.free & set(self._program)):
+            return ""
         if isinstance(error, ImportError):
             return "" if error.name in PROGRAM else str(error)
         if isinstance(error, AttributeError) and getattr(error.obj, "__name__", "") in PROGRAM:
@@ -384,9 +392,12 @@ def _functions(node: ast.AST) -> set[str]:
     return {function.id for function in calls if isinstance(function, ast.Name)}
 
 
-def _is_data(name: str, value: Any) -> bool:
-    """Whether a name of the program stands for plain data, or for a module under another name."""
-    return not callable(value) and not (isinstance(value, ModuleType) and value.__name__ == name)
+def _can_be_tested(name: str, value: Any) -> bool:
+    """Whether a name of the program stands for a function, a class or the module of that name: not for plain data or an
+    exception, which raise in the tests themselves when they are called."""
+    if isinstance(value, ModuleType):
+        return value.__name__ == name
+    return callable(value) and not (isinstance(value, type) and issubclass(value, Exception))
 
 
 def _is_case(value: Any) -> bool:

@@ -124,9 +124,10 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
             break
-        if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
-            deadline = begun + request["wall_s"] + min(_starved(pid), request["patience_s"])
         members = _members(place)
+        if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
+            starved = max(map(_starved, members), default=0.0)
+            deadline = begun + request["wall_s"] + min(starved, request["patience_s"])
         memory, cpu_s = _use(members)
         if memory > request["memory_bytes"]:  # what forks share was counted for each
             memory = sum(map(_share, members))

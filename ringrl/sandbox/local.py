@@ -59,12 +59,18 @@ class Local:
         command = tuple(part.format(heap=limits.memory_bytes // 4 * 3) for part in self._built.command)
         return self.sandbox.run(replace(self._built, stdin=stdin, command=command), limits)
 
-    def build(self, language: str, code: str, wall_s: float) -> None:
-        """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`."""
-        if language != "python" and self._source != (language, code):
+    def build(self, language: str, code: str, wall_s: float) -> str:
+        """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`.
+
+        Returns "", or the outcome of all its runs if it does not compile.
+        """
+        if language == "python":
+            return ""
+        if self._source != (language, code):
             self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s)
             if not slow:  # what failed for want of time may do better the next time
                 self._source = (language, code)
+        return self._built.outcome if isinstance(self._built, Execution) else ""
 
     def call(self, code: str, entry: str, args: list[Any], limits: Limits) -> Execution:
         """One call of a function, or of a method of the class `Solution`, of a Python program.
