@@ -114,6 +114,8 @@ class Local:
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
         slow = execution.outcome == "timeout"
+        if slow and execution.starved_s > wall_s / 2:
+            raise SandboxError(f"{language}: this machine is too busy to compile within {wall_s:.0f} s")
         return replace(execution, outcome="timeout" if slow else "compile"), slow
 
     def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
