@@ -114,8 +114,9 @@ def _outcomes(
     task: CodeTests, code: str, executor: SandboxService | Local, total_s: float, every: bool
 ) -> tuple[str, ...]:
     deadline = time.monotonic() + total_s
-    if isinstance(executor, Local):  # which is not the program's time
-        executor.build(task.language, code, WALL_SHARE * total_s)
+    failed = executor.build(task.language, code, WALL_SHARE * total_s) if isinstance(executor, Local) else ""
+    if failed:
+        return (failed,) * (len(task.pairs) if every else 1)
     outcomes: list[str] = []
     for pair in task.pairs:
         left = deadline - time.monotonic()

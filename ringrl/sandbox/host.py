@@ -85,7 +85,8 @@ def _serve(conn: socket.socket, place: Place) -> None:
 
 
 def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str, Any]:
-    """Runs one program in an empty directory; returns wait status, why we killed it, and CPU seconds."""
+    """Runs one program in an empty directory; returns wait status, why we killed it, and seconds of CPU time and of
+    waiting for a CPU."""
     if place.level not in NAMESPACED:
         shutil.rmtree(place.cwd, ignore_errors=True)
         os.mkdir(place.cwd, 0o700)  # if it could not be removed, this ends the host; the next one has another directory
@@ -97,13 +98,13 @@ def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str,
         programs.run(request, fds, place, host)
     for fd in fds:
         os.close(fd)
-    status, why, cpu_s = _wait(pid, request, place)
+    status, why, cpu_s, starved_s = _wait(pid, request, place)
     _sweep(place)
     if place.level in NAMESPACED:
         kernel.renew_tmp(first=False)
     elif place.level == "uid":
         _remove_files(place.uid)
-    return {"status": status, "why": why, "cpu_s": cpu_s}
+    return {"status": status, "why": why, "cpu_s": cpu_s, "starved_s": starved_s}
 
 
 def _import(name: str) -> None:
@@ -114,19 +115,21 @@ def _import(name: str) -> None:
         pass
 
 
-def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, float]:
-    """Waits for the program; returns wait status, why it was killed if we did it, and CPU seconds."""
+def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, float, float]:
+    """Waits for the program; returns wait status, why it was killed if we did it, and seconds of CPU time and, once its
+    time is up, of waiting for a CPU, of the process that waited longest."""
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    begun, why = time.monotonic(), ""
+    begun, why, starved_s = time.monotonic(), "", 0.0
     deadline = begun + request["wall_s"]
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
             break
-        if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
-            deadline = begun + request["wall_s"] + min(_starved(pid), request["patience_s"])
         members = _members(place)
+        if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
+            starved_s = max(map(_starved, members), default=0.0)
+            deadline = begun + request["wall_s"] + min(starved_s, request["patience_s"])
         memory, cpu_s = _use(members)
         if memory > request["memory_bytes"]:  # what forks share was counted for each
             memory = sum(map(_share, members))
@@ -137,7 +140,7 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     os.close(pidfd)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
-    return status, why, usage.ru_utime + usage.ru_stime
+    return status, why, usage.ru_utime + usage.ru_stime, starved_s
 
 
 def _starved(pid: int) -> float:
@@ -157,7 +160,8 @@ def _members(place: Place) -> list[int]:
 
 
 def _use(pids: list[int]) -> tuple[int, float]:
-    """Bytes of private memory and seconds of CPU time of some processes and of the children they have waited for."""
+    """Bytes of memory of some processes, files that are mapped aside, and seconds of CPU time of them and of the
+    children they have waited for."""
     memory, ticks = 0, 0
     for pid in pids:
         try:
@@ -167,8 +171,17 @@ def _use(pids: list[int]) -> tuple[int, float]:
                 ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
         except (OSError, ValueError):  # it has ended
             continue
-        memory += (resident - shared) * _PAGE
+        memory += (resident - shared) * _PAGE + _anonymous_shared(pid)
     return memory, ticks / _TICKS
+
+
+def _anonymous_shared(pid: int) -> int:
+    """Bytes of memory without a file that a process shares with its forks, which `statm` takes for files."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) << 10 for line in file if line.startswith("RssShmem:")), 0)
+    except OSError:  # it has ended
+        return 0
 
 
 def _share(pid: int) -> int:

@@ -17,6 +17,7 @@ import pytest
 from ringrl.rewards.code import verify_code
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError
 from ringrl.sandbox.kernel import FIRST_UID, LEVELS, NAMESPACED
+from ringrl.sandbox.local import Local, missing
 from tests.conftest import until
 
 FAST = Limits(wall_s=1.5, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
@@ -38,6 +39,17 @@ CONTAINED = {
         "import os, time\nfor _ in range(20): os.fork() or (b := bytearray(b'x') * (100 << 20), time.sleep(9))\n"
         "time.sleep(9)",
         "memory",
+    ),
+    "memory bomb of many that share": (
+        "import mmap, os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    m = mmap.mmap(-1, 100 << 20)\n"
+        "    for i in range(0, 100 << 20, 4096): m[i] = 1\n    time.sleep(9)\ntime.sleep(9)",
+        "memory",
+    ),
+    "memory that many share": (
+        "import mmap, os, time\nm = mmap.mmap(-1, 100 << 20)\nfor _ in range(5):\n  if os.fork() == 0:\n"
+        "    for i in range(0, 100 << 20, 4096): m[i] = 1\n    time.sleep(0.2)\n    os._exit(0)\n"
+        "for _ in range(5): os.wait()",
+        "ok",
     ),
     "output flood": ("while True: print('x' * 1000)", "output"),
     "flood of errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", "output"),
@@ -246,6 +258,29 @@ def test_isolated(sandbox: Sandbox, name: str, listening: int):
         pytest.skip("needs namespaces")
     code, outcomes = ISOLATED[name]
     attack(sandbox, code % listening if name == "network" else code, outcomes)
+
+
+JAVA = """
+public class Main { public static void main(String[] a) throws Exception {
+    if (a.length > 0) { byte[][] held = new byte[2048][]; for (int i = 0; i < 2048; i++) held[i] = new byte[1 << 20]; }
+    String[][] commands = {{"%s", "-Xmx3g", "-cp", "answer.jar", "Main", "child"}, {"%s", "-c", "%s"}};
+    for (String[] command : commands) System.out.println(new ProcessBuilder(command).start().waitFor()); } }
+"""
+SHARING = "import mmap; m = mmap.mmap(-1, 3 << 30); [m.seek(i) or m.write(b'x') for i in range(0, 3 << 30, 4096)]"
+
+
+@pytest.mark.skipif(bool(missing("java")), reason="Java is not installed")
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_java_program_starts_has_its_limit_of_memory(sandbox: Sandbox, first: int):
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if first and not python:
+        pytest.skip("the system has no Python")
+    code = JAVA % (shutil.which("java"), python, SHARING)
+    code = code.replace("commands) ", f"java.util.List.of(commands).subList({first}, {first + 1})) ")
+    local = Local(sandbox.level)
+    seen = local.execute("java", code, "", replace(Limits(), wall_s=60.0, cpu_s=40))
+    local.close()
+    assert seen.outcome == "memory", seen
 
 
 def test_programs_see_nothing_of_each_other(sandbox: Sandbox):
