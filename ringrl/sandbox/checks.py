@@ -105,7 +105,10 @@ class _Checks:
     def begin(self, texts: Sequence[str]) -> None:
         """Reads the texts and makes the scope that they share."""
         told = self._peer.receive()["value"]
-        self._program = _namespace(self._peer, told)
+        try:
+            self._program = _namespace(self._peer, told)
+        except Exception as error:  # it is the program that writes here
+            raise self._peer.fault(error) from None
         for i, text in enumerate(texts):
             self._trees[_FILE.format(i)] = tree = _parsed(text)
             self._trees |= {_example_file(e): ast.parse(e.source) for e in _examples(text, tree)}
@@ -414,22 +417,32 @@ def _wants_pytest(tree: ast.Module, tests: dict[str, Any]) -> bool:
 def _ours(trees: Any, program: set[str], entry: str, taken: set[str]) -> set[str]:
     """The names that the program and the standard library both have, and that mean the latter to the tests.
 
-    A builtin always does. Others do where they are used on something of the program, and mean the program's own where
-    they are used on nothing of it: there they are what is tested. If nothing else is tested, they are.
+    A builtin does, and others do where they are used on something of the program. If nothing else is tested, they are.
     """
     taken = taken - {entry}
     read = set().union(*map(asserts.loaded, trees), [entry])
-    if not read & program - taken:
-        return set()
-    tested = (program - taken) | {"candidate", "solution", "answer"}
-    ours = set(vars(builtins)) & taken
+    tested = (program - taken) | {"candidate", *PROGRAM}
+    if not read & tested:
+        tested = _under_test(trees, read & program)
+    ours = set(vars(builtins)) & taken - tested
     for tree in trees:
         tainted = _tainted(tree, tested)
         for statement in (n for n in ast.walk(tree) if isinstance(n, ast.stmt) and not hasattr(n, "body")):
             names = asserts.loaded(statement)
             if names & tainted:
-                ours |= names & taken
+                ours |= names & taken - tested
     return ours & program
+
+
+def _under_test(trees: Any, names: set[str]) -> set[str]:
+    """Which of these names of the standard library are tested: no builtins if there are others, and none that is only
+    used on what others return, as `all` is in `all(gcd(a, b) == c for a, b, c in cases)`."""
+    names = names - set(vars(builtins)) or names
+    around = set()
+    for call in (n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        if isinstance(call.func, ast.Name) and any(asserts.loaded(a) & names - {call.func.id} for a in call.args):
+            around.add(call.func.id)
+    return names - around or names
 
 
 def _tainted(tree: ast.Module, tested: set[str]) -> set[str]:
@@ -456,14 +469,17 @@ def _tainted(tree: ast.Module, tested: set[str]) -> set[str]:
 
 
 def _namespace(peer: Peer, told: list[list[Any]]) -> dict[str, Any]:
-    """What the program defines, except that names of the standard library mean the standard library here."""
+    """What the program defines, except that names of the standard library mean the standard library here, and that no
+    name of the language itself, such as `__builtins__`, comes from there."""
     namespace: dict[str, Any] = {}
     for kind, name, what, *_ in told:
+        if not name.isidentifier() or name.startswith("__"):
+            continue
         if kind == "exception":
             base = getattr(builtins, what)
-            namespace[name] = exceptions[name] = type(
-                name, (base if issubclass(base, Exception) else Exception,), {"__module__": "answer"}
-            )
+            if not issubclass(base, Exception) or issubclass(base, (StopIteration, StopAsyncIteration)):
+                base = Exception
+            namespace[name] = exceptions[name] = type(name, (base,), {"__module__": "answer"})
         elif kind == "module":
             if what in KNOWN:
                 namespace[name] = importlib.import_module(what)

@@ -59,7 +59,7 @@ class Local:
         command = tuple(part.format(heap=limits.memory_bytes // 4 * 3) for part in self._built.command)
         return self.sandbox.run(replace(self._built, stdin=stdin, command=command), limits)
 
-    def build(self, language: str, code: str, wall_s: float) -> str:
+    def build(self, language: str, code: str, wall_s: float, patience_s: float = BUILD.patience_s) -> str:
         """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`.
 
         Returns "", or the outcome of all its runs if it does not compile.
@@ -67,7 +67,7 @@ class Local:
         if language == "python":
             return ""
         if self._source != (language, code):
-            self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s)
+            self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s, patience_s)
             if not slow:  # what failed for want of time may do better the next time
                 self._source = (language, code)
         return self._built.outcome if isinstance(self._built, Execution) else ""
@@ -100,16 +100,16 @@ class Local:
         self.sandbox.close()
         self._trusted.close()
 
-    def _build(self, language: str, code: str, wall_s: float) -> tuple[Job | Execution, bool]:
+    def _build(self, language: str, code: str, wall_s: float, patience_s: float) -> tuple[Job | Execution, bool]:
         """The job that runs the program, or why there is none, and whether that is for want of time."""
         if absent := missing(language):
             raise SandboxError(f"{language} needs {' and '.join(absent)}, which this machine does not have")
-        execution, job = self._compile(language, code, wall_s)
+        execution, job = self._compile(language, code, replace(BUILD, wall_s=wall_s, patience_s=patience_s))
         if execution.outcome == "ok":
             self._proved.add(language)
             return replace(job, program=execution.report), False
         if language not in self._proved:  # is it the program, or the compiler?
-            proof, _ = self._compile(language, _SMALLEST[language], BUILD.wall_s)
+            proof, _ = self._compile(language, _SMALLEST[language], BUILD)
             if proof.outcome != "ok":
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
@@ -118,12 +118,12 @@ class Local:
             raise SandboxError(f"{language}: this machine is too busy to compile within {wall_s:.0f} s")
         return replace(execution, outcome="timeout" if slow else "compile"), slow
 
-    def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
+    def _compile(self, language: str, code: str, limits: Limits) -> tuple[Execution, Job]:
         """The compiler's execution, and the job that runs its result."""
         source, command, result, job = (_cpp if language == "cpp" else _java)(code)
         request = json.dumps({"source": source, "command": command, "result": result})
         jvm = tuple(command) if language == "java" else ()
-        return self.sandbox.run(Job("build", code, request, command=jvm), replace(BUILD, wall_s=wall_s)), job
+        return self.sandbox.run(Job("build", code, request, command=jvm), limits), job
 
 
 def _cpp(code: str) -> tuple[str, list[str], str, Job]:
