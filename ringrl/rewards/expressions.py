@@ -539,9 +539,15 @@ def _mpmath() -> Any:
 
 
 def _at(tree: Tree, number: int, digits: int) -> tuple[Any, int]:
-    """The value at a point, and the digits that the numbers on the way to it have. Raises Unreadable."""
+    """The value at a point, and the digits that the numbers on the way to it have; what is computed next has as many
+    digits as the value. Raises Unreadable."""
+    _mpmath().mp.dps = digits
+    return _evaluated(tree, number, digits)
+
+
+@functools.lru_cache(256)  # a comparison needs each value several times
+def _evaluated(tree: Tree, number: int, digits: int) -> tuple[Any, int]:
     mpmath = _mpmath()
-    mpmath.mp.dps = digits
     point = _Point(mpmath.mp, number)
     try:
         return point.value(tree), point.digits

@@ -318,7 +318,7 @@ def logarithm(r: random.Random) -> Case:
 
 @in_math
 def natural_logarithm(r: random.Random) -> Case:
-    a, b = r.randrange(2, 9), r.choice([2, 3, 5, 7])
+    a, b = r.randrange(3, 9), r.choice([2, 3, 5, 7])
     return (
         rf"{a}\ln {b}+1",
         [rf"{a}\ln {b}-1", rf"{a + 1}\ln {b}+1", rf"{a}\ln {b + 1}+1", rf"{a}\ln({b}+1)", rf"\ln {a * b}+1"],
