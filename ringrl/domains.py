@@ -100,10 +100,11 @@ def _judged_by(name: str, suffix: str, keys: tuple[str, ...], **more: Any) -> Do
     return Domain(name, (Reward(name, name),), name, suffix, keys, **more)
 
 
+FINAL = ("answer", "tolerance")  # keys of a final answer: `ringrl.data.reference_keys`
 BUILT_IN: Mapping[str, Domain] = {
     d.name: d
     for d in (
-        _judged_by("math", BOXED, ("answer",), required=("answer",), answer="answer", comparison="answer"),
+        _judged_by("math", BOXED, FINAL, required=("answer",), answer="answer", comparison="answer"),
         _judged_by(
             "code",
             FENCED,
@@ -111,7 +112,9 @@ BUILT_IN: Mapping[str, Domain] = {
             required=("tests",),
             comparison="program",
         ),
-        _judged_by("science", BOXED, ("answer",), required=("answer",), answer="answer", comparison="answer"),
+        _judged_by(
+            "science", BOXED, ("answer", "tolerance"), required=("answer",), answer="answer", comparison="answer"
+        ),
         _judged_by("reasoning_gym", TAGGED, ("task", "options", "entry"), required=("task", "entry")),
     )
 }

@@ -1,5 +1,5 @@
-"""Rows from JSONL, parquet and CSV files, local or on the hub, from hub datasets, and from reasoning-gym's generators
-(`ringrl.data.gym`), checked row by row.
+"""Rows from JSONL, JSON, parquet, CSV and TSV files, local or on the hub, from hub datasets, and from reasoning-gym's
+generators (`ringrl.data.gym`), checked row by row. Texts are in UTF-8, with or without a byte order mark.
 
 A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
 keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
@@ -13,12 +13,14 @@ import csv
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import SUFFIXES, Prompting, Source
 from ringrl.data import gym
+from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
 from ringrl.rewards.references import unusable
@@ -26,8 +28,12 @@ from ringrl.rewards.references import unusable
 THINK, THOUGHT = "<think>", "</think>"
 APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
 PARQUET_ROWS = 1000  # rows per batch
-FORMATS = (".jsonl", ".json", ".parquet", ".csv")
+FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+BOM, LF = b"\xef\xbb\xbf", b"\n"
+LONGEST_FIELD = 2**31 - 1  # characters of a field of a CSV file, which are 131,072 unless said otherwise
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
+SPACE = re.compile(r"\s*")
+TOO_DEEP = "values are nested too deeply"
 Row = dict[str, Any]
 Convert = Callable[[Row], Row | None]
 
@@ -46,8 +52,12 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
         if (converted := _converted(row, where, convert)) is not None:
             problem = problem_of({"id": where, **converted}, where, source, domains)
             domain = domains[problem["domain"]]
-            domain.check(problem, where)
-            if fault := unusable(domain, domain.reference(problem)):
+            try:
+                domain.check(problem, where)
+                fault = unusable(domain, domain.reference(problem))
+            except RecursionError:
+                raise DataError(f"{where}: {TOO_DEEP}") from None
+            if fault:
                 faults.append(f"{where}: {fault}")
             problems.append(problem)
     if faults:
@@ -207,7 +217,7 @@ def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
     path = local_file(name)
     if not path.is_file():
         raise DataError(f"{name}: no such data file")
-    read = {".parquet": _parquet, ".csv": _csv}.get(path.suffix, _jsonl)
+    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix.lower(), _json)
     return read(path, name)
 
 
@@ -219,31 +229,117 @@ def _parquet(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
         batches = pyarrow.parquet.ParquetFile(path).iter_batches(PARQUET_ROWS)
         for i, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             yield f"{name}[{i}]", row
-    except pyarrow.ArrowInvalid as e:
+    except (pyarrow.ArrowException, OSError) as e:
         raise DataError(f"{name}: not parquet: {_first_line(e)}") from None
 
 
 def _csv(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
-    with path.open(newline="", encoding="utf-8") as lines:
-        for i, row in enumerate(csv.DictReader(lines)):
-            yield f"{name}[{i}]", row
+    """Rows by the first line of each; fields are separated by what the header has of comma, semicolon and tab."""
+    csv.field_size_limit(LONGEST_FIELD)
+    header: list[str] = []
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
+        first = text.readline()
+        text.seek(0)
+        separator = "\t" if path.suffix.lower() == ".tsv" else next((s for s in ",;\t" if s in first), ",")
+        lines = csv.reader(text, delimiter=separator, strict=True)
+        while True:
+            where = f"{name}:{lines.line_num + 1}"
+            try:
+                fields = next(lines, None)
+            except csv.Error as e:
+                yield where, f"not CSV: {e}"
+                continue
+            if fields is None:
+                return
+            if bad := _not_utf8(fields):
+                yield where, bad
+            elif len(fields) < 2 and not "".join(fields).strip():
+                continue  # a blank line
+            elif not header:
+                header = fields
+                if twice := next((f for f in header if f and header.count(f) > 1), ""):
+                    raise DataError(f"{where}: got two columns {twice!r}, expected one")
+            elif len(fields) != len(header):
+                yield where, f"got {len(fields)} fields, expected {len(header)} as in the header"
+            else:
+                yield where, dict(zip(header, fields, strict=True))
 
 
-def _jsonl(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
+def _not_utf8(fields: Iterable[str]) -> str:
+    """What is wrong with the first field that is not UTF-8, "" if all are."""
+    for field in fields:
+        try:
+            field.encode()
+        except UnicodeEncodeError as e:
+            return f"not UTF-8: byte 0x{ord(field[e.start]) & 0xFF:02x} after {field[max(e.start - 20, 0) : e.start]!r}"
+    return ""
+
+
+def _json(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
+    """One object a line, or one array of objects."""
+    begun = False
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{name}:{number}", _parsed(line)
+            content = line.removeprefix(BOM).strip() if number == 1 else line.strip()
+            if content.startswith(b"[") and not begun:
+                yield from _array(path, name)
+                return
+            if content:
+                begun = True
+                yield f"{name}:{number}", _parsed(content)
+
+
+def _array(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
+    """The objects of a JSON array, in memory all at once; nothing is read behind a fault."""
+    content, rows, decoder = path.read_bytes().removeprefix(BOM), 0, json.JSONDecoder()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as e:
+        yield f"{name}:{1 + content.count(LF, 0, e.start)}", _fault(e)
+        return
+    try:
+        at = _behind(text, text.index("["))
+        while not text.startswith("]", at):
+            row, at = decoder.raw_decode(text, at)
+            yield f"{name}[{rows}]", _object(row)
+            rows, at = rows + 1, _behind(text, at - 1)
+            if text.startswith(",", at):
+                at = _behind(text, at)
+            elif not text.startswith("]", at):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+        if text[at + 1 :].strip():
+            raise json.JSONDecodeError("Extra data", text, _behind(text, at))
+    except (ValueError, RecursionError) as e:
+        yield f"{name}[{rows}]", _fault(e)
+
+
+def _behind(text: str, at: int) -> int:
+    """Where the text goes on behind a character and the space that follows it."""
+    match = SPACE.match(text, at + 1)
+    return match.end() if match else at + 1
 
 
 def _parsed(line: bytes) -> Row | str:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as e:
-        return f"not JSON: {e.msg} at column {e.colno}"
-    except UnicodeDecodeError as e:
-        return f"not UTF-8: {e.reason} at byte {e.start}"
+        return _object(json.loads(line.decode()))
+    except (ValueError, RecursionError) as e:
+        return _fault(e)
+
+
+def _object(row: Any) -> Row | str:
     return row if isinstance(row, dict) else f"got {type(row).__name__}, expected an object"
+
+
+def _fault(error: ValueError | RecursionError) -> str:
+    """Why a text cannot be read as JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        return f"not JSON: {error.msg} at {line}column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: {error.reason} at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return TOO_DEEP
+    return f"got an integer of more than {sys.get_int_max_str_digits():,} digits, expected it as a text"
 
 
 def _hub(name: str, split: str) -> Iterator[tuple[str, Row | str]]:
@@ -283,7 +379,7 @@ def _converted(row: Row, where: str, convert: Convert) -> Row | None:
         return convert(row)
     except KeyError as e:
         raise DataError(f"{where}: no key {e}, the row has {sorted(row)}") from None
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, AttributeError) as e:
         raise DataError(f"{where}: {e}") from None
 
 
@@ -299,7 +395,10 @@ def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
         raise DataError(f"{where}: problem: got {row.get('problem')!r}, expected a text")
     row = {**row, "domain": name}
     if domain.comparison == "answer":
-        answer = "" if row.get(domain.answer) is None else str(row[domain.answer])
+        try:
+            answer = answer_text(row.get(domain.answer))
+        except ValueError as e:
+            raise DataError(f"{where}: {domain.answer}: {e}") from None
         row[domain.answer] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
     return row
 

@@ -2,11 +2,12 @@
 
 A new benchmark is an entry of BENCHMARKS and its first prompt in tests/evals/test_benchmarks.py. Files are read as
 they are, at a pinned revision. Repositories, revisions, file names and columns were taken from public code that reads
-them; `unchecked` names whatever no such code confirms.
+them; `unchecked` names whatever no such code confirms. `comparison` and `source` are in docs/evaluation.md too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,11 +19,14 @@ from pathlib import Path
 
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import Source
+from ringrl.data.reference_keys import answer_text, read_tolerance
 from ringrl.data.source import FORMATS, Row, read_problems
 from ringrl.errors import ConfigError, DataError
 
 DEFAULT_SAMPLES = 32  # k for a user's own problems
 LETTERS = "ABCDEFGHIJ"
+MINERVA_TOLERANCE = 0.01
+OLYMPIAD_PRECISION = "1e-8"  # for an answer without an error of its own among others that have one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,9 @@ class Benchmark:
     samples: int  # k of avg@k: the paper's for AIME, elsewhere [ours], larger for smaller sets
     columns: Mapping[str, str] = field(default_factory=dict)  # our key -> column of the file
     convert: Callable[[Row], Row] = dict  # makes a problem of a row with our keys
+    comparison: str = ""  # when an answer is right
+    source: str = ""  # the paper or the public grader that says so
+    tolerance: Callable[[Row], Row] = lambda problem: {}  # of a problem that has none of its own
     releases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # release -> files
     release: str = ""
     since: str = ""  # first and last day of the window, for problems with a date
@@ -58,10 +65,32 @@ def _choices(row: Row) -> Row:
 
 
 def _olympiad(row: Row) -> Row:
-    answers = [str(a).strip() for a in row["final_answer"]]
     unit = f" Give the answer in {row['unit']}." if row.get("unit") else ""
     several = " Give all answers, separated by commas." if row.get("is_multiple_answer") else ""
-    return {**row, "problem": row["problem"] + unit + several, "answer": ", ".join(answers)}
+    return {**row, "problem": row["problem"] + unit + several, "answer": row["final_answer"]}
+
+
+def _error_column(problem: Row) -> Row:
+    """OlympiadBench: an absolute tolerance, or several between commas; points and other tuples have none."""
+    error = problem.get("error")
+    if not error or "Tuple" in str(problem.get("answer_type")):
+        return {}
+    parts = str(error).strip("[]").split(",")
+    absolute = [part.strip(" '\"") or OLYMPIAD_PRECISION for part in parts]
+    tolerance = {"absolute": absolute if len(absolute) > 1 else absolute[0]}
+    try:
+        read_tolerance(tolerance)
+    except ValueError:
+        raise ValueError(f"error: got {error!r}, expected a number, or one for each answer, with commas") from None
+    return tolerance
+
+
+def _numeric(problem: Row) -> Row:
+    """Minerva: 1 % for an answer that `float` can read."""
+    with contextlib.suppress(ValueError):
+        float(answer_text(problem["answer"]))
+        return {"relative": MINERVA_TOLERANCE}
+    return {}
 
 
 def _humaneval(row: Row) -> Row:
@@ -94,42 +123,62 @@ BENCHMARKS: dict[str, Benchmark] = {
     "aime24": Benchmark(
         hub("HuggingFaceH4/aime_2024", "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", "data/train-00000-of-00001.parquet"),
         "math", 32,
+        comparison="equal integers",
+        source="MAA: answers are integers from 0 to 999",
     ),
     "aime25": Benchmark(
         hub("math-ai/aime25", "563bb8404243c5f09de6ec262f2db674fe5bce9b", "test.jsonl"), "math", 32,
+        comparison="equal integers",
+        source="MAA: answers are integers from 0 to 999",
     ),
     "amc23": Benchmark(
         hub("math-ai/amc23", "80815d37005feb82cd7f8fbc6901d5d3eff43057", "test-00000-of-00001.parquet"),
         "math", 32, QUESTION,
+        comparison="equal numbers",
+        source="QwenLM/Qwen2.5-Math evaluation/grader.py, which allows 1e-4",
     ),
     "math500": Benchmark(
         hub("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test.jsonl"),
         "math", 4,
+        comparison="equal values",
+        source="openai/prm800k prm800k/grading/grader.py",
     ),
     "cnmo24": Benchmark(
         hub("opencompass/LiveMathBench", PARQUET, "v202412_CNMO_en/test/0000.parquet"), "math", 32, QUESTION,
         unchecked="file name and revision; the configuration and its columns are",
+        comparison="equal values, where its authors ask a model",
+        source="open-compass/opencompass opencompass/datasets/livemathbench",
     ),
     "livemathbench": Benchmark(
         hub("opencompass/LiveMathBench", PARQUET, *(f"v202412_{n}_en/test/0000.parquet" for n in LIVEMATH)),
         "math", 8, QUESTION,
         unchecked="file names and revision; the configurations and their columns are",
+        comparison="equal values, where its authors ask a model",
+        source="open-compass/opencompass opencompass/datasets/livemathbench",
     ),
     "minerva": Benchmark(
         hub("math-ai/minervamath", "main", "test.jsonl"), "math", 4, QUESTION, unchecked="revision",
+        comparison="numbers within 1 %, else equal values", tolerance=_numeric,
+        source="Lewkowycz et al. 2022; deepseek-ai/DeepSeek-Math evaluation/eval/ocwcourses_eval_utils.py",
     ),
     "olympiadbench": Benchmark(
         hub("Hothan/OlympiadBench", "91184b52131e7fc9455fef848035173aea8cc01a",
             "OlympiadBench/OE_TO_maths_en_COMP/OE_TO_maths_en_COMP.parquet"),
         "math", 4, QUESTION, _olympiad,
+        comparison="numbers within the row's `error`, else equal values", tolerance=_error_column,
+        source="OpenBMB/OlympiadBench inference/judge.py and inference/code/math_judger.py",
     ),
     "gsm8k": Benchmark(
         hub("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main/test-00000-of-00001.parquet"),
         "math", 4, QUESTION,
+        comparison="equal numbers",
+        source="openai/grade-school-math grade_school_math/dataset.py",
     ),
     "gpqa_diamond": Benchmark(  # gated: the hub wants a token
         hub("Idavidrein/gpqa", "633f5ee89ab8ad4522a9f850766b73f62147ffdd", "gpqa_diamond.csv"),
         "science", 8, convert=_choices,
+        comparison="the same letter",
+        source="openai/simple-evals gpqa_eval.py",
     ),
     "livecodebench": Benchmark(
         (), "code", 8, convert=_livecodebench, deadline_s=120.0, release="v5", since="2024-08-01", until="2025-01-31",
@@ -138,16 +187,22 @@ BENCHMARKS: dict[str, Benchmark] = {
                          *("test.jsonl", *(f"test{i}.jsonl" for i in range(2, n + 1))))
             for n in range(1, 7)
         },
+        comparison="all tests pass",
+        source="LiveCodeBench/LiveCodeBench lcb_runner/evaluation/testing_util.py",
     ),
     "humaneval": Benchmark(
         hub("openai/openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
             "openai_humaneval/test-00000-of-00001.parquet"),
         "code", 8, convert=_humaneval,
+        comparison="check(candidate) passes",
+        source="openai/human-eval human_eval/execution.py",
     ),
     "mbpp": Benchmark(
         hub("google-research-datasets/mbpp", "4bb6404fdc6cacfda99d4ac4205087b89d32030c",
             "full/test-00000-of-00001.parquet"),
         "code", 4, {"problem": "text"}, _mbpp,
+        comparison="all asserts pass",
+        source="google-research/google-research mbpp/README.md",
     ),
 }  # fmt: skip
 
@@ -230,10 +285,10 @@ def read_benchmark(bench: Bench, cfg: EvalConfig) -> list[Row]:
 def _as_problem(entry: Benchmark, row: Row) -> Row | None:
     if entry.since and (day := str(row.get("contest_date") or "")[:10]) and not entry.since <= day <= entry.until:
         return None
-    if "problem" in row and ("answer" in row or "tests" in row):
-        return {"id": None, **row}
-    row = {**row, **{key: row[column] for key, column in entry.columns.items()}}
-    return {"id": None, **entry.convert(row)}
+    if not ("problem" in row and ("answer" in row or "tests" in row)):
+        row = entry.convert({**row, **{key: row[column] for key, column in entry.columns.items()}})
+    tolerance = {} if row.get("tolerance") else entry.tolerance(row)
+    return {"id": None, **row, **({"tolerance": tolerance} if tolerance else {})}
 
 
 def describe_benchmark(bench: Bench, cfg: EvalConfig) -> list[tuple[str, str]]:
@@ -246,6 +301,8 @@ def describe_benchmark(bench: Bench, cfg: EvalConfig) -> list[tuple[str, str]]:
         ("release", benchmark.release),
         ("window", f"{benchmark.since} to {benchmark.until}" if benchmark.since else ""),
         ("verifier", benchmark.domain),
+        ("comparison", benchmark.comparison),
+        ("source", benchmark.source),
         ("metric", f"avg@{samples_of(bench, cfg)}"),
         ("sampling", f"temperature {cfg.temperature:g}, top-p {cfg.top_p:g}, {cfg.max_total_tokens:,} tokens"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -11,7 +12,7 @@ from ringrl.config.sections import Prompting, Server
 from ringrl.data.source import messages_of
 from ringrl.domains import Domains
 from ringrl.errors import RingError, UserError
-from ringrl.http import Client, Refused, ServerFailed
+from ringrl.http import Client, Refused, ServerFailed, read_reply, shown
 from ringrl.rollout.respond import NO_ROOM, Answer, Ask
 
 # error messages of servers for a prompt that leaves no room to answer
@@ -71,13 +72,10 @@ class ServedModel:
         except ServerFailed as e:
             raise RingError(f"{e}; what is finished is kept for --resume") from None
         try:
-            [choice] = got["choices"]
-            message, length = choice["message"], int(got["usage"]["completion_tokens"])
-            thought = message.get("reasoning_content") or message.get("reasoning") or ""
-            content = message.get("content") or ""
-            finish = "length" if choice.get("finish_reason") == "length" else "stop"
-        except (KeyError, TypeError, ValueError) as e:
-            raise UserError(f"{self.server.base_url}: not a chat completion with its usage: {e!r} in {str(got)[:200]}"
-                            ) from None  # fmt: skip
-        closed = f"<think>{thought}" + ("</think>" if content or finish == "stop" else "")
-        return Answer((closed if thought else "") + content, length, finish)
+            reply, length = read_reply(got), int(got["usage"]["completion_tokens"])
+        except (LookupError, TypeError, ValueError) as e:
+            raise UserError(f"{self.server.base_url}: got {shown(json.dumps(got))}, expected a chat completion with "
+                            f"usage.completion_tokens ({e!r})") from None  # fmt: skip
+        finish = "length" if reply.cut else "stop"
+        closed = f"<think>{reply.thought}" + ("</think>" if reply.content or finish == "stop" else "")
+        return Answer((closed if reply.thought else "") + reply.content, length, finish)

@@ -58,7 +58,7 @@ def launch(
     Args:
         main: the module whose `main` the ranks run.
         notes: lines shown to the user first.
-        fresh: the run directory was created for this call; it is removed on a user error.
+        fresh: the run directory was created for this call; it is removed on a user error, unless results are in it.
 
     Returns:
         The exit code of the command line.
@@ -72,7 +72,7 @@ def launch(
             code = crew.work(command, main, trainer)
         finally:
             crew.stop()
-    if code == UserError.exit_code and fresh:
+    if code == UserError.exit_code and fresh and not any(file.stat().st_size for file in run.path.rglob("*.jsonl")):
         shutil.rmtree(run.path)
     return code
 

@@ -16,32 +16,34 @@ takes (`ringrl.rewards.expressions`). The rules where graders differ:
    reference is not evaluated either.
 5. Values without brackets match both a set and a point; (1, 2) and {1, 2} differ.
 6. An exact value may be followed by its own rounding: \sqrt{2} ≈ 1.41. Two values that differ are a contradiction.
-7. The letter of a bound variable is free: {x | x > 3} is {y | y > 3}, f(x) = 2x is f(n) = 2n.
+7. A row's `tolerance`, {"relative": r} or {"absolute": a}, takes the place of rule 2 for all its numbers.
+8. The letter of a bound variable is free: {x | x > 3} is {y | y > 3}, f(x) = 2x is f(n) = 2n.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
 import itertools
 import json
-import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ringrl.data.reference_keys import Tolerance, answer_text, read_tolerance
 from ringrl.rewards.boxes import last_boxed, last_boxes
 from ringrl.rewards.expressions import (
     TooLarge,
+    Tree,
     Unreadable,
     equal_values,
     letters,
     read_expression,
     real,
 )
-from ringrl.rewards.formulas import formula
+from ringrl.rewards.formulas import same_chemistry
 from ringrl.rewards.limit import OutOfTime, processor_time
 from ringrl.rewards.plain import (
     Many,
@@ -57,19 +59,21 @@ from ringrl.rewards.plain import (
     same,
     split_unit,
 )
-from ringrl.rewards.relations import is_relation, real_set, same_relations, same_sets
-from ringrl.rewards.typography import DECIMAL, clean, skeleton
-from ringrl.rewards.units import RADIAN, Unit
+from ringrl.rewards.relations import RELATION, is_relation, real_set, same_relations, same_sets
+from ringrl.rewards.typography import DECIMAL, clean, skeleton, split
+from ringrl.rewards.units import NO_UNIT, RADIAN, Unit
 from ringrl.rewards.verdict import Verdict, after_thinking
 
 RELATIVE_TOLERANCE = Fraction(1, 100)  # science: for references with a decimal point or an exponent
 SHORTER_TOLERANCE = Fraction(1, 1000)  # math: for an answer with fewer digits than such a reference
 ROUNDED_DIGITS = 3  # fewest digits of a decimal that may be rounded
+FLOAT_DIGITS, FLOAT_NOISE = 15, 4e-16  # a reference with so many digits was computed in floating point
 EXACT_DIGITS = 6  # fewest decimals that stand for a value that no decimal has, such as a root
 MAX_ANSWER_CHARS = 1000  # a longer answer fails unread, unless the reference is about as long
 LIMIT_S = 2.0  # processor time for one answer; a slower one fails
 
 _WORD = re.compile(r"\\text\s*\{([^{}\\]*)\}|[^\W\d_](?:[^\W\d_]|[' -]){2,}|[^\W\d_]|[^\W\d_a-zA-Z]+")
+_PRIMED = re.compile(r"[A-Za-z]'+")
 _TEXT = re.compile(
     r"\\text\s*\{[^{}\\]*\}|[A-Za-z' -]*[A-Za-z]{4}[A-Za-z' -]*|[^\W\d_a-zA-Z]+"
 )  # letters that are no factors
@@ -78,14 +82,17 @@ _FORMULA = (  # a letter followed by this is a variable, not an option
     r"\\(?:in|geq?|leq?|neq?|equiv|approx|sim|to|propto|pm|cdot|times|left)(?![A-Za-z])"
 )
 _LETTER = re.compile(
-    rf"(?:[Oo]ption|[Cc]hoice)? *\(?\s*([A-Za-z])\s*\)?(?P<rest>\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*|"
-    r",? +(?:because|since|as|due to) .*| is (?:the )?(?:correct|right|best|answer).*)?",
+    rf"(?:[Oo]ption|[Cc]hoice|[Aa]nswer)? *\(?\s*([A-Za-z])\s*\)?(?P<rest>\s*[.:)].*| +(?!{_FORMULA})[^A-Za-z\s,;].*|"
+    r"[,;]? +(?:because|since|as|due to) .*| is (?:the )?(?:correct|right|best|answer).*)?",
     re.DOTALL,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b", re.DOTALL
+    r"\b(?:so|thus|hence|therefore|answer|not|but)\b.*\b[A-J]\b|^\W*(?:wrong|incorrect|false|no)\b|"
+    r"^\W*(?:(?:and|or)\b|[,/&])\W*[A-J]\b",
+    re.DOTALL,
 )
 _LETTERS = re.compile(r"\(?[A-Za-z]\)?(?: ?[,;] ?\(?[A-Za-z]\)?)+")
+_SEVERAL = re.compile(r"[A-H]{2,8}")
 _LABEL = re.compile(r"(?:\\text ?\{ ?\(([A-J])\)\.? ?\}|\(([A-J])\)|([A-J])[.)])\.? +(?P<value>[^ ].*)")
 _LABEL_ALONE = re.compile(r"\(?\\?(?:text)? ?\{? ?\(?([A-J])\)?\.? ?\}?\)?")
 _QUESTION = re.compile(
@@ -96,25 +103,10 @@ _DESCRIBED = re.compile(r"[<>|]|\\(?:le|ge|ne|mid|in|mathbb|setminus|cup|lor)(?!
 _SET = re.compile(r"\\\{ ?(?P<elements>.*?) ?(?::|\\mid(?![a-z])|\|) ?(?P<condition>.*?) ?\\\}")
 _HEAD = re.compile(r"([a-zA-Z]) ?(\( ?([a-z]) ?\)|_ ?\{?([a-z])\}?) ?=")
 _POINT_NAME = re.compile(r"(?<![A-Za-z\\])[A-Z]'?(?:_\{?\d\}?)? ?(?=\([^()]*,[^()]*\))")
+_MEMBER = re.compile(r"[a-zA-Z] ?\\in(?![a-z]) ?(?=\\\{)")
+_SCALED = re.compile(r"(?P<scale>[^&]+?) ?(?:\\cdot ?)?(?P<matrix>\\begin ?\{[pb]?matrix\}.*?\\end ?\{[pb]?matrix\})")
+_CONSTANT = re.compile(r"(?<=[+-]) ?([cC])$")
 _PM = re.compile(r"\\[pm]{2}(?![a-zA-Z])")
-
-
-@functools.cache
-def load_math_verify() -> tuple[Callable[[str], list[Any]], Callable[[list[Any], list[Any]], bool]]:
-    """Math-Verify's `parse` and `verify`, a second judge for audits; imported here because that takes seconds."""
-    import math_verify
-    from latex2sympy2_extended import NormalizationConfig
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    normalization = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
-    latex = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)
-    parse = functools.partial(  # "first_match" does not fall back to a number inside text that fails to parse
-        math_verify.parse, extraction_config=(latex,), extraction_mode="first_match", parsing_timeout=None
-    )
-    verify = functools.partial(
-        math_verify.verify, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
-    )
-    return functools.lru_cache(1024)(parse), verify
 
 
 @dataclass(frozen=True)
@@ -123,6 +115,7 @@ class Rules:
 
     tolerance: Fraction
     science: bool
+    given: Tolerance | None = None  # the row's own, in place of the domain's and of any rounding
 
 
 MATH = Rules(Fraction(0), science=False)
@@ -144,22 +137,54 @@ def check_answer(reference: Mapping[str, object], rules: Rules = MATH) -> None:
     expected = expected_answer(reference)
     if not expected.strip("$ "):
         raise ValueError("the reference has no 'answer'")
+    rules = _of_row(rules, reference, expected)
     try:
         with processor_time(LIMIT_S):
-            _equal(_Sides(f"{clean(expected)} ", clean(expected)), rules)
+            text = _plain(expected)
+            _equal(f"{text} ", text, rules)
+            _evaluate(read(text, texts=True), rules)
     except OutOfTime:
         raise ValueError(f"the reference takes more than {LIMIT_S:g} s to read: {expected[:80]}") from None
     except Exception as error:
         raise ValueError(f"the reference cannot be read: {expected[:80]} ({type(error).__name__})") from error
 
 
+def _evaluate(value: Value | None, rules: Rules) -> None:
+    """Finds the values of the expressions in a reference, as a comparison with it does."""
+    if isinstance(value, Many):
+        for item in value.items:
+            _evaluate(item, rules)
+    elif isinstance(value, str) and read_number(magnitude := split_unit(value, rules.science).magnitude) is None:
+        for side in split(magnitude, RELATION):
+            with contextlib.suppress(Unreadable):
+                tree = read_expression(side.strip())
+                equal_values(tree, ("add", tree, ("number", Fraction(1))))
+
+
 def expected_answer(reference: Mapping[str, object]) -> str:
-    """What stands in `reference["answer"]`: without its box, the texts of a list separated by commas, "" for none."""
-    raw = reference.get("answer")
-    expected = "" if raw is None else str(raw).strip()
+    """What stands in `reference["answer"]`: without its box, the texts of a list separated by commas, "" for none.
+
+    Raises:
+        ValueError: it is neither a text nor a number, nor a list of these.
+    """
+    expected = answer_text(reference.get("answer")).strip()
     if expected.startswith("[") and expected.endswith("]") and ('"' in expected or "'" in expected):
         expected = _listed(expected)
+    expected = expected.rpartition("####")[2].strip()  # as GSM8K writes them
     return last_boxed(expected) or expected
+
+
+def _of_row(rules: Rules, reference: Mapping[str, object], expected: str) -> Rules:
+    """The rules with the row's tolerance, if it has one. Raises ValueError for one that does not fit the answer."""
+    given = rules.given or read_tolerance(reference.get("tolerance"))
+    if given and len(given.absolute) > 1:
+        text = lines(clean(expected))
+        value = _with_both_signs(read(text, texts=True) or text)
+        answers = value.items if isinstance(value, Many) and value.kind in ("", "{}") else (value,)
+        if len(answers) != len(given.absolute) or any(isinstance(answer, Many) for answer in answers):
+            raise ValueError(f"tolerance: got {len(given.absolute)} values, expected one, or one for each of several "
+                             f"numbers: {expected[:80]}")  # fmt: skip
+    return dataclasses.replace(rules, given=given)
 
 
 def _listed(text: str) -> str:
@@ -177,7 +202,11 @@ def _listed(text: str) -> str:
 
 
 def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict:
-    expected = expected_answer(reference)
+    try:
+        expected = expected_answer(reference)
+        rules = _of_row(rules, reference, expected)
+    except ValueError as error:
+        return Verdict("error", f"the reference cannot be used: {error}")
     if not expected.strip("$ "):
         return Verdict("error", "the reference has no 'answer'")
     contents = last_boxes(after_thinking(text))
@@ -188,13 +217,18 @@ def _verify(text: str, reference: Mapping[str, object], rules: Rules) -> Verdict
         return Verdict("pass", "exact")
     if len(answer) > max(MAX_ANSWER_CHARS, 4 * len(expected)):
         return Verdict("fail", "too_long")
-    target = clean(expected)
-    verdict = _judged(clean(answer), target, rules)
+    target = _plain(expected)
+    verdict = _judged(_plain(answer), target, rules)
     if verdict.kind == "fail" and 1 < len(contents) <= 8:
-        alone = [_judged(clean(content), target, rules) for content in contents]
+        alone = [_judged(_plain(content), target, rules) for content in contents]
         if all(v.kind == "pass" for v in alone):
             return alone[-1]
     return verdict
+
+
+def _plain(text: str) -> str:
+    text = clean(text)
+    return lines(text) if "\\" in text else text
 
 
 def _judged(answer: str, expected: str, rules: Rules) -> Verdict:
@@ -205,7 +239,10 @@ def _judged(answer: str, expected: str, rules: Rules) -> Verdict:
         reason = "too_slow"
     except Exception as error:  # an answer can be anything
         reason = f"incomparable: {type(error).__name__}"
-    check_answer({"answer": expected}, rules)
+    try:
+        check_answer({"answer": expected}, rules)
+    except ValueError as error:
+        return Verdict("error", str(error))
     return Verdict("fail", reason)
 
 
@@ -213,7 +250,8 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
     """Compares clean texts, from the cheapest comparison to the most expensive one."""
     if skeleton(answer) == skeleton(expected):
         return Verdict("pass", "exact")
-    if rules.science and (letter := _letters(expected)):
+    joined = _SEVERAL.fullmatch(expected) and sorted(set(expected)) == list(expected)
+    if rules.science and (letter := expected if joined else _letters(expected)):
         return Verdict("pass", "choice") if _letters(answer) == letter else Verdict("fail", "wrong")
     if ":" in answer + expected and (clock := _clock(answer, expected)) is not None:
         return Verdict("pass", "time") if clock else Verdict("fail", "wrong")
@@ -221,12 +259,11 @@ def _judge(answer: str, expected: str, rules: Rules) -> Verdict:
         return Verdict("fail", "contradiction")
     if "\\approx" not in answer + expected and (verdict := _judge_quantities(*right_sides(answer, expected), rules)):
         return verdict
-    if _QUESTION.search(answer) and not _QUESTION.search(expected):
+    if _QUESTION.search(right_sides(answer, expected)[0]) and not _QUESTION.search(expected):
         return Verdict("fail", "unevaluated")
     with processor_time(LIMIT_S):
-        texts = _Sides(answer, expected)
-        grouped = _Sides(grouped_digits(answer), grouped_digits(expected))
-        if _equal(texts, rules) or (grouped != texts and _equal(grouped, rules)):
+        grouped = grouped_digits(answer), grouped_digits(expected)
+        if any(_equal(*texts, rules) for texts in dict.fromkeys(((answer, expected), grouped))):
             return Verdict("pass", "equal")
     return Verdict("fail", "wrong")
 
@@ -239,11 +276,15 @@ def _judge_quantities(answer: str, expected: str, rules: Rules) -> Verdict | Non
     left, right = _quantities(answer, expected, rules)
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return Verdict("fail", "unit")
+    if (numerals := _same_numerals(left, right)) is not None:
+        return Verdict("pass", "exact") if numerals else Verdict("fail", "wrong")
     x, y = read_number(left.magnitude), read_number(right.magnitude)
     if x is None or y is None:
         return None
     equal = _equal_numbers(x, y, left, right, rules)
-    return Verdict("pass", "number" if rules.tolerance else "exact") if equal else Verdict("fail", "wrong")
+    return (
+        Verdict("pass", "number" if rules.tolerance or rules.given else "exact") if equal else Verdict("fail", "wrong")
+    )
 
 
 def _quantities(answer: str, expected: str, rules: Rules) -> tuple[Quantity, Quantity]:
@@ -254,23 +295,28 @@ def _quantities(answer: str, expected: str, rules: Rules) -> tuple[Quantity, Qua
     return left, right
 
 
+def _same_numerals(left: Quantity, right: Quantity) -> bool | None:
+    """Whether two numerals are the same in a base that one of them has; None where none has."""
+    dimensions = (left.unit or right.unit or NO_UNIT).dimensions
+    if not any(name.startswith("base ") for name, _ in dimensions):
+        return None
+    return left.magnitude.lstrip("0").upper() == right.magnitude.lstrip("0").upper()
+
+
 def _equal_numbers(x: Fraction | float, y: Fraction | float, left: Quantity, right: Quantity, rules: Rules) -> bool:
     if isinstance(x, float) or isinstance(y, float):
         return x == y
-    written = (left.magnitude, right.magnitude)
-    for scale in _scales(left.unit, right.unit):
-        if scale != 1 and scale == 1 / _scales(left.unit, right.unit)[-1] and -1 <= x <= 1:
-            continue
-        if x * scale == y or _near(x * scale, y, written if scale == 1 else ("", right.magnitude), rules):
-            return True
-        if not -1 <= x <= 1:
-            continue
-        break
-    return False
+    scales = _scales(left.unit, right.unit)
+    return any(
+        x * scale == y or _near(x * scale, y, (left.magnitude if scale == 1 else "", right.magnitude), rules)
+        for scale in (scales[:1] if -1 <= x <= 1 else scales)  # 0.5 is 50 % and not 0.5 %
+    )
 
 
 def _near(x: Fraction, y: Fraction, written: tuple[str, str], rules: Rules) -> bool:
     """Whether x is near y for a reference that is measured or rounded, by how it is written."""
+    if rules.given:
+        return rules.given.allows(x - y, y)
     if not re.search(r"[.eE^]", written[1]):
         return False
     if rules.tolerance:
@@ -307,55 +353,74 @@ def _scales(left: Unit | None, right: Unit | None) -> list[Fraction]:
 # ---- everything else -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """An answer and its reference, both clean."""
-
-    answer: str
-    expected: str
-
-
-def _equal(sides: _Sides, rules: Rules) -> bool:
-    answer, expected = lines(sides.answer), lines(sides.expected)
+def _equal(answer: str, expected: str, rules: Rules) -> bool:
     if (label := _labelled(answer, expected, rules)) is not None:
         return label
     answer, expected = right_sides(*_same_letters(*_without_roundings(answer, expected, rules)))
     if _POINT_NAME.search(answer) and not _POINT_NAME.search(expected):
         answer = _POINT_NAME.sub("", answer)
+    if (_MEMBER.match(answer) is None) != (_MEMBER.match(expected) is None):
+        answer, expected = _MEMBER.sub("", answer), _MEMBER.sub("", expected)
     if _DESCRIBED.search(answer) or _DESCRIBED.search(expected):
         left, right = real_set(answer), real_set(expected)
         if left and right:
             return same_sets(left, right, lambda a, b: _equal_leaves(a, b, rules))
-        if (first := _SET.fullmatch(answer)) and (second := _SET.fullmatch(expected)):
+        if (first := _description(answer)) and (second := _description(expected)):
             return _same_descriptions(first, second, rules)
-    x, y = (_with_both_signs(read(text, texts=True) or text) for text in (answer, expected))
+    x, y = (_with_both_signs(_whole(text)) for text in (answer, expected))
     if isinstance(x, Many) != isinstance(y, Many):
         return False
-    return same(x, y, lambda a, b: _equal_leaves(a, b, rules))
+    by_answer = _by_answer(y, rules)
+    return same(x, y, lambda a, b: _equal_leaves(a, b, by_answer.get(b, rules)))
 
 
-def _same_descriptions(answer: re.Match[str], expected: re.Match[str], rules: Rules) -> bool:
+def _by_answer(expected: Value, rules: Rules) -> dict[Value, Rules]:
+    """The rules of each answer, where each has a tolerance of its own."""
+    if not rules.given or len(rules.given.absolute) < 2 or not isinstance(expected, Many):
+        return {}
+    each = [dataclasses.replace(rules, given=Tolerance(absolute=(limit,))) for limit in rules.given.absolute]
+    return dict(zip(expected.items, each, strict=True))
+
+
+def _whole(text: str) -> Value:
+    """A text as a value, a matrix with its factor in every cell."""
+    match = _SCALED.fullmatch(text) if "matrix" in text else None
+    if match and isinstance(cells := read(match[2], texts=True), Many):
+        rows = [row for row in cells.items if isinstance(row, Many)]
+        factor = "-1" if match[1] == "-" else match[1]
+        return Many(cells.kind, tuple(Many("row", tuple(f"({factor})({c})" for c in row.items)) for row in rows))
+    return read(text, texts=True) or text
+
+
+def _description(text: str) -> tuple[str, str] | None:
+    """The elements and the condition of {elements | condition}; {x | x = 2k, k in Z} is {2k | k in Z}."""
+    if not (match := _SET.fullmatch(text)):
+        return None
+    said = re.fullmatch(rf"{re.escape(match['elements'])} ?= ?([^,]*), ?(.*)", match["condition"])
+    return (said[1], said[2]) if said else (match["elements"], match["condition"])
+
+
+def _same_descriptions(answer: tuple[str, str], expected: tuple[str, str], rules: Rules) -> bool:
     """Whether two sets {elements | condition} have equal elements under the same condition."""
-    elements, condition = answer["elements"], answer["condition"]
-    mine, theirs = (re.match(r"([a-zA-Z]) ?\\in(?![a-z])", m["condition"]) for m in (answer, expected))
+    elements, condition = answer
+    mine, theirs = (re.match(r"([a-zA-Z]) ?\\in(?![a-z])", side[1]) for side in (answer, expected))
     if mine and theirs and mine[1] != theirs[1]:
-        elements, condition = (_renamed(text, mine[1], theirs[1]) for text in (elements, condition))
-    same_condition = skeleton(condition) == skeleton(expected["condition"])
-    return same_condition and _equal_leaves(elements, expected["elements"], rules)
+        elements, condition = (_renamed(text, mine[1], theirs[1]) for text in answer)
+    return skeleton(condition) == skeleton(expected[1]) and _equal_leaves(elements, expected[0], rules)
 
 
 def _labelled(answer: str, expected: str, rules: Rules) -> bool | None:
     """The verdict where a side has the letter of an option before its value, `(C) 12`; None where none has."""
     left, right = _LABEL.fullmatch(answer), _LABEL.fullmatch(expected)
     if left and right:
-        return _label(left) == _label(right) and _equal(_Sides(left["value"], right["value"]), rules)
+        return _label(left) == _label(right) and _equal(left["value"], right["value"], rules)
     if right and (alone := _LABEL_ALONE.fullmatch(answer)):
         return alone[1] == _label(right)
     if left and (alone := _LABEL_ALONE.fullmatch(expected)):
         return alone[1] == _label(left)
     if left:
-        return _equal(_Sides(left["value"], expected), rules)
-    return _equal(_Sides(answer, right["value"]), rules) if right else None
+        return _equal(left["value"], expected, rules)
+    return _equal(answer, right["value"], rules) if right else None
 
 
 def _label(match: re.Match[str]) -> str:
@@ -382,14 +447,13 @@ def _exact_side(text: str, other: str, rules: Rules) -> str:
     ]  # fmt: skip
     if not values or not decimals:
         return text
-    exact_side, exact = values[-1]
-    for decimal in decimals:
+    for (_, exact), decimal in itertools.product(values, decimals):
         if not _rounds_to(exact, decimal):
             raise Unreadable(f"{decimal.magnitude} is no rounding of {exact.magnitude}")
     wanted = split_unit(other, rules.science).magnitude
     if any(q.magnitude == wanted for q in decimals):
         return wanted
-    return exact_side
+    return values[-1][0]
 
 
 def _value(text: str) -> Any:
@@ -418,17 +482,18 @@ def _same_letters(answer: str, expected: str) -> tuple[str, str]:
     left, right = _HEAD.match(answer), _HEAD.match(expected)
     if left and right and left[1] == right[1]:
         mine, theirs = left[3] or left[4], right[3] or right[4]
-        if mine != theirs and not _letter(theirs).search(_bare(answer)):
+        if mine != theirs and theirs not in _bare(answer):
             answer = _renamed(answer, mine, theirs)
         return _same_parameter(answer, expected, "ckCK"), expected
-    if r"\pi" in answer and r"\pi" in expected:
+    if all(r"\pi" in text or r"\circ" in text for text in (answer, expected)):
         return _same_parameter(answer, expected, "knmlz"), expected
+    if (mine := _CONSTANT.search(answer)) and (theirs := _CONSTANT.search(expected)):
+        return answer[: mine.start(1)] + theirs[1], expected
     return answer, expected
 
 
 def _same_parameter(answer: str, expected: str, names: str) -> str:
-    mine = [name for name in names if _letter(name).search(_bare(answer))]
-    theirs = [name for name in names if _letter(name).search(_bare(expected))]
+    mine, theirs = ([name for name in names if name in _bare(text)] for text in (answer, expected))
     if len(mine) == len(theirs) == 1 and mine != theirs:
         return _renamed(answer, mine[0], theirs[0])
     return answer
@@ -436,10 +501,6 @@ def _same_parameter(answer: str, expected: str, names: str) -> str:
 
 def _bare(text: str) -> str:
     return re.sub(r"\\(?:text ?\{[^{}]*\}|[a-zA-Z]+)", " ", text)
-
-
-def _letter(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name))
 
 
 def _renamed(text: str, old: str, new: str) -> str:
@@ -475,18 +536,22 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
     answer, expected = right_sides(answer.strip(), expected.strip())
     if skeleton(answer) == skeleton(expected):
         return True
-    if rules.science and (said := formula(expected)) and (other := formula(answer)):
-        return said == other
+    if rules.science and (chemistry := same_chemistry(answer, expected)) is not None:
+        return chemistry
     if (clock := _clock(answer, expected)) is not None:
         return clock
     left, right = _quantities(answer, expected, rules)
     if left.unit and right.unit and left.unit.dimensions != right.unit.dimensions:
         return False
+    if (numerals := _same_numerals(left, right)) is not None:
+        return numerals
     x, y = read_number(left.magnitude), read_number(right.magnitude)
     if x is not None and y is not None:
         return _equal_numbers(x, y, left, right, rules)
     if left.magnitude.casefold() == right.magnitude.casefold() and left.unit and left.unit == right.unit:
         return True
+    if (ratios := _same_ratios(answer, expected)) is not None:
+        return ratios
     if words := _words(expected):
         if words == _words(answer):
             return True
@@ -496,25 +561,44 @@ def _equal_leaves(answer: str, expected: str, rules: Rules) -> bool:
 
 
 def _clock(answer: str, expected: str) -> bool | None:
-    """Whether two times of the day agree, None unless both are such times and one says a.m. or p.m."""
+    """Whether two times of the day agree; None if no side says a.m. or p.m. beside its minutes or beside the other."""
     left, right = _CLOCK.fullmatch(answer), _CLOCK.fullmatch(expected)
-    if not left or not right or not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
+    if not left or not right:
+        one = left or right
+        return False if one and one[2] and one[3] else None
+    if not (left[3] or right[3]) or not all(m[2] or m[3] for m in (left, right)):
         return None
-    hours = [int(m[1]) for m in (left, right)]
-    if [m[2] or "00" for m in (left, right)].count(left[2] or "00") < 2:
+    if (left[2] or "00") != (right[2] or "00"):
         return False
     if left[3] and right[3]:
-        return hours[0] == hours[1] and left[3].casefold() == right[3].casefold()
-    plain, said = (0, 1) if right[3] else (1, 0)
-    afternoon = ((left, right)[said][3] or "").casefold() == "p"
-    if hours[plain] == hours[said]:
-        return True
-    return hours[plain] == hours[said] % 12 + 12 * afternoon
+        return int(left[1]) == int(right[1]) and left[3].casefold() == right[3].casefold()
+    plain, said = (left, right) if right[3] else (right, left)
+    afternoon = 12 if said[3] in "pP" else 0
+    return int(plain[1]) in (int(said[1]), int(said[1]) % 12 + afternoon)
+
+
+def _same_ratios(answer: str, expected: str) -> bool | None:
+    """Whether 2:4:6 is 1:2:3, None unless both are such ratios of numbers."""
+    left, right = answer.split(":"), expected.split(":")
+    if len(left) != len(right) or len(left) < 2:
+        return None
+    x, y = ([_value(part) for part in parts] for parts in (left, right))
+    if None in x or None in y or 0 in y:
+        return None
+    return all(
+        equal_values(
+            ("mul", read_expression(a), read_expression(right[0])),
+            ("mul", read_expression(left[0]), read_expression(b)),
+        )
+        for a, b in zip(left[1:], right[1:], strict=True)
+    )
 
 
 def _words(text: str) -> str:
     r"""The normalised words of `\text{Yes}`, `a hyperbola`, `(C)`; "" for an expression."""
-    match = _WORD.fullmatch(text.strip("() "))
+    match = None if _PRIMED.fullmatch(text) else _WORD.fullmatch(text.strip("() "))
+    if match and re.fullmatch("[K-Zk-z]", match[0]):  # a variable and no option
+        return match[0]
     spoken = re.findall(r"\w+", (match[1] or match[0]).casefold()) if match else []
     return " ".join(w for w in spoken if w not in ("a", "an", "the")) or " ".join(spoken)
 
@@ -531,7 +615,7 @@ def _equal_expressions(left: Quantity, right: Quantity, rules: Rules) -> bool:
     if skeleton(left.magnitude) == skeleton(right.magnitude) and (left.unit is None or right.unit is None):
         return True
     try:
-        x, y = read_expression(left.magnitude), read_expression(right.magnitude)
+        x, y = _tree(left.magnitude), _tree(right.magnitude)
         for scale in _scales(left.unit, right.unit):
             scaled = _scaled(x, scale)
             if equal_values(scaled, y) or _near_expression(scaled, left, y, right, rules):
@@ -543,7 +627,12 @@ def _equal_expressions(left: Quantity, right: Quantity, rules: Rules) -> bool:
     return False
 
 
-def _scaled(tree: tuple[Any, ...], scale: Fraction) -> tuple[Any, ...]:
+def _tree(text: str) -> Tree:
+    number = read_number(text)
+    return ("number", number) if isinstance(number, Fraction) else read_expression(text)
+
+
+def _scaled(tree: Tree, scale: Fraction) -> Tree:
     if scale == 1:
         return tree
     if scale == RADIAN:
@@ -553,7 +642,7 @@ def _scaled(tree: tuple[Any, ...], scale: Fraction) -> tuple[Any, ...]:
     return ("mul", ("number", scale), tree)
 
 
-def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], right: Quantity, rules: Rules) -> bool:
+def _near_expression(x: Tree, left: Quantity, y: Tree, right: Quantity, rules: Rules) -> bool:
     """Whether a number and the value of an expression that no decimal has are near, by how the number is written."""
     if letters(x) or letters(y):
         return False
@@ -561,12 +650,15 @@ def _near_expression(x: tuple[Any, ...], left: Quantity, y: tuple[Any, ...], rig
     value = real(x)
     if value is None or (y_value := real(y)) is None:
         return False
+    if rules.given:
+        return rules.given.allows(value - y_value, y_value)
     if rules.tolerance and isinstance(number, Fraction) and re.search(r"[.eE^]", right.magnitude):
-        return bool(abs(value - y_value) <= abs(y_value) / 100)
+        return bool(abs(value - y_value) <= abs(y_value) * float(rules.tolerance))
     for quantity in (left, right):
         digits, ulp = _digits(quantity.magnitude)
         if digits and ulp <= Fraction(1, 10**EXACT_DIGITS) and quantity.magnitude.count("."):
-            return bool(abs(value - y_value) <= float(ulp) / 2)
+            noise = abs(float(y_value)) * FLOAT_NOISE if digits >= FLOAT_DIGITS else 0
+            return bool(abs(value - y_value) <= max(float(ulp) / 2, noise))
     return False
 
 

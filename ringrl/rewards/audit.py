@@ -57,7 +57,7 @@ def altered(domain: Domain, reference: Mapping[str, Any]) -> dict[str, Any] | No
         answer = str(reference.get(domain.answer, ""))
         if not (found := _DIGITS.search(answer)):
             return None
-        return {**reference, domain.answer: f"{answer[: found.start()]}{int(found[0]) + 7}{answer[found.end() :]}"}
+        return {**reference, domain.answer: f"{answer[: found.start()]}{2 * int(found[0]) + 7}{answer[found.end() :]}"}
     tests = reference.get("tests")
     if domain.comparison != "program" or not tests or reference.get("checker"):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _BRACES = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\boxed\s*[A-Za-z\d]|\\.|[{}]", re.DOTALL)
+_ANYTHING = re.compile(r"\S")
 _NAMES = r"(?:\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?)"
 _DELIMITER = (
     r"\s|[,;$&.:*•]|\\\\|\\[,;:!> ()\[\]]|\\(?:q?quad|displaystyle|implies|Rightarrow|therefore|lor|land|"
@@ -38,7 +39,7 @@ def last_boxes(text: str) -> list[str]:
     Between them stand at most delimiters, bullets, "and", "or", an equals sign and the name of the next one, which
     then is part of the answer. Empty boxes are no boxes.
     """
-    ordered = sorted((box for box in boxes(text) if text[box[1] : box[2]].strip()), key=lambda box: box[1])
+    ordered = sorted((box for box in boxes(text) if _ANYTHING.search(text, box[1], box[2])), key=lambda box: box[1])
     if not ordered:
         return []
     last = ordered.pop()

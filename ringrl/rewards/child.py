@@ -20,7 +20,7 @@ from ringrl import processes
 from ringrl.domains import Reward
 from ringrl.rewards.verdict import Verdict
 
-START_S = 120.0  # deadline for starting; importing Math-Verify takes seconds, more on a busy machine
+START_S = 120.0  # deadline for starting; importing a user's libraries takes seconds, more on a busy machine
 STOP_S = 10.0  # longest wait for a killed child to end
 MAX_FAILED_STARTS = 3  # after so many in a row every item gets the error as its verdict
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.rewards.worker import main; main({parent})"

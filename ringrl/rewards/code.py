@@ -114,8 +114,10 @@ def _outcomes(
     task: CodeTests, code: str, executor: SandboxService | Local, total_s: float, every: bool
 ) -> tuple[str, ...]:
     deadline = time.monotonic() + total_s
-    if isinstance(executor, Local):  # which is not the program's time
-        executor.build(task.language, code, WALL_SHARE * total_s)
+    if isinstance(executor, Local):
+        patience_s = min(task.limits.patience_s, (1 - WALL_SHARE) * total_s)
+        if failed := executor.build(task.language, code, WALL_SHARE * total_s, patience_s):
+            return (failed,) * (len(task.pairs) if every else 1)
     outcomes: list[str] = []
     for pair in task.pairs:
         left = deadline - time.monotonic()

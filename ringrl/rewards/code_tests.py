@@ -38,7 +38,6 @@ _COLUMNS = (("inputs", "outputs"), ("input", "output"))
 _PRINTED = re.compile(
     r"\b(capsys|capfd|redirect_stdout|redirect_stderr|monkeypatch)\b|\bpatch\(\s*['\"](builtins|sys)\."
 )
-_PROGRAM = {"solution", "answer"}  # the program, as a module
 
 
 @dataclass(frozen=True)
@@ -266,6 +265,6 @@ def _examples(text: str) -> list[Any]:
 
 def _check_modules(tree: ast.Module) -> None:
     for name in asserts.imported(tree):
-        known = name in _PROGRAM or name in sys.stdlib_module_names
+        known = name in asserts.PROGRAM or name in sys.stdlib_module_names
         if not known and importlib.util.find_spec(name) is None:
             raise ValueError(f"tests: they import {name}, which is not installed")

@@ -39,7 +39,11 @@ def _answer(response: str, reference: Mapping[str, Any], verdict: Verdict) -> di
     from ringrl.rewards.boxes import last_boxes
     from ringrl.rewards.typography import clean
 
-    extracted, expected = ", ".join(last_boxes(after_thinking(response))), expected_answer(reference)
+    extracted = ", ".join(last_boxes(after_thinking(response)))
+    try:
+        expected = expected_answer(reference)
+    except ValueError as error:
+        return {"extracted": extracted, "expected": "", "compared": str(error)}
     how = _HOW.get(verdict.reason, verdict.reason)
     plain = clean(extracted), clean(expected)
     read_as = f", read as {plain[0]} and {plain[1]}" if extracted and plain != (extracted, expected) else ""

@@ -134,28 +134,7 @@ class _Reader:
         return ("mul", left, right)
 
     def starts_factor(self, token: str) -> bool:
-        if token in (
-            "",
-            "+",
-            "-",
-            "=",
-            "<",
-            ">",
-            ",",
-            ";",
-            ")",
-            "]",
-            "}",
-            "\\}",
-            "|",
-            "!",
-            "^",
-            "_",
-            "'",
-            "&",
-            ":",
-            "%",
-        ):
+        if token in _NO_FACTOR:
             return False
         if token.startswith("\\") and len(token) > 2:
             return self.known(token[1:])
@@ -169,8 +148,9 @@ class _Reader:
         base = self.factor()
         while True:
             if self.peek() == "!" and not self.text.startswith("!=", self.at):
-                self.at += 1
-                base = ("factorial", base)
+                double = self.text.startswith("!!", self.at)
+                self.at += 1 + double
+                base = ("double_factorial" if double else "factorial", base)
             elif self.take("^"):
                 if self.take(r"\circ"):
                     base = ("mul", base, ("div", ("pi",), ("number", Fraction(180))))
@@ -262,7 +242,10 @@ class _Reader:
             raise Unreadable(name)
         self.at = match.end()
         base = _SPELLINGS.get((match[1] or match[3]).strip("\\"), (match[1] or match[3]).strip("\\"))
-        if name in _SILENT_ACCENTS and len(base) > 1 and base not in _GREEK:  # a line from A to B
+        if name in ("vec", "overrightarrow") and len(base) == 2:  # from A to B, and not from B to A
+            line: Tree = ("letter", "vec " + "".join(sorted(base)))
+            return line if base == "".join(sorted(base)) else ("neg", line)
+        if name in _SILENT_ACCENTS and len(base) > 1 and base not in _GREEK:  # a line between A and B
             tree: Tree = ("letter", base[0])
             for letter in base[1:]:
                 tree = ("mul", tree, ("letter", letter))
@@ -537,6 +520,11 @@ class _Point:
             raise TooLarge("a factorial")
         return self.mp.gamma(value + 1)
 
+    def _double_factorial(self, value: Any) -> Any:
+        if abs(value) > 10_000:
+            raise TooLarge("a factorial")
+        return self.mp.fac2(value)
+
     def _binomial(self, n: Any, k: Any) -> Any:
         if max(abs(n), abs(k)) > 10_000:
             raise TooLarge("a binomial")
@@ -551,9 +539,15 @@ def _mpmath() -> Any:
 
 
 def _at(tree: Tree, number: int, digits: int) -> tuple[Any, int]:
-    """The value at a point, and the digits that the numbers on the way to it have. Raises Unreadable."""
+    """The value at a point, and the digits that the numbers on the way to it have; what is computed next has as many
+    digits as the value. Raises Unreadable."""
+    _mpmath().mp.dps = digits
+    return _evaluated(tree, number, digits)
+
+
+@functools.lru_cache(256)  # a comparison needs each value several times
+def _evaluated(tree: Tree, number: int, digits: int) -> tuple[Any, int]:
     mpmath = _mpmath()
-    mpmath.mp.dps = digits
     point = _Point(mpmath.mp, number)
     try:
         return point.value(tree), point.digits
@@ -569,6 +563,13 @@ def letters(tree: Tree) -> frozenset[str]:
         return frozenset([tree[1]] if tree[0] == "letter" else [])
     inner = [letters(argument) for argument in tree[1:] if isinstance(argument, tuple)]
     return frozenset([tree[1]] if tree[0] == "apply" else []).union(*inner)
+
+
+def replaced(tree: Tree, name: str, value: Fraction) -> Tree:
+    """The expression with a number for a letter."""
+    if tree == ("letter", name):
+        return ("number", value)
+    return tuple(replaced(part, name, value) if isinstance(part, tuple) else part for part in tree)
 
 
 def is_zero(tree: Tree, number: int = 0) -> bool:

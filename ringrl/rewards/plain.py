@@ -7,12 +7,14 @@ than quadratic in its text, which is at most some thousand characters.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ringrl.rewards.expressions import Unreadable, exact, read_expression
 from ringrl.rewards.typography import CLOSE, DECIMAL, OPEN, SEPARATOR, closes, skeleton, split
 from ringrl.rewards.units import Unit, read_unit
 
@@ -23,7 +25,7 @@ _SIGN = re.compile(r"[+-]")
 _GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}", re.ASCII)
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
 _REPEATING = re.compile(
-    r"(\d+)\.(\d*) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)"
+    r"(\d+)\.(\d*?) ?(?:\\(?:overline|bar) ?\{? ?(\d+) ?\}?|\((\d+)\)|(\d+?)\5+ ?(?:\.\.\.|\\[lc]?dots)"
     r"|\\dot ?\{? ?(\d) ?\}? ?(?:(\d*) ?\\dot ?\{? ?(\d) ?\}?)?)",
     re.ASCII,
 )
@@ -34,6 +36,10 @@ _MIXED = re.compile(r"(?:(\d+) ?)??(?:\\frac ?\{([^{}]+)\} ?\{([^{}]+)\}|(\d+)\.
 _UNION = re.compile(r"\\cup(?![a-zA-Z])")
 _ONLY_EQUALS = re.compile(r"(?<![<>!\\])=")
 _EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
+_CONDITION = re.compile(
+    r"[,;]? ?& ?(?!=)|[,;] ?(?=(?:\\text ?\{ ?(?:if|for|when|otherwise))|[^,;]*(?:[<>]|\\(?:le|ge|ne)(?![a-z])))"
+)
+_IF = re.compile(r"^\\text ?\{ ?(?:if|for|when) ?\} ?|^\\text ?\{ ?(?:if|for|when) (?=[^{}]*\}$)")
 _ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _MATRIX = re.compile(r"\\begin ?\{([a-zA-Z]*)\*?\} ?(?:\{[lcr| ]*\})? ?(.*?) ?(?:\\\\)? ?\\end ?\{\1\*?\}")
@@ -41,19 +47,27 @@ _ARRAY_IN_BRACKETS = re.compile(r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\
 _ARRAY_BEHIND_BRACE = re.compile(r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$")
 _LINES = ("cases", "aligned", "align", "array", "gathered", "gather", "split", "rcases", "dcases")
 
-_CURRENCY = re.compile(r"(-?) ?(\\\$|€|£|¥|₹|\\text ?\{ ?USD ?\}) ?(.+)")
+_CURRENCY = re.compile(
+    r"(-?) ?((?:\\text ?\{ ?)?(?:US ?)?\\\$ ?\}?|[€£¥₹]|\\text ?\{ ?(?:USD|EUR|GBP|Rs|INR) ?\.? ?\}|"
+    r"(?:USD|EUR|GBP|Rs\.?|INR)(?= )) ?(.+)"
+)
 _CURRENCY_BEHIND = re.compile(r"(.*[\d}]) ?(\\\$|€|£|¥|₹|¢)")
 _BASE = re.compile(r"\(?(?P<digits>\d[\dA-Z]*|[A-Z]+\d[\dA-Z]*|[A-Z]{2,})\)?_\{?(?P<base>\d+)\}?", re.ASCII)
 _MODULUS = re.compile(r"(.+?) ?\(?\\p?mod ?\{? ?(\w+) ?\}?\)?")
 _TEXT = r"\\text ?\{(?:[^{}]|\{[^{}]*\})*\}(?: ?\^ ?\{?-?\d\}?)?"
 _UNIT = re.compile(
-    rf"(?P<unit>(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|\\(?:mu|Omega|AA)(?![a-zA-Z]))"
-    r"(?: |/|\\cdot|\*|(?<=\\mu )[a-zA-Z]+)*)+)$"
+    rf"(?P<unit>(?:/ ?(?=\\text))?(?:(?:{_TEXT}|\^\\circ(?: ?[CF](?![\w]))?|%|"
+    r"(?:(?<=[\d} ])[munpkMG] ?)?\\(?:mu|Omega|AA)(?![a-zA-Z]))(?: |/|\\cdot|\*|(?<=\\mu )[a-zA-Z]+)*)+)$"
 )
 _UNIT_FRACTION = re.compile(rf"\\frac ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}} ?\{{ ?((?:{_TEXT}|\\cdot| )+) ?\}}")
-_BARE_UNIT = re.compile(
-    r"(?P<magnitude>.*?[\d}]) (?P<unit>(?:\\(?:mu|Omega|AA)|(?:sq|cu)\. |[^\W\d_]|[A-Za-z])[\w/^{}\-*. \\()]*)"
+_BARE_UNIT = re.compile(r"(.*?[\d}]) ((?:\\(?:mu|Omega|AA)|(?:sq|cu)\. |1/|[^\W\d_]|[A-Za-z])[\w/^{}\-*. \\()]*)")
+_BARE_FRACTION = re.compile(r"(.*?[\d}]) ?\\frac ?\{([^{}]*[A-Za-z][^{}]*)\} ?\{([^{}]+)\}")
+_PART = (  # a quantity in units that are used side by side
+    r"(\d+(?:\.\d+)?) ?(?:\\text ?\{ ?)?(days?|hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s|"
+    r"f(?:ee|oo)?t|inch(?:es)?|in|yards?|pounds?|lbs?|ounces?|oz)\.?"
 )
+_PARTS = re.compile(rf"{_PART}(?: ?,? ?and ?\}}?|,| ?\}})* ?{_PART} ?\}}?")
+_BRACKETED_UNIT = re.compile(r"(.*?[\d}]) ?(?:\(|\[)([A-Za-z]+(?:[/^]{1,2}-?\w+)+)[\])]")
 _MINUTES = re.compile(r"(\d+) ?\^\\circ ?(\d+) ?'(?: ?(\d+) ?(?:''|\"))?")
 _UNFINISHED = re.compile(r"[-+*/^_=<>(,]$|\\(?:times|cdot|pm|le|ge|ne)$")
 _ANGLED = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -96,29 +110,58 @@ def split_unit(text: str, bare: bool = True) -> Quantity:
     if "mod" in text and (match := _MODULUS.fullmatch(text)) and read_number(match[1]) is not None:
         return Quantity(match[1], Unit(Fraction(1), frozenset([(f"modulo {match[2]}", 1)])))
     if match := _CURRENCY.fullmatch(text):
-        unit = read_unit(re.sub(r"\\text|[\\{} ]", "", match[2]))
-        rest = split_unit(match[1] + match[3], bare)
-        if rest.unit is None:
-            return Quantity(match[1] + match[3], unit)
-        return rest if unit and rest.unit.dimensions == unit.dimensions else Quantity(text, None)
+        return _money(text, match[1], match[2], split_unit(match[3], bare))
     if match := _CURRENCY_BEHIND.fullmatch(text):
         return Quantity(match[1], read_unit(match[2].lstrip("\\")))
-    if "'" in text and (match := _MINUTES.fullmatch(text)):
-        degrees = int(match[1]) + Fraction(int(match[2]), 60) + Fraction(int(match[3] or 0), 3600)
-        return Quantity(f"{degrees.numerator}/{degrees.denominator}", read_unit("°"))
+    if text[:1].isdigit() and (sum_of_parts := _in_parts(text)):
+        return sum_of_parts
     if "\\frac" in text and "\\text" in text:
-        text = _UNIT_FRACTION.sub(lambda m: rf"\text{{{_inner(m[1])}/({_inner(m[2])})}}", text)
+        text = _UNIT_FRACTION.sub(lambda m: rf"\text{{{_unit_text(m[1])}/({_unit_text(m[2])})}}", text)
     if match := _UNIT.search(text):
         magnitude = text[: match.start()].strip()
         unit = read_unit(_unit_text(match["unit"]))
         if magnitude and unit and not _ANGLED.search(magnitude) and not _UNFINISHED.search(magnitude):
             return Quantity(magnitude, unit)
         return Quantity(text, None)
-    if (match := _BARE_UNIT.fullmatch(text)) and read_number(match["magnitude"]) is not None:
-        unit = read_unit(_unit_text(match["unit"]))
-        if unit and (bare or len(match["unit"]) > 1):
-            return Quantity(match["magnitude"], unit)
-    return Quantity(text, None)
+    return _with_bare_unit(text, bare)
+
+
+def _money(text: str, sign: str, currency: str, rest: Quantity) -> Quantity:
+    """An amount, or a price: `$5 per hour`."""
+    unit = read_unit(re.sub(r"\\text|US(?! ?D)|[\\{} ]", "", currency))
+    if unit is None or rest.unit is None or rest.unit.dimensions == unit.dimensions:
+        return Quantity(sign + rest.magnitude, rest.unit or unit)
+    price = all(power < 0 for _, power in rest.unit.dimensions)
+    return Quantity(sign + rest.magnitude, unit.times(rest.unit)) if price else Quantity(text, None)
+
+
+def _in_parts(text: str) -> Quantity | None:
+    """`12^\\circ 30'`, `1 hour 30 minutes`."""
+    if "'" in text and (match := _MINUTES.fullmatch(text)):
+        sixty = [Fraction(int(match[i] or 0), 60 ** (i - 1)) for i in (1, 2, 3)]
+        return Quantity(_slashed(sum(sixty)), read_unit("°"))
+    if not (match := _PARTS.fullmatch(text)):
+        return None
+    large, small = read_unit(match[2]), read_unit(match[4])
+    if not large or not small or large.dimensions != small.dimensions or large.factor <= small.factor:
+        return None
+    return Quantity(_slashed(Fraction(match[1]) * large.factor / small.factor + Fraction(match[3])), small)
+
+
+def _slashed(value: Fraction | int) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _with_bare_unit(text: str, bare: bool) -> Quantity:
+    """A number before a unit that nothing sets apart: `5 m/s`, `5 (m/s)`, `5 \\frac{m}{s}`."""
+    unit: Unit | None = None
+    if bare and "\\frac" in text and (match := _BARE_FRACTION.fullmatch(text)):
+        unit = read_unit(f"{_unit_text(match[2])}/({_unit_text(match[3])})")
+    elif match := _BRACKETED_UNIT.fullmatch(text):
+        unit = read_unit(match[2])
+    elif (match := _BARE_UNIT.fullmatch(text)) and (bare or len(match[2]) > 1):
+        unit = read_unit(_unit_text(match[2]))
+    return Quantity(match[1], unit) if match and unit and read_number(match[1]) is not None else Quantity(text, None)
 
 
 def _numeral(text: str) -> Quantity | None:
@@ -129,10 +172,6 @@ def _numeral(text: str) -> Quantity | None:
     if not match["digits"].isdigit() and max(int(digit, 36) for digit in match["digits"]) >= int(match["base"]):
         return None
     return Quantity(match["digits"], Unit(Fraction(1), frozenset([(f"base {int(match['base'])}", 1)])))
-
-
-def _inner(text: str) -> str:
-    return _unit_text(text).strip()
 
 
 def _unit_text(text: str) -> str:
@@ -174,7 +213,7 @@ def _unsigned(text: str) -> Fraction | float | None:
         known = DECIMAL.fullmatch(digits) and len(power) <= 4 and abs(int(power)) <= MAX_POWER
         return Fraction(digits) * Fraction(10) ** int(power) if known else None
     if m := _REPEATING.fullmatch(text):
-        digits = m[3] or m[4] or (m[5] + (m[6] or "") + (m[7] or ""))
+        digits = m[3] or m[4] or m[5] or (m[6] + (m[7] or "") + (m[8] or ""))
         tail = Fraction(int(digits), 10 ** len(digits) - 1)
         return int(m[1]) + (int(m[2] or 0) + tail) / 10 ** len(m[2])
     return None
@@ -227,7 +266,7 @@ def read(text: str, grouped: bool = True, texts: bool = False) -> Value | None:
     inner = _read_all(
         (opening + closing).replace("\\", ""), split(text[len(opening) : -len(closing)].strip(), SEPARATOR), texts
     )
-    alone = inner and len(inner.items) == 1 and inner.kind in ("{}", "()", "[]")
+    alone = inner and len(inner.items) == 1 and inner.kind in ("{}", "()", "[]") and inner.items != (Many("{}", ()),)
     return inner.items[0] if inner and alone else inner
 
 
@@ -262,21 +301,19 @@ def _matrix(name: str, body: str, texts: bool) -> Many | None:
 
 def lines(text: str) -> str:
     r"""A text of several lines, such as a system of equations, as a list; matrices stay, and functions by cases."""
-    text = re.sub(
-        r"[\[(] ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\} ?[\])]",
-        r"\\begin{pmatrix}\1\\end{pmatrix}",
-        text,
-    )
-    text = re.sub(
-        r"^\\\{ ?\\begin ?\{array\} ?\{[lcr| ]*\}(.*?)\\end ?\{array\}$", r"\\begin{cases}\1\\end{cases}", text
-    )
+    text = _ARRAY_IN_BRACKETS.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", text)
+    text = _ARRAY_BEHIND_BRACE.sub(r"\\begin{cases}\1\\end{cases}", text)
     if "matrix" in text:
         return text
-    if match := _MATRIX.fullmatch(text):
+    if match := _MATRIX.search(text):
         if match[1] not in _LINES:
             return text
-        rows = [row for row in split(match[2], _ROW) if row.strip()]
-        if any(len(split(row, re.compile("& ?(?!=)"))) > 1 for row in rows):
+        rows = [row.strip(" ,;.") for row in split(match[2], _ROW) if row.strip()]
+        cells = [split(row, _CONDITION) for row in rows]
+        if all(len(row) == 2 for row in cells):
+            rows = [" & ".join(_IF.sub("", cell.strip(" ,;")) for cell in row) for row in cells]
+            return text[: match.start()] + r"\begin{cases}" + r"\\".join(rows) + r"\end{cases}" + text[match.end() :]
+        if match[0] != text:
             return text
         text = r"\\".join(row.replace("&", "") for row in rows)
     return re.sub(r"[,;]? ?\\\\ ?", ", ", text)
@@ -289,7 +326,7 @@ def same(a: Value, b: Value, near: Callable[[Any, Any], bool]) -> bool:
     kinds = {a.kind, b.kind}
     if len(a.items) != len(b.items):
         return False
-    if kinds <= {"", "{}"} or kinds == {"\\cup"}:
+    if kinds <= {"", "{}"} or kinds in ({"\\cup"}, {"cases"}):
         left = list(b.items)
         for item in a.items:
             match = next((i for i, other in enumerate(left) if same(item, other, near)), None)
@@ -318,7 +355,7 @@ def right_sides(answer: str, expected: str) -> tuple[str, str]:
 
 def _same_name(a: str, b: str) -> bool:
     """Whether two left sides are the same; a subscript on one side only is what the question calls it."""
-    bare = [re.sub(r"_(?:\w|\{[^{}]*\})", "", name) for name in (a, b)]
+    bare = [re.sub(r"_(?:\w|\{[^{}]*\})|(?<=^[a-zA-Z])\([a-z]\)$", "", name) for name in (a, b)]
     return a == b or (bare[0] == bare[1] and len(bare[0]) == 1 and (bare[0] in (a, b)))
 
 
@@ -333,7 +370,7 @@ def points(answer: str, expected: str) -> tuple[str, str]:
 
     Names on one side only are in the order of the alphabet, as in a point.
     """
-    left, right = _named(answer), _named(expected)
+    left, right = _named(answer, "," in expected), _named(expected, "," in answer)
     if left and right and sorted(set(left[0])) != sorted(set(right[0])):
         unnamed = all(name.startswith(("\\angle", "\\triangle")) for name in left[0] + right[0])
         return (", ".join(left[1]), ", ".join(right[1])) if unnamed else (answer, expected)
@@ -341,9 +378,12 @@ def points(answer: str, expected: str) -> tuple[str, str]:
     return (_ordered(left, both) if left else answer), (_ordered(right, both) if right else expected)
 
 
-def _named(text: str) -> tuple[list[str], list[str]] | None:
-    """The names and the values of a list of equations; a part without a name has the name before it."""
+def _named(text: str, beside_list: bool) -> tuple[list[str], list[str]] | None:
+    """The names and the values of a list of equations; a part without a name has the name before it. `x = y = 1` is
+    such a list beside another."""
     parts = [part for part in split(text, SEPARATOR) if part.strip()]
+    if beside_list and len(parts) == 1 and len(equal := split(text, _EQUALS)) > 2:
+        parts = [f"{name}={equal[-1]}" for name in equal[:-1]]
     if len(parts) < 2 or "=" not in parts[0]:
         return None
     names: list[str] = []
@@ -364,7 +404,9 @@ def _ordered(named: tuple[list[str], list[str]], both: bool) -> str:
     if len(set(names)) == 1:
         return ", ".join(values)
     if len(set(names)) == len(names):
-        return "(" + ", ".join(value for _, value in sorted(zip(names, values, strict=True))) + ")"
+        ordered = ", ".join(value for _, value in sorted(zip(names, values, strict=True)))
+        numbered = len({name.rstrip("0123456789") for name in names}) == 1  # x_1, x_2 are the roots, in any order
+        return ordered if numbered and not both else f"({ordered})"
     return (
         ", ".join(f"({name}, {value})" for name, value in zip(names, values, strict=True))
         if both
@@ -387,5 +429,13 @@ def contradicts_itself(text: str) -> bool:
     """`7 = 8`: a chain of equations with two different numbers in it."""
     if "=" not in text or has_list(grouped_digits(text)):
         return False
-    values = {read_number(part) for part in split(text, _ONLY_EQUALS)}
+    values = {_known(part) for part in split(text, _ONLY_EQUALS)}
     return len(values - {None}) > 1
+
+
+def _known(text: str) -> Fraction | float | None:
+    if (number := read_number(text)) is not None or len(text) > MAX_NUMBER_CHARS:
+        return number
+    with contextlib.suppress(Unreadable):
+        return exact(read_expression(text.strip()))
+    return None

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ringrl.rewards.expressions import Unreadable, proportional, read_expression, real
+from ringrl.rewards.expressions import Unreadable, exact, letters, proportional, read_expression, real, replaced
 from ringrl.rewards.typography import SEPARATOR, closes, skeleton, split
 
 RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-zA-Z])")
 _TURNED = {"<": "<", r"\le": r"\le", ">": "<", r"\ge": r"\le"}
 _NAME = r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?: ?\([a-z\d]\))?)"
 _VARIABLE = re.compile(_NAME)
-_SIZE = re.compile(rf"\| ?({_NAME}) ?\|")
+_SIZE = re.compile(r"\| ?([^|]+?) ?\|")
 _OR = re.compile(r" or |, ?or |\\cup(?![a-zA-Z])")
+_AND, _NOT = re.compile(" and "), re.compile(r"\\ne(?![a-z])")
 _BUT = re.compile(r"\\(?:setminus|backslash)(?![a-zA-Z])|-(?= ?\\\{)")
 _REALS = re.compile(r"\\(?:mathbb|text) ?\{? ?R ?\}?(?: ?\^? ?\{? ?([+-]) ?\}?| ?_ ?\{? ?(>|\\ge|<|\\le) ?0 ?\}?)?|R")
 _DESCRIBED = re.compile(
     rf"\\\{{ ?(?P<name>{_NAME}) ?(?:\\in ?(?:\\mathbb ?\{{? ?R ?\}}?|R) ?)?(?:\||:|\\mid) ?(?P<condition>.*?) ?\\\}}"
 )
 _INTERVAL = re.compile(r"([\[(\]]) ?(.+) ?([\])\[])")
-_INFINITE = (r"\infty", r"-\infty", r"- \infty", r"+\infty")
+_OPPOSITE = {r"\infty": r"-\infty", r"+\infty": r"-\infty", r"-\infty": r"\infty", r"- \infty": r"\infty"}
+_INFINITE = frozenset(_OPPOSITE)
 
 
 class Span(NamedTuple):
@@ -58,6 +61,10 @@ def real_set(text: str) -> RealSet | None:
                 return RealSet(whole.pieces, of[1])
             return None
         return RealSet([p for s in known for p in s.pieces], next((s.name for s in known if s.name), ""))
+    if " and " in text and len(parts := split(text, _AND)) > 1:
+        return _intersection([real_set(part) for part in parts])
+    if r"\ne" in text and (others := _excluded(text)):
+        return others
     if len(parts := split(text, _BUT)) == 2:
         whole, hole = real_set(parts[0]), real_set(parts[1])
         outside = _complement(hole.pieces) if hole else None
@@ -111,35 +118,94 @@ def sides(text: str) -> tuple[list[str], list[str]]:
     return [part.strip() for part in parts], signs
 
 
+def _intersection(sets: list[RealSet | None]) -> RealSet | None:
+    known = [s for s in sets if s is not None]
+    names = {s.name for s in known}
+    outside = [_complement(s.pieces) for s in known]
+    if len(known) < len(sets) or len(names) > 1 or None in outside:
+        return None
+    pieces = _complement([piece for hole in outside if hole for piece in hole])
+    return RealSet(pieces, names.pop()) if pieces is not None else None
+
+
+def _excluded(text: str) -> RealSet | None:
+    r"""All numbers but some: `x \ne 1, 2`, `x \ne 1, x \ne 2`, `x \ne \pm 1`."""
+    name, values = "", []
+    for part in split(text, SEPARATOR):
+        terms = [term.strip() for term in split(part, _NOT)]
+        if len(terms) > 2 or (len(terms) == 2 and (not _VARIABLE.fullmatch(terms[0]) or name not in ("", terms[0]))):
+            return None
+        name = terms[0] if len(terms) == 2 else name
+        values += [f"{sign}({terms[-1][3:]})" for sign in "+-"] if terms[-1].startswith(r"\pm") else [terms[-1]]
+    outside = _complement([Span(value, True, value, True) for value in values])
+    return RealSet(outside, name) if name and outside else None
+
+
 def _inequality(text: str) -> RealSet | None:
     parts, signs = sides(text)
     if not all(parts) or not signs:
         return None
-    if signs == [r"\ne"] and _VARIABLE.fullmatch(parts[0]):
-        outside = _complement([Span(parts[1], True, parts[1], True)])
-        return RealSet(outside, parts[0]) if outside else None
     if any(sign not in _TURNED for sign in signs) or len({sign in (">", r"\ge") for sign in signs}) > 1:
         return None
     closed = [_TURNED[sign] == r"\le" for sign in signs]
     if signs[0] in (">", r"\ge"):
         parts, closed = parts[::-1], closed[::-1]
-    if len(parts) == 3 and _VARIABLE.fullmatch(parts[1]):
-        return RealSet([Span(parts[0], closed[0], parts[2], closed[1])], parts[1])
+    if len(parts) == 3:
+        return _between(parts[1], Span(parts[0], closed[0], parts[2], closed[1]))
     if len(parts) != 2:
         return None
-    low, high = parts
+    (low, high), inside = parts, closed[0]
+    below, above = Span(r"-\infty", False, high, inside), Span(low, inside, r"\infty", False)
     if match := _SIZE.fullmatch(low):
-        return RealSet([Span(f"-({high})", closed[0], high, closed[0])], match[1])
+        return _between(match[1], Span(f"-({high})", inside, high, inside))
     if match := _SIZE.fullmatch(high):
-        return RealSet(
-            [Span(r"-\infty", False, f"-({low})", closed[0]), Span(low, closed[0], r"\infty", False)], match[1]
-        )
-    for name, other, piece in (
-        (low, high, Span(r"-\infty", False, high, closed[0])), (high, low, Span(low, closed[0], r"\infty", False))
-    ):  # fmt: skip
-        if _VARIABLE.fullmatch(name) and not _VARIABLE.fullmatch(other):
-            return RealSet([piece], name)
-    return None
+        outer = [_between(match[1], Span(r"-\infty", False, f"-({low})", inside)), _between(match[1], above)]
+        known = [piece for piece in outer if piece]
+        return RealSet([p for piece in known for p in piece.pieces], known[0].name) if len(known) == 2 else None
+    if _VARIABLE.fullmatch(low) and _VARIABLE.fullmatch(high):
+        return None
+    return (
+        _between(low, below)
+        or _between(high, above)
+        or _between(f"({low})-({high})", Span(below.low, False, "0", inside))
+    )
+
+
+def _between(text: str, bounds: Span) -> RealSet | None:
+    """The values of a letter for which an expression that is linear in it lies between two bounds."""
+    if _VARIABLE.fullmatch(text):
+        return RealSet([bounds], text)
+    if not (line := _line(text)) or any(bound not in _INFINITE and _number(bound) is None for bound in bounds[::2]):
+        return None
+    name, slope, offset = line
+
+    def moved(bound: str) -> str:
+        if bound in _INFINITE:
+            return bound if slope > 0 else _OPPOSITE[bound]
+        return bound if (slope, offset) == (1, 0) else f"(({bound})-({offset}))/({slope})"
+
+    low, high = moved(bounds.low), moved(bounds.high)
+    if slope < 0:
+        return RealSet([Span(high, bounds.high_in, low, bounds.low_in)], name)
+    return RealSet([Span(low, bounds.low_in, high, bounds.high_in)], name)
+
+
+def _line(text: str) -> tuple[str, Fraction, Fraction] | None:
+    """The only letter of an expression that is linear in it, the slope and the value at 0, None for others."""
+    try:
+        tree = read_expression(text)
+        if len(names := letters(tree)) != 1:
+            return None
+        (name,) = names
+        values = [exact(replaced(tree, name, Fraction(at))) for at in (0, 1, 2, "7/3", -5)]
+    except Unreadable:
+        return None
+    zero, one = values[:2]
+    if zero is None or one is None or zero == one:
+        return None
+    slope = one - zero
+    linear = values[2:] == [zero + slope * Fraction(at) for at in (2, "7/3", -5)]
+    return (name, slope, zero) if linear else None
 
 
 def _number(bound: str) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.errors import RingError
-from ringrl.http import Client
+from ringrl.http import Client, read_reply, shown
 from ringrl.lines import write_atomic
 from ringrl.rewards.verdict import Verdict, after_thinking, graded, verdict_of
 
@@ -71,7 +71,7 @@ class UrlVerifier(_Served):
         except RingError as error:
             return [Verdict("error", str(error))] * len(items)
         if not isinstance(reply, list) or len(reply) != len(items):
-            message = f"{self.url}: got {json.dumps(reply)[:200]}, expected a list of {len(items)} verdicts"
+            message = f"{self.url}: got {shown(json.dumps(reply))}, expected a list of {len(items)} verdicts"
             return [Verdict("error", message)] * len(items)
         return [self._read(entry) for entry in reply]
 
@@ -85,7 +85,7 @@ class UrlVerifier(_Served):
             score = verdict_of(entry["score"])
             return Verdict(score.kind, reason or score.reason, score=score.score)
         except (ValueError, KeyError, TypeError) as error:
-            return Verdict("error", f"{self.url}: {json.dumps(entry)[:200]}: {type(error).__name__}: {error}")
+            return Verdict("error", f"{self.url}: {shown(json.dumps(entry))}: {type(error).__name__}: {error}")
 
 
 @dataclass
@@ -181,11 +181,12 @@ class ModelJudge(_Served):
             return str(json.loads(file.read_text(encoding="utf-8"))["answer"])
         chat = self._client.post("chat/completions", body, self.total_s)
         try:
-            answer = chat["choices"][0]["message"]["content"]
-        except (LookupError, TypeError):
-            answer = None
-        if not isinstance(answer, str):
-            raise RingError(f"{self.base_url}: got {json.dumps(chat)[:200]}, expected a chat completion with a content")
+            answer = read_reply(chat).content
+        except ValueError:
+            got = shown(json.dumps(chat))
+            raise RingError(f"{self.base_url}: got {got}, expected a chat completion with a content") from None
+        if not answer:
+            raise RingError(f"the judge gave no score: {self.base_url} sent no content: {shown(json.dumps(chat))}")
         if self.cache:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, json.dumps({"answer": answer, "model": self.model}))

@@ -22,11 +22,13 @@ _CHARACTERS = {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣"
                "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
                "∖": r"\setminus ", "±": r"\pm ", "≈": r"\approx ", "∼": r"\sim ", "µ": r"\mu ", "μ": r"\mu ",
                "Ω": r"\Omega ", "\u2126": r"\Omega ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
-               "∀": r"\forall ", "∨": r"\lor ", "∧": r"\land ", "⁻": "^-", "\u2044": "/", "／": "/", "∕": "/",
+               "∀": r"\forall ", "…": "...", "⋯": "...",
+               "∨": r"\lor ", "∧": r"\land ", "⁻": "^-", "\u2044": "/", "／": "/", "∕": "/",
                "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2005": " ", "\u200b": "", "\ufeff": "",
                "，": ",", "．": ".", "％": r"\%", "（": "(", "）": ")", "：": ":", "；": ";", "、": ", ", "＝": "=",
                "＋": "+", "－": "-", "′": "'", "’": "'", "‘": "'", "“": "", "”": "", "Å": r"\AA ", "\u212b": r"\AA ",
-               "¥": "¥", "￥": "¥", "ħ": r"\hbar ", "ℏ": r"\hbar ", "∠": r"\angle ", "△": r"\triangle "}  # fmt: skip
+               "¥": "¥", "￥": "¥", "ħ": r"\hbar ", "ℏ": r"\hbar ", "→": r"\to ",
+               "✓": "", "✔": "", "■": "", "□": "", "∎": "", "∠": r"\angle ", "△": r"\triangle "}  # fmt: skip
 _GREEK = dict(zip("αβγδεζηθικλμνξπρςστυφχψω", re.findall(
     r"\w+", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho varsigma sigma tau "
     "upsilon varphi chi psi omega"), strict=True))  # fmt: skip
@@ -34,11 +36,26 @@ _GREEK |= {"Δ": "Delta", "Γ": "Gamma", "Λ": "Lambda", "Σ": "Sigma", "Φ": "P
            "ϕ": "phi", "ϵ": "epsilon"}  # fmt: skip
 _FUNCTIONS = "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|ln|lg|log|exp"
 _END = r"(?![a-zA-Z])"
+_STATED = r"(?![a-zA-Z])(?=.*(?:[=<>\d]|\\(?:le|ge|ne|in)(?![a-z])))"  # between equations and the like, not letters
 _NUMBERS = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
             "ten": "10", "twelve": "12", "sixteen": "16"}  # fmt: skip
 _SAID = (
     r"(?:the |your )?(?:final |correct |right )?(?:answer|option|choice|value)(?: (?:choice|option))?(?: is|:| =)+:?"
 )
+
+_LARGE = r"(?<![\d.,])(\d[\d,]*(?:\.\d+)?) ?(?:\\text ?\{ ?)?([mb]illion|trillion)(?![a-z]) ?([^{}\\]*)(?:\}|$)"
+_ZEROS = {"million": 6, "billion": 9, "trillion": 12}
+
+
+def _multiplied(digits: str, word: str, rest: str) -> str:
+    """`3.2`, `million`, `dollars` as 3200000 dollars."""
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    places = _ZEROS[word]
+    number = (whole + decimals.ljust(places, "0")[:places]).lstrip("0") + (
+        f".{decimals[places:]}" if len(decimals) > places else ""
+    )
+    return f"{number}\\text{{ {rest.strip()}}}" if rest.strip() else number
+
 
 # (a text without this needs no look, pattern, replacement), in this order
 _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
@@ -56,7 +73,24 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     (",\\,", r"(?<=\d),\\, ?(?=\d{3}(?!\d))", ","),
     ("\\", r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|(?:h|v)space\*? ?\{[^{}]*\})", " "),
     ("~", "~", " "),
-    ("\\tag", r"\\tag\*? ?\{[^{}]*\}", ""),
+    ("...", r"(\.\d*?(\d+?)\2+) ?\.\.\.+", r"\1\\ldots"),
+    ("sqrt", r"\\sqrt ?(\d{2,})", r"\\sqrt{\1}"),
+    ("\\over", r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$",
+     lambda m: rf"\frac{{{m[1] or m[3]}}}{{{m[2] or m[4]}}}"),
+    ("\\big", r"\\big(cup|cap)" + _END, r"\\\1"),
+    ("\\mathring", r"\\mathring ?\{ ?(?:\\text ?\{ ?A ?\}|A) ?\}", r"\\AA "),
+    (" _", r"(?<=\w) _", "_"),
+    ("\\", r"\\(?:tag\*?|label|[hv]?phantom) ?\{[^{}]*\}|\\(?:checkmark|blacksquare|square|Box|qed|hfill|nonumber|"
+           r"notag|mathstrut|strut)" + _END, ""),
+    ("'", r"(?<=\d)'(?=\d{3}(?!\d))", ""),
+    ("dots", r"\\[lc]?dots[cbmio]?" + _END, r"\\ldots"),
+    ("arrow", r"\\(?:long)?rightarrow" + _END, r"\\to"),
+    ("->", r"-+>", r"\\to "),
+    ("^", r"\^ ?\{ ?('+) ?\}", r"\1"),
+    ("\\", r"\\(?:top|intercal)" + _END, "T"),
+    ("\\", r"\\(max|min|gcd|lcm) ?\\\{([^{}]*)\\\}", r"\\\1(\2)"),
+    ("log", r"(?:np|numpy|math|sympy|sp)\.log(10|2|)(?= ?\()", lambda m: rf"\log_{{{m[1]}}}" if m[1] else r"\ln"),
+    ("", r"(?<![\\a-zA-Z])(?:oo|inf)(?![a-zA-Z])", r"\\infty"),
     ("color", r"\\(?:text)?color ?(?:\[[^\]]*\])? ?\{[^{}]*\} ?", ""),
     ("color", r"\\color ?[a-z]+ ", ""),
     ("\\\\", r"\\\\ ?\[ ?-?[\d.]+ ?(?:pt|em|ex|mm|cm|in) ?\]", r"\\\\ "),
@@ -103,17 +137,26 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("eal", r"^(?:\\text\{)?\s*(?:[Aa]ll )?(?:[Tt]he )?[Rr]eal(?: numbers?| values?)?(?: (?:of )?)?\}? ?[a-z]?\s*\}?$",
      r"\\mathbb{R}"),
     ("text", r"^\\text ?\{([^{}]*\d[^{}]*)\}$", r"\1"),
-    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?\\(?:mathbb|text) ?"
-             r"\{?[ZNRQ]\}?(?:\^?[+*])?\s*\)?$", ""),
+    ("\\in", r"(?<=\S)\s*(?:[,;(]|\\text ?\{ ?,? ?(?:where|for|with|and) ?\})\s*[a-zA-Z] ?\\in ?"
+             r"(?:\\(?:mathbb|text))? ?\{?[ZNRQ]\}?(?:\^?[+*])?\s*\)?$", ""),
+    ("\\in", r"\\in ?(?:\\(?:mathbb|text) ?)?\{? ?([ZNRQC]) ?\}?(?![a-zA-Z])", r"\\in \\mathbb{\1}"),
+    ("", r"^(?:\\text ?\{ ?(?:[Tt]hus|[Ss]o|[Hh]ence|[Tt]herefore|[Ee]xactly|[Pp]recisely) ?,? ?\}|"
+         r"\\(?:therefore|implies|Rightarrow|Longrightarrow)(?![a-zA-Z])|:) ?", ""),
+    ("all", r"^\\text ?\{ ?(?:for )?all ?\} ?(?=[a-z] ?(?:[<>=]|\\(?:ge|le|in|ne)))", ""),
+    (")", r"(?<=[^ ,(]) ?\(([a-zA-Z] ?(?:[<>]|\\(?:ge|le|ne)(?![a-zA-Z]))[^()]*)\)$", r", \1"),
+    (":", r"^[A-Z] ?: ?(?=[^=]*[a-z][^=]*=)", ""),
+    ("mod", r"(?<![\w}^.])(-?\d+) ?\(? ?(?:\\[pb]?mod|\\text ?\{ ?\(? ?mod ?\}?|mod) ?\{? ?(\d+) ?\)? ?\}? ?\)?$",
+     r"\1 \\pmod{\2}"),
+    ("illion", _LARGE, lambda m: _multiplied(m[1], m[2], m[3])),
     ("\\forall", r" ?,? ?\(?\\forall ?[a-zA-Z](?: ?\\in ?\\(?:mathbb|text) ?\{?[ZNRQ]\}?(?:\^?[+*])?)?\)?$", ""),
     ("for all", r" ?,? ?\\text ?\{ ?,? ?for all(?: real)? ?(?:[a-z]|\}?) ?\}? ?[a-z]? ?"
                 r"(?:\\in ?\\mathbb ?\{?[ZNRQ]\}?)?$", ""),
     ("constant", r" ?,? ?\(?\\text ?\{ ?,? ?(?:where|for (?:any|some)|with|and)[^{}]*\} ?\$?[a-zA-Z]?\$? ?"
                  r"(?:\\text ?\{[^{}]*constant\}|\})?\)?$", ""),
     ("an", r"\\text ?\{\s*,?\s*(?:and|or)\s*\}", " and "),
-    ("or", r"\\text ?\{\s*,?\s*or\s*\}|\\lor" + _END + r"|\\vee" + _END, " or "),
-    ("\\vee", r"\\vee" + _END, " or "),
-    ("\\land", r"\\land" + _END, " and "),
+    ("or", r"\\text ?\{\s*,?\s*or\s*\}", " or "),
+    ("\\", r"\\(?:lor|vee)" + _STATED, " or "),
+    ("\\", r"\\(?:land|wedge)" + _STATED, " and "),
     ("frac", r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     ("frac", r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
     ("frac", r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
@@ -121,11 +164,13 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
     ("\\infty", r"(?<![\w)}])\+\s*(?=\\infty)", ""),
     ("\\text", rf"^\\text ?\{{\s*(?i:{_SAID})\s*([^{{}}\s][^{{}}]*)\}}$", r"\\text{\1}"),
     ("", rf"^(?:\\text ?\{{)?\s*(?i:{_SAID})\s*\}}?\s*(?=\S)", ""),
+    ("text", r"^\\text ?\{ ?(?:[Tt]here (?:are|is|were|will be)|[Tt]he (?:(?!not|least|most|than)[a-z]+ )+(?:is|are)|"
+             r"[A-Z][a-z]+ (?:has|had|have|needs?|gets?)) ?\} ?(?=\S)", ""),
     ("only", r"^\\text ?\{ ?(?:only|just) ?\} ?|^only (?=\S)| ?\\text ?\{ ?only ?\}$|(?<=\d) only$", ""),
     ("", r"^(?:\\approx|\\sim|\\text ?\{ ?(?:about|approximately|approx\.?|roughly|around|nearly) ?\}|"
          r"(?:about|approximately|roughly)(?= ?[\d.\\-])) ?", ""),
     ("approx", r" ?\( ?(\\approx(?:[^()]|\([^()]*\))*)\)$", r" \1"),
-    ("answer", r" ?\\text ?\{ ?is (?:the |my )?(?:final )?answer ?\.?\}$", ""),
+    ("answer", r" ?\\text ?\{ ?(?:is )?\(?(?:the |my )?(?:final )?answer\)? ?\.?\}$", ""),
     ("inus", r"^\\text ?\{ ?(?:[Mm]inus) ?\} ?(?=[\d\\.])", "-"),
     ("egative", r"^\\text ?\{ ?(?:[Nn]egative) ?\} ?(?=[\d\\.])", "-"),
     ("base", r" ?\(?\\text ?\{ ?\(?in base ?\} ?(\d+)\)?$| ?\(?\\text ?\{ ?\(?(?:in )?base (\d+)\)? ?\}\)?$|"
@@ -147,8 +192,10 @@ _RULES = [(trigger, re.compile(pattern), new) for trigger, pattern, new in (
 _UPRIGHT = ("text", "textrm", "textnormal", "textup", "mathrm", "mbox", "hbox", "emph", "textsf", "texttt", "mathsf",
             "mathtt", "textit", "textbf")  # fmt: skip
 _LETTERS = ("mathbf", "mathit", "boldsymbol", "bm", "bold", "pmb", "boldmath", "mathcal", "mathscr", "mathfrak",
-            "underline", "underbar", "phantom", "ensuremath", "mathnormal")  # fmt: skip
+            "underline", "underbar", "ensuremath", "mathnormal")  # fmt: skip
 _FONT = re.compile(rf"(?<!\\)\\({'|'.join(sorted(_UPRIGHT + _LETTERS, key=len, reverse=True))})\s*(?=\{{)")
+_BARE_FONT = re.compile(rf"(?<!\\)\\({'|'.join((*_UPRIGHT, *_LETTERS, 'mathbb'))}) ([A-Za-z])(?![a-zA-Z])")
+_BOLD = re.compile(r"(?<![\w)}\]*])\*\*(?=[^\s*])([^*]+?)(?<=[^\s*])\*\*(?![\w({*])")
 _MARKDOWN = re.compile(r"^(\*\*\*|\*\*|\*|__|`+)(?! )([^*`]+?)(?<! )\1$")
 _ROOT = re.compile(r"√ ?(\d+(?:\.\d+)?|\([^()]*\))")
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]{2,}")
@@ -160,10 +207,10 @@ def clean(text: str) -> str:
     """The text in plain ASCII as far as possible, without sizes, spacing, fonts and final punctuation."""
     if DECIMAL.fullmatch(text):  # the common case
         return text
+    if "*" in text or "`" in text or "__" in text:
+        text = _BOLD.sub(r"\1", _MARKDOWN.sub(r"\2", text.strip()))
     if not text.isascii():
         text = _plain_characters(text)
-    if "*" in text or "`" in text:
-        text = _MARKDOWN.sub(r"\2", text.strip())
     if "\\" in text:
         text = _without_fonts(text)
     for trigger, pattern, new in _RULES:
@@ -177,6 +224,7 @@ def clean(text: str) -> str:
 
 def _without_fonts(text: str) -> str:
     r"""With `\text` for all upright fonts; other fonts are left out, but around words."""
+    text = _BARE_FONT.sub(r"\\\1{\2}", text)
     at = 0
     while match := _FONT.search(text, at):
         end = match.end() + closes(text[match.end() :])

@@ -30,15 +30,19 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
     ("Ω", "ohm", "", "1", "V A^-1"), ("S", "siemens", "", "1", "A V^-1"), ("Wb", "weber", "", "1", "V s"),
     ("T", "tesla", "", "1", "Wb m^-2"), ("H", "henry", "", "1", "Wb A^-1"), ("L l", "liter litre", "", "0.001", "m^3"),
     ("M", "molar", "", "1000", "mol m^-3"), ("eV", "electronvolt", "", "1.602176634e-19", "J"),
-    ("bar", "", "", "100000", "Pa"), ("cal", "calorie", "", "4.184", "J"), ("", "", "t ton tonne", "1000", "kg"),
-    ("", "", "min minute", "60", "s"), ("", "", "h hr hour", "3600", "s"), ("", "", "day", "24", "hour"),
-    ("", "", "week", "7", "day"), ("", "", "yr year", "1", ":year"), ("", "", "month", "1/12", "year"),
+    ("bar", "", "", "100000", "Pa"), ("cal", "calorie", "", "4.184", "J"),
+    ("", "", "Cal", "4184", "J"), ("", "", "t ton tonne", "1000", "kg"),
+    ("", "", "min minute", "60", "s"), ("", "", "h hr hrs hour", "3600", "s"), ("", "", "day", "24", "hour"),
+    ("", "", "week", "7", "day"), ("", "", "yr yrs year", "1", ":year"), ("", "", "month", "1/12", "year"),
     ("", "", "in inch", "0.0254", "m"), ("", "", "ft foot feet", "12", "in"), ("", "", "yd yard", "3", "ft"),
-    ("", "", "mi mile", "1760", "yd"), ("", "", "lb pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
+    ("", "", "mi mile", "1760", "yd"), ("", "", "lb lbs pound", "0.45359237", "kg"), ("", "", "oz ounce", "1/16", "lb"),
     ("", "", "mph", "1", "mi hour^-1"), ("", "", "kph kmh", "1", "km hour^-1"), ("", "", "atm", "101325", "Pa"),
-    ("Wh", "watt-hour", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
+    ("Wh", "", "", "3600", "J"), ("", "", "Å angstrom ångström ångstrom", "1e-10", "m"),
     ("", "", "mpg", "1", ":mpg"), ("", "", "dyn dyne", "1e-5", "N"), ("", "", "erg", "1e-7", "J"),
-    ("", "", "gauss", "1e-4", "T"), ("", "", "ly lightyear", "9.4607304725808e15", "m"), ("", "", "rpm", "1", ":rpm"),
+    ("", "", "gauss G", "1e-4", "T"),
+    ("", "poise", "", "0.1", "Pa s"),
+    ("", "", "AU", "149597870700", "m"), ("", "", "ly lightyear", "9.4607304725808e15", "m"),
+    ("", "", "rev revolution", "1", ":rev"), ("", "", "rpm", "1", "rev min^-1"),
     ("Bq", "becquerel", "", "1", ":Bq"), ("Gy", "gray", "", "1", "J kg^-1"), ("Sv", "sievert", "", "1", ":Sv"),
     ("lm", "lumen", "", "1", ":lm"), ("pc", "parsec", "", "3.0856775814913673e16", "m"),
     ("", "", "psi", "6894.757", "Pa"), ("", "", "hp horsepower", "745.69987", "W"), ("", "", "ppm", "1/1000000", ":"),
@@ -47,21 +51,24 @@ _UNITS: list[tuple[str, str, str, str, str]] = [
     ("", "", "quart", "1/4", "gal"), ("", "", "pint", "1/8", "gal"), ("", "", "cc", "1", "cm^3"),
     ("", "", "mmHg torr", "101325/760", "Pa"), ("", "", "amu u", "1.66053906660e-27", "kg"),
     ("", "", "% percent percentage pct", "1/100", ":"), ("", "", "° deg degree", "1", ":°"),
-    ("", "", "rad radian", str(RADIAN), "°"), ("", "", "°C celsius", "1", ":°C"),
-    ("", "", "°F fahrenheit", "1", ":°F"), ("", "", "$ dollar usd buck", "1", ":$"), ("", "", "¢ cent", "1/100", "$"),
+    ("", "", "rad radian", str(RADIAN), "°"), ("", "", "°C celsius °celsius", "1", ":°C"),
+    ("", "", "°F fahrenheit °fahrenheit", "1", ":°F"),
+    ("", "", "$ dollar usd buck", "1", ":$"), ("", "", "¢ cent", "1/100", "$"),
     ("", "", "€ euro eur", "1", ":€"), ("", "", "£ gbp", "1", ":£"),
     ("", "", "¥ yen jpy yuan rmb 元", "1", ":¥"), ("", "", "₹ rupee inr rs", "1", ":₹"),
 ]  # fmt: skip
 _BY_NAME = [{name: (Fraction(row[3]), row[4]) for row in _UNITS for name in row[i].split()} for i in range(3)]
 _FACTOR = re.compile(
-    r"\s*(?P<op>/|\bper\b|[*·])?\s*(?P<name>watt-hours?|[^\W\d_°]+|[%°$€£¥¢₹][CF]?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
+    r"\s*(?P<op>/|\bper\b|[*·]|-(?=[^\W\d_]))?\s*(?P<name>light[- ]years?|electron[- ]volts?|[^\W\d_°]+|"
+    r"[%°$€£¥¢₹](?:[Cc]elsius|[Ff]ahrenheit|[CF])?|1(?=/))(?:\^?\{?(?P<power>-?\d)\}?)?\s*"
 )
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[.' -])*[^\W\d_.]\.?|[\u0e00-\uffdc]")
+_POWERS = {"squared": "^2", "cubed": "^3"}
 _NO_UNITS = frozenset(  # words that say something about a number, or make another one of it
     re.findall(
         r"[a-z']+",
         "or and not to more less maybe than through vs is are was isn't no wrong incorrect false invalid at "
-        "most least fewer greater smaller over under above below negative minus plus times squared cubed if "
+        "most least fewer greater smaller over under above below negative minus plus squared cubed if "
         "when where unless except for other half double twice triple thousand million billion trillion "
         "hundred dozen remainder modulo mod factorial approximately about between from but never nor neither "
         "either instead without inverse reciprocal root log power exponent prime undefined impossible "
@@ -77,8 +84,13 @@ class Unit:
     factor: Fraction
     dimensions: frozenset[tuple[str, int]]
 
+    def times(self, other: Unit) -> Unit:
+        powers = Counter(dict(self.dimensions))
+        powers.update(dict(other.dimensions))
+        return Unit(self.factor * other.factor, frozenset((name, n) for name, n in powers.items() if n))
 
-_ONE = Unit(Fraction(1), frozenset())
+
+NO_UNIT = Unit(Fraction(1), frozenset())
 
 
 def read_unit(text: str) -> Unit | None:
@@ -88,6 +100,8 @@ def read_unit(text: str) -> Unit | None:
     """
     text = re.sub(r"\b(?:square|sq\.?)\s+([A-Za-z]+)", r"\1^2", text)
     text = re.sub(r"\b(?:cubic|cu\.?)\s+([A-Za-z]+)", r"\1^3", text)
+    text = re.sub(r"(?<=\bper )([A-Za-z]+) (squared|cubed)\b", lambda m: m[1] + _POWERS[m[2]], text)
+    text = re.sub(r"\b(?:degrees?|deg\.?) (?=(?:[CF]|[Cc]elsius|[Ff]ahrenheit)\b)", "°", text).replace("% ", "percent ")
     text = text.replace("\\cdot", "*").replace("⋅", "*").strip(" .")
     if not text or _NO_UNITS & set(re.split(r"[\s,;:.!?]+", text.casefold())):
         return None
@@ -103,7 +117,7 @@ def _product(text: str) -> Unit | None:
         if not (match := _FACTOR.match(text, at)):
             return None
         power = int(match["power"] or 1) * (-1 if match["op"] in ("/", "per") else 1)
-        if not (unit := _ONE if match["name"] == "1" else _lookup(match["name"])):
+        if not (unit := NO_UNIT if match["name"] == "1" else _lookup(re.sub("[- ]", "", match["name"]))):
             return None
         factor *= unit.factor**power
         powers.update({name: n * power for name, n in unit.dimensions})
@@ -129,7 +143,8 @@ def _singular(word: str) -> str:
 @functools.lru_cache(1024)
 def _lookup(name: str) -> Unit | None:
     """A name of the table, in the singular or the plural, with a prefix or without."""
-    for word in (name, _singular(name), _singular(name.casefold()) if len(name) > 2 else name):
+    lower = name.casefold() if len(name) > 2 else name
+    for word in dict.fromkeys((name, _singular(name), lower, _singular(lower))):
         for table in _BY_NAME:
             if word in table:
                 return _made_of(*table[word])

@@ -2,15 +2,18 @@
 
 An assertion is an `assert` whose condition is no constant and no display (a tuple, a list: always true), a call of
 something named `assert...`, `raises` or `warns` that the text does not define itself, and a branch of an `if` or `try`
-taken instead of one that only fails (`raise AssertionError`, `assert False`, `fail()`).
+taken instead of one that only fails (`raise AssertionError`, `assert False`, `fail()`). What a handler or `suppress`
+around it swallows asserts nothing.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 CONDITION, FUNCTION = "__counted_condition__", "__counted_function__"  # names that a rewritten text calls
+PROGRAM = ("answer", "solution")  # the program's name as a module
 _ALWAYS_TRUE = (ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Lambda, ast.GeneratorExp, ast.JoinedStr)
 _SWALLOWING = {"Exception", "BaseException", "AssertionError"}
 
@@ -20,6 +23,7 @@ class Rewriting(ast.NodeTransformer):
 
     def __init__(self, tree: ast.Module) -> None:
         self._own = set(defined(tree))
+        self._hushed = 0  # how many blocks that swallow a failure are around
         self.found = 0
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
@@ -41,14 +45,32 @@ class Rewriting(ast.NodeTransformer):
         return node
 
     def visit_Try(self, node: ast.Try) -> ast.AST:
-        self.generic_visit(node)
+        swallowed = any(_catches(h.type) and not any(map(_leaves, h.body)) for h in node.handlers)
+        node.body = self._visited(node.body, swallowed)
+        for part in (node.handlers, node.orelse, node.finalbody):
+            part[:] = self._visited(part, False)  # type: ignore[index]
         if any(map(_fails, [*node.body, *node.orelse])):
             for handler in node.handlers:
-                if not _swallows(handler):
+                if not _catches(handler.type):
                     handler.body.insert(0, ast.Expr(self._counted(CONDITION, ast.Constant(None))))
         return node
 
+    def visit_With(self, node: ast.With) -> ast.AST:
+        calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+        hushing = [a for call in calls if _called(call) == "suppress" for a in call.args]
+        node.items = self._visited(node.items, False)
+        node.body = self._visited(node.body, any(map(_catches, hushing)))
+        return node
+
+    def _visited(self, nodes: Sequence[Any], hushed: bool) -> list[Any]:
+        self._hushed += hushed
+        visited = [self.visit(node) for node in nodes]
+        self._hushed -= hushed
+        return visited
+
     def _counted(self, name: str, value: ast.expr) -> ast.expr:
+        if self._hushed:
+            return value
         self.found += 1
         return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), [value], []), value)
 
@@ -101,9 +123,18 @@ def loaded(tree: ast.AST) -> set[str]:
 
 
 def bound(tree: ast.AST) -> set[str]:
-    """The names that a text assigns, variables of loops and parameters included."""
-    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return names | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    """The names that a text assigns, defines or imports elsewhere than from the program; parameters are among them."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module not in PROGRAM):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)):
+            names.add(node.name or "")
+    return names
 
 
 def imported(tree: ast.Module) -> list[str]:
@@ -161,6 +192,14 @@ def _fails(statement: ast.stmt) -> bool:
     )
 
 
-def _swallows(handler: ast.ExceptHandler) -> bool:
-    """Whether it also catches the failure, so that having come here says nothing."""
-    return handler.type is None or bool(_SWALLOWING & {n.id for n in ast.walk(handler.type) if isinstance(n, ast.Name)})
+def _leaves(statement: ast.stmt) -> bool:
+    """Whether a handler's statement ends the test, or may."""
+    calls = {_called(n) for n in ast.walk(statement) if isinstance(n, ast.Call)}
+    return bool(calls & {"exit", "_exit", "fail"}) or any(
+        isinstance(n, ast.Raise) or (isinstance(n, ast.stmt) and _fails(n)) for n in ast.walk(statement)
+    )
+
+
+def _catches(kind: ast.expr | None) -> bool:
+    """Whether what is caught includes a failed assertion."""
+    return kind is None or bool(_SWALLOWING & {n.id for n in ast.walk(kind) if isinstance(n, ast.Name)})

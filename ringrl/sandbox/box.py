@@ -63,6 +63,7 @@ class Execution:
     stdout: str
     stderr: str
     report: bytes
+    starved_s: float = 0.0  # for which it waited for a CPU, if its time was up
 
 
 @dataclass(frozen=True)
@@ -327,7 +328,8 @@ def _execution(answer: dict[str, Any], files: list[int], limits: Limits) -> Exec
     stdout, stderr = (os.pread(fd, limits.output_bytes, 0).decode("utf-8", "replace") for fd in (out, err))
     report = os.pread(report_fd, limits.output_bytes, 0)
     full = max(os.fstat(fd).st_size for fd in (out, err)) >= limits.output_bytes
-    return Execution("output" if full else _outcome(answer, report, limits), stdout, stderr, report)
+    outcome = "output" if full else _outcome(answer, report, limits)
+    return Execution(outcome, stdout, stderr, report, answer["starved_s"])
 
 
 def _outcome(answer: dict[str, Any], report: bytes, limits: Limits) -> str:

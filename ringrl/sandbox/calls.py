@@ -163,15 +163,24 @@ class Peer:
     def ask(self, op: str, *args: Any) -> Any:
         """The result of an operation on the other side, or what it raised."""
         self.send({"op": op, "args": [self.encode(a) for a in args]})
-        return self._taken(self.receive(), "value")
+        return self._taken(self._answer_to(op), "value")
 
     def call(self, function: RemoteObject, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls a function there; lists, dictionaries and sets that it changed are changed here."""
         self.send({"op": "call", "args": [self.encode(v) for v in (function, list(args), named)]})
-        answer = self.receive()
+        answer = self._answer_to("call")
         for index, changed in self._taken(answer, "changed"):
             _overwrite(args[index], changed)
         return self._taken(answer, "value")
+
+    def _answer_to(self, op: str) -> dict[str, Any]:
+        """An end of an iteration that nobody asked about is a fault, or it would end one of ours, and an `all` hold."""
+        try:
+            return self.receive()
+        except (StopIteration, StopAsyncIteration) as error:
+            if op == "next":
+                raise
+            raise self.fault(RemoteError(type(error).__name__)) from None
 
     def listen(self) -> None:
         """Serves the other side until it is gone."""

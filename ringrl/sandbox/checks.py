@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +21,12 @@ from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ringrl.sandbox import asserts
+from ringrl.sandbox.asserts import PROGRAM
 from ringrl.sandbox.calls import KNOWN, OPS, Peer, RemoteObject, exceptions
 
 if TYPE_CHECKING:
     from doctest import Example
 
-PROGRAM = ("answer", "solution")  # the program's name as a module
 _FILE = "<checks {}>"
 
 
@@ -61,27 +62,30 @@ def run(conn: socket.socket, texts: Sequence[str], entry: str, prelude: dict[str
             raise AssertionError(str(error)) from None
         raise
     if not checks.asserted:
+        if checks.decided():
+            raise AssertionError("what the program returned left no assertion to run")
         raise TestsFault("not one assertion ran")
     if not checks.used():
+        if checks.free:
+            raise AssertionError(f"the program defines none of {', '.join(sorted(checks.free))}")
         raise TestsFault("what is asserted has nothing to do with the program")
 
 
 class _Tests(Peer):
     """Our end of the line, which notes where the tests last asked the program."""
 
-    asked = 0  # since the test began
-    ever = False
-    where = ("", 0)
+    asked = False
+    where: frozenset[tuple[str, int]] = frozenset()  # file and line of each frame of the tests
 
     def send(self, message: dict[str, Any]) -> None:
         if "op" in message:
-            self.asked += 1
-            self.ever = True
-            frame = inspect.currentframe()
-            while frame and not frame.f_code.co_filename.startswith("<checks"):
+            self.asked = True
+            frame, where = inspect.currentframe(), set()
+            while frame:
+                if frame.f_code.co_filename.startswith("<checks"):
+                    where.add((frame.f_code.co_filename, frame.f_lineno))
                 frame = frame.f_back
-            if frame:
-                self.where = frame.f_code.co_filename, frame.f_lineno
+            self.where = frozenset(where)
         super().send(message)
 
 
@@ -101,10 +105,21 @@ class _Checks:
     def begin(self, texts: Sequence[str]) -> None:
         """Reads the texts and makes the scope that they share."""
         told = self._peer.receive()["value"]
-        self._program = _namespace(self._peer, told)
+        try:
+            self._program = _namespace(self._peer, told)
+        except Exception as error:  # it is the program that writes here
+            raise self._peer.fault(error) from None
         for i, text in enumerate(texts):
-            self._trees[_FILE.format(i)] = _parsed(text)
+            self._trees[_FILE.format(i)] = tree = _parsed(text)
+            self._trees |= {_example_file(e): ast.parse(e.source) for e in _examples(text, tree)}
         self._read = set().union(*map(asserts.loaded, self._trees.values()), [self._entry])
+        self.free = self._read.difference(*map(asserts.bound, self._trees.values()), vars(builtins), ["candidate", ""])
+        nodes = [node for tree in self._trees.values() for node in ast.walk(tree)]
+        if self._imported() & set(PROGRAM):
+            self.free |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for name in set().union(*map(_functions, self._trees.values())) & self.free & set(self._program):
+            if not callable(self._program[name]):
+                raise self._peer.fault(TypeError(f"{name} is no function"))
         ours = _ours(self._trees.values(), set(self._program), self._entry, {*vars(builtins), *self._prelude})
         seen = {name: value for name, value in self._program.items() if name not in ours}
         for name in PROGRAM:  # tests may import what they test
@@ -149,7 +164,6 @@ class _Checks:
             self._call(own["check"])
 
     def _call(self, function: Callable[..., Any]) -> None:
-        self._peer.asked = 0
         needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         if needed and self._candidate is None:
             raise self._peer.fault(NameError("the program defines no function to be tested"))
@@ -173,7 +187,6 @@ class _Checks:
 
         kind.setUpClass()
         for case in unittest.defaultTestLoader.loadTestsFromTestCase(kind):
-            self._peer.asked = 0
             with contextlib.suppress(unittest.SkipTest):
                 case.debug()
         kind.tearDownClass()
@@ -187,10 +200,10 @@ class _Checks:
             file.write("import sys\nglobals().update(vars(sys.modules['checks']))\n")
         vars(sys.modules["checks"]).clear()
         vars(sys.modules["checks"]).update({n: v for n, v in own.items() if not isinstance(v, RemoteObject)})
-        seen = _Seen(self._peer)
+        seen = _Seen()
         options = ["-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "--capture=sys", "-c", "/dev/null"]
         with contextlib.redirect_stdout(io.StringIO()):
-            main([*options, "--rootdir=.", "test_checks.py"], plugins=[seen])
+            main([*options, "--rootdir=.", "--confcutdir=.", "test_checks.py"], plugins=[seen])
         if seen.error is not None:
             raise seen.error
 
@@ -198,12 +211,10 @@ class _Checks:
         """One example of a doctest. Raises AssertionError if another text comes out than the one below it."""
         from doctest import OutputChecker
 
-        self._peer.asked = 0
         out = io.StringIO()
-        file = f"<checks >>> {example.source[:40]}>"
-        self._trees[file] = ast.parse(example.source)
         try:
             with contextlib.redirect_stdout(out):
+                file = _example_file(example)
                 exec(compile(example.source, file, "single", dont_inherit=True, optimize=0), self._scope)
         except Exception as error:
             if example.exc_msg is None:
@@ -230,7 +241,9 @@ class _Checks:
         """`candidate`: the entry point, or without one the last method of Solution, or the last function."""
         if self._entry:
             try:
-                self._candidate = eval(self._entry, self._scope)
+                self._candidate = eval(self._called_entry(), self._scope)
+                if not callable(self._candidate):
+                    raise TypeError(f"{self._entry} is a {type(self._candidate).__name__}")
             except Exception as error:
                 raise self._peer.fault(error) from None
             self._scope["candidate"] = self._candidate
@@ -242,12 +255,36 @@ class _Checks:
         functions = [t[1] for t in told if t[0] == "function" and t[1] not in ("main", "check")]
         self._candidate = self._program[functions[-1]] if functions else None
 
+    def _called_entry(self) -> str:
+        """The entry point as an expression: a method may be named without its class Solution, or without an object."""
+        owner, dot, _ = self._entry.partition(".")
+        if dot and owner in self._program:
+            return self._entry.replace(".", "().", 1)
+        if re.match(r"\w*", self._entry)[0] in self._program:  # type: ignore[index]
+            return self._entry
+        if "Solution" in self._program:
+            return f"Solution().{self._entry}"
+        raise NameError(f"the program does not define {self._entry}")
+
     # ---- blame ---------------------------------------------------------------------------------------------
 
     def used(self) -> bool:
         """Whether the tests had to do with the program."""
-        modules = set().union(*(asserts.imported(tree) for tree in self._trees.values()))
-        return self._peer.ever or bool(self._read & set(self._program)) or bool(modules & set(PROGRAM))
+        return self._peer.asked or bool(self._read & set(self._program)) or bool(self._imported() & set(PROGRAM))
+
+    def _imported(self) -> set[str]:
+        return set().union(*(asserts.imported(tree) for tree in self._trees.values()))
+
+    def decided(self) -> bool:
+        """Whether the program may have decided which of the tests' statements ran: it raised, or a condition or a loop
+        depends on what it returned."""
+        if not self._peer.asked:
+            return False
+        nodes = [(n, tree) for tree in self._trees.values() for n in ast.walk(tree)]
+        tests = [(n.test, t) for n, t in nodes if isinstance(n, (ast.If, ast.While))]
+        tests += [(n.iter, t) for n, t in nodes if isinstance(n, (ast.For, ast.AsyncFor))]
+        tested = {*self._program, "candidate"}
+        return bool(self._peer.raised) or any(asserts.loaded(n) & _tainted(t, tested) for n, t in tests)
 
     def fault(self, error: BaseException) -> str:
         """What is wrong with the tests, if it is them that an exception speaks of; "" if it may be the program."""
@@ -256,6 +293,8 @@ class _Checks:
             if any(cause is raised for raised in self._peer.raised):
                 return ""
             cause = cause.__cause__ or cause.__context__
+        if not all(_can_be_tested(name, self._program[name]) for name in self.free & set(self._program)):
+            return ""
         if isinstance(error, ImportError):
             return "" if error.name in PROGRAM else str(error)
         if isinstance(error, AttributeError) and getattr(error.obj, "__name__", "") in PROGRAM:
@@ -265,15 +304,19 @@ class _Checks:
         return f"{type(error).__name__}: {error}" if blamed else ""
 
     def _theirs(self, name: str) -> bool:
-        """Whether a missing name is one that the tests should have defined: they use it beside what is tested, or on
-        its results."""
-        if not self._read & {*self._program, "candidate"}:
-            return False
-        calls = [n for tree in self._trees.values() for n in ast.walk(tree) if isinstance(n, ast.Call)]
-        mine = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == name]
+        """Whether a missing name is one that the tests should have defined: they read it beside what is tested, or a
+        call of it on what is tested judges that."""
         tested = {*self._program, "candidate"}
-        inner = {n.id for call in mine for a in call.args for n in _functions(a)}
-        return not mine or bool(inner & tested)
+        if not (self.free | self._read & {"candidate"}) & tested:
+            return False
+        nodes = [n for tree in self._trees.values() for n in ast.walk(tree)]
+        if not any(name in _functions(n) for n in nodes):
+            return True
+        alone = [n.value for n in nodes if isinstance(n, ast.Expr)]
+        alone += [n.test for n in nodes if isinstance(n, ast.Assert)]
+        calls = [n.operand if isinstance(n, ast.UnaryOp) else n for n in alone]
+        judges = [n for n in calls if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name]
+        return any(_functions(a) & tested for call in judges for a in call.args)
 
     def _untouched(self, error: BaseException) -> bool:
         """Whether the statement that raised has nothing of the program in it."""
@@ -283,27 +326,20 @@ class _Checks:
             if trace.tb_frame.f_code.co_filename in self._trees:
                 place = trace.tb_frame.f_code.co_filename, trace.tb_lineno
             trace = trace.tb_next
-        if place is None:
+        if place is None or not self._peer.asked:
             return not self._peer.asked
         tree = self._trees[place[0]]
         statement = _statement(tree, place[1])
-        if self._peer.where[0] == place[0] and statement.lineno <= self._peer.where[1] <= (statement.end_lineno or 0):
+        lines = range(statement.lineno, (statement.end_lineno or 0) + 1)
+        if any(file == place[0] and line in lines for file, line in self._peer.where):
             return False
-        read = asserts.loaded(statement) - {n.id for n in _functions(statement)}
-        if any(not callable(self._program[name]) for name in read & set(self._program)):
-            return False
-        return not self._peer.asked or not read & asserts.bound(tree)
+        return not asserts.loaded(statement) & asserts.bound(tree)
 
 
 class _Seen:
     """A plugin of pytest that keeps the first exception."""
 
-    def __init__(self, peer: _Tests) -> None:
-        self._peer = peer
-        self.error: BaseException | None = None
-
-    def pytest_runtest_setup(self, item: Any) -> None:
-        self._peer.asked = 0
+    error: BaseException | None = None
 
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
         self.error = self.error or call.excinfo.value
@@ -332,6 +368,10 @@ def _examples(text: str, tree: ast.Module) -> Iterator[Example]:
             yield from DocTestParser().get_examples(part)
 
 
+def _example_file(example: Example) -> str:
+    return f"<checks >>> {example.source[:40]}>"
+
+
 def _unguarded(tree: ast.Module) -> ast.Module:
     """A main guard holds."""
 
@@ -349,11 +389,18 @@ def _statement(tree: ast.Module, line: int) -> ast.stmt:
     return min(holding, key=lambda n: (n.end_lineno or 0) - n.lineno, default=ast.Pass(lineno=line, end_lineno=line))
 
 
-def _functions(node: ast.AST) -> Iterator[ast.Name]:
+def _functions(node: ast.AST) -> set[str]:
     """The names that are called in a piece of code."""
-    for call in ast.walk(node):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            yield call.func
+    calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+    return {function.id for function in calls if isinstance(function, ast.Name)}
+
+
+def _can_be_tested(name: str, value: Any) -> bool:
+    """Whether a name of the program stands for a function, a class or the module of that name: not for plain data or an
+    exception, which raise in the tests themselves when they are called."""
+    if isinstance(value, ModuleType):
+        return value.__name__ == name
+    return callable(value) and not (isinstance(value, type) and issubclass(value, Exception))
 
 
 def _is_case(value: Any) -> bool:
@@ -370,22 +417,32 @@ def _wants_pytest(tree: ast.Module, tests: dict[str, Any]) -> bool:
 def _ours(trees: Any, program: set[str], entry: str, taken: set[str]) -> set[str]:
     """The names that the program and the standard library both have, and that mean the latter to the tests.
 
-    A builtin always does. Others do where they are used on something of the program, and mean the program's own where
-    they are used on nothing of it: there they are what is tested. If nothing else is tested, they are.
+    A builtin does, and others do where they are used on something of the program. If nothing else is tested, they are.
     """
     taken = taken - {entry}
     read = set().union(*map(asserts.loaded, trees), [entry])
-    if not read & program - taken:
-        return set()
-    tested = (program - taken) | {"candidate", "solution", "answer"}
-    ours = set(vars(builtins)) & taken
+    tested = (program - taken) | {"candidate", *PROGRAM}
+    if not read & tested:
+        tested = _under_test(trees, read & program)
+    ours = set(vars(builtins)) & taken - tested
     for tree in trees:
         tainted = _tainted(tree, tested)
         for statement in (n for n in ast.walk(tree) if isinstance(n, ast.stmt) and not hasattr(n, "body")):
             names = asserts.loaded(statement)
             if names & tainted:
-                ours |= names & taken
+                ours |= names & taken - tested
     return ours & program
+
+
+def _under_test(trees: Any, names: set[str]) -> set[str]:
+    """Which of these names of the standard library are tested: no builtins if there are others, and none that is only
+    used on what others return, as `all` is in `all(gcd(a, b) == c for a, b, c in cases)`."""
+    names = names - set(vars(builtins)) or names
+    around = set()
+    for call in (n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        if isinstance(call.func, ast.Name) and any(asserts.loaded(a) & names - {call.func.id} for a in call.args):
+            around.add(call.func.id)
+    return names - around or names
 
 
 def _tainted(tree: ast.Module, tested: set[str]) -> set[str]:
@@ -412,14 +469,17 @@ def _tainted(tree: ast.Module, tested: set[str]) -> set[str]:
 
 
 def _namespace(peer: Peer, told: list[list[Any]]) -> dict[str, Any]:
-    """What the program defines, except that names of the standard library mean the standard library here."""
+    """What the program defines, except that names of the standard library mean the standard library here, and that no
+    name of the language itself, such as `__builtins__`, comes from there."""
     namespace: dict[str, Any] = {}
     for kind, name, what, *_ in told:
+        if not name.isidentifier() or name.startswith("__"):
+            continue
         if kind == "exception":
             base = getattr(builtins, what)
-            namespace[name] = exceptions[name] = type(
-                name, (base if issubclass(base, Exception) else Exception,), {"__module__": "answer"}
-            )
+            if not issubclass(base, Exception) or issubclass(base, (StopIteration, StopAsyncIteration)):
+                base = Exception
+            namespace[name] = exceptions[name] = type(name, (base,), {"__module__": "answer"})
         elif kind == "module":
             if what in KNOWN:
                 namespace[name] = importlib.import_module(what)

@@ -96,7 +96,8 @@ def _own_limits() -> list[tuple[int, int]]:
 
 
 def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str, Any]:
-    """Runs one program in an empty directory; returns wait status, why we killed it, and CPU seconds."""
+    """Runs one program in an empty directory; returns wait status, why we killed it, and seconds of CPU time and of
+    waiting for a CPU."""
     if place.level not in NAMESPACED:
         if os.path.lexists(place.cwd):
             remove_tree(place.cwd)
@@ -109,13 +110,13 @@ def _execute(request: dict[str, Any], fds: list[int], place: Place) -> dict[str,
         programs.run(request, fds, place, host)
     for fd in fds:
         os.close(fd)
-    status, why, cpu_s = _wait(pid, request, place)
+    status, why, cpu_s, starved_s = _wait(pid, request, place)
     _sweep(place)
     if place.level in NAMESPACED:
         kernel.renew_tmp(first=False)
     elif place.level == "uid":
         _remove_files(place.uid)
-    return {"status": status, "why": why, "cpu_s": cpu_s}
+    return {"status": status, "why": why, "cpu_s": cpu_s, "starved_s": starved_s}
 
 
 def _import(name: str) -> None:
@@ -126,19 +127,22 @@ def _import(name: str) -> None:
         pass
 
 
-def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, float]:
-    """Waits for the program; returns wait status, why it was killed if we did it, and CPU seconds."""
+def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, float, float]:
+    """Waits for the program; returns wait status, why it was killed if we did it, and seconds of CPU time and, once its
+    time is up, of waiting for a CPU, of the process that waited longest."""
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    begun, why, meter = time.monotonic(), "", Meter(place)
+    begun, why, starved_s, meter = time.monotonic(), "", 0.0, Meter()
     deadline = begun + request["wall_s"]
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
             break
+        members = _members(place)
         if time.monotonic() >= deadline:  # time in which it wanted to run and was not let is not its own
-            deadline = begun + request["wall_s"] + min(_starved(pid), request["patience_s"])
-        memory, cpu_s = meter.read(_members(place), request["memory_bytes"])
+            starved_s = max(map(_starved, members), default=0.0)
+            deadline = begun + request["wall_s"] + min(starved_s, request["patience_s"])
+        memory, cpu_s = meter.read(members, request["memory_bytes"])
         if time.monotonic() >= deadline or cpu_s > request["cpu_s"] + 1:
             why = "timeout"
         elif memory > request["memory_bytes"]:
@@ -148,7 +152,7 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     os.close(pidfd)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
-    return status, why, usage.ru_utime + usage.ru_stime
+    return status, why, usage.ru_utime + usage.ru_stime, starved_s
 
 
 def _starved(pid: int) -> float:
@@ -170,7 +174,7 @@ def _members(place: Place) -> list[int]:
 class Meter:
     """What a program and all that it started use, added up at glances."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self) -> None:
         self._ticks: dict[tuple[int, int], int] = {}  # (process id, start) -> CPU time when it was last seen
         self._unseen_s = 0.0  # CPU time allowed for processes that began and ended between two glances
         self._glanced, self._cpu_s = time.monotonic(), 0.0

@@ -15,6 +15,7 @@ from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError, ch
 LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
 BUILD = Limits(wall_s=30.0, cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
+MAX_NAME = 250  # characters of the name of a Java class
 _SMALLEST = {"python": "", "cpp": "int main() {}", "java": "class A { public static void main(String[] a) {} }"}
 _JAVA = re.compile(  # what is no code, and the words and braces that say where `main` stands
     r'//[^\n]*|/\*.*?\*/|"""(?:\\.|.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
@@ -58,12 +59,18 @@ class Local:
         command = tuple(part.format(heap=limits.memory_bytes // 4 * 3) for part in self._built.command)
         return self.sandbox.run(replace(self._built, stdin=stdin, command=command), limits)
 
-    def build(self, language: str, code: str, wall_s: float) -> None:
-        """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`."""
-        if language != "python" and self._source != (language, code):
-            self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s)
+    def build(self, language: str, code: str, wall_s: float, patience_s: float = BUILD.patience_s) -> str:
+        """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`.
+
+        Returns "", or the outcome of all its runs if it does not compile.
+        """
+        if language == "python":
+            return ""
+        if self._source != (language, code):
+            self._source, self._built, slow = ("", ""), *self._build(language, code, wall_s, patience_s)
             if not slow:  # what failed for want of time may do better the next time
                 self._source = (language, code)
+        return self._built.outcome if isinstance(self._built, Execution) else ""
 
     def call(self, code: str, entry: str, args: list[Any], limits: Limits) -> Execution:
         """One call of a function, or of a method of the class `Solution`, of a Python program.
@@ -93,28 +100,30 @@ class Local:
         self.sandbox.close()
         self._trusted.close()
 
-    def _build(self, language: str, code: str, wall_s: float) -> tuple[Job | Execution, bool]:
+    def _build(self, language: str, code: str, wall_s: float, patience_s: float) -> tuple[Job | Execution, bool]:
         """The job that runs the program, or why there is none, and whether that is for want of time."""
         if absent := missing(language):
             raise SandboxError(f"{language} needs {' and '.join(absent)}, which this machine does not have")
-        execution, job = self._compile(language, code, wall_s)
+        execution, job = self._compile(language, code, replace(BUILD, wall_s=wall_s, patience_s=patience_s))
         if execution.outcome == "ok":
             self._proved.add(language)
             return replace(job, program=execution.report), False
         if language not in self._proved:  # is it the program, or the compiler?
-            proof, _ = self._compile(language, _SMALLEST[language], BUILD.wall_s)
+            proof, _ = self._compile(language, _SMALLEST[language], BUILD)
             if proof.outcome != "ok":
                 raise SandboxError(f"{language} does not compile here: {proof.outcome} {proof.stderr.strip()[-300:]}")
             self._proved.add(language)
         slow = execution.outcome == "timeout"
+        if slow and execution.starved_s > wall_s / 2:
+            raise SandboxError(f"{language}: this machine is too busy to compile within {wall_s:.0f} s")
         return replace(execution, outcome="timeout" if slow else "compile"), slow
 
-    def _compile(self, language: str, code: str, wall_s: float) -> tuple[Execution, Job]:
+    def _compile(self, language: str, code: str, limits: Limits) -> tuple[Execution, Job]:
         """The compiler's execution, and the job that runs its result."""
         source, command, result, job = (_cpp if language == "cpp" else _java)(code)
         request = json.dumps({"source": source, "command": command, "result": result})
         jvm = tuple(command) if language == "java" else ()
-        return self.sandbox.run(Job("build", code, request, command=jvm), replace(BUILD, wall_s=wall_s)), job
+        return self.sandbox.run(Job("build", code, request, command=jvm), limits), job
 
 
 def _cpp(code: str) -> tuple[str, list[str], str, Job]:
@@ -124,7 +133,7 @@ def _cpp(code: str) -> tuple[str, list[str], str, Job]:
 
 def _java(code: str) -> tuple[str, list[str], str, Job]:
     """A public class gives the file its name; the class around `main`, the public one first, is run."""
-    public, main = _java_names(code)
+    public, main = (name[:MAX_NAME] for name in _java_names(code))  # no longer one can be a file's, or run
     source = f"{public}.java"
     options = [f"-J{option}" for option in ("-Xmx768m", *_JVM)]
     command = [_path("javac"), *options, "-nowarn", "-encoding", "UTF-8", "-d", "classes", source]

@@ -60,6 +60,28 @@ def test_malformed_line_is_named(inputs: Inputs, config: Path, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("latin.csv", "problem,answer,messages\nOlé,3,\n".encode("latin-1"), ":2: not UTF-8: byte 0xe9"),
+        ("huge.jsonl", b'{"answer": 1' + b"0" * 5000 + b"}", ":1: got an integer of more than 4,300 digits"),
+        ("deep.json", b"[" + b'{"a":' * 90_000, "[0]: values are nested too deeply"),
+    ],
+)
+def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    file, run = tmp_path / name, tmp_path / "run"
+    file.write_bytes(content)
+    rl = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, run))
+    data = {"data": {"files": [str(file)]}, "validation": inputs.source("sft_val")}
+    sft = {"run": str(run), "model": inputs.model, "batch_examples": 1, **data}
+    for shown in (
+        refused("rl", rl, f"stages.0.data.0.files=[{file}]"),
+        refused("sft", write_yaml(tmp_path / "sft.yaml", sft)),
+    ):
+        assert f"{file}{said}" in shown
+    assert not run.exists()
+
+
 def test_references_that_no_verifier_can_use_are_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
     """Before the run directory, and by a dry run too, which says what it cannot look at."""
     good = Path(inputs.data("rl_math")).read_text().splitlines()[0]

@@ -27,7 +27,7 @@ from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict
 from ringrl.rollout.respond import Ask
 from ringrl.run import open_run
-from tests.conftest import lines, ringrl, ringrl_until
+from tests.conftest import lines, ringrl, ringrl_until, write_yaml
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
 RIGHT = 7  # of ten seeds
@@ -207,6 +207,24 @@ def test_what_passes_is_tried_again_and_what_does_not_is_refused(script: Script,
     nobody = config(script, tmp_path, "c", 1, "sums", server={"base_url": "http://127.0.0.1:9/v1", "retries": 0})
     with pytest.raises(RingError, match="1 attempts failed, the last with ConnectError"):
         evaluate(nobody)
+
+
+def test_a_server_that_refuses_costs_no_response_that_is_there(script: Script, tmp_path: Path):
+    """Through the command line, which removes the runs of user errors that came to nothing."""
+    raw = {"run": str(tmp_path / "run"), "model": "m", "server": {"base_url": script.url, "concurrent": 2}}
+    bench = {"name": "sums", "data": str(tmp_path / "sums.jsonl"), "samples": 4}
+    cfg = write_yaml(tmp_path / "eval.yaml", raw | {"benchmarks": [bench], "verify": {"workers": 1}})
+    script.stop_after = 20
+    result = ringrl("eval", cfg)
+    assert (result.code, "Traceback" in result.text) == (2, False), result.text
+    assert f"error {script.url}/chat/completions: status 404: " in result.text
+    kept = len(finished(tmp_path / "run", "sums"))
+    assert 18 <= kept <= 20
+    script.stop_after = math.inf
+    asked = len(script.seen)
+    result = ringrl("eval", cfg, "--resume")
+    assert result.code == 0, result.text
+    assert len(script.seen) - asked == 48 - kept
 
 
 def test_a_k_that_no_estimate_exists_for_is_one_line(script: Script, tmp_path: Path):

@@ -67,6 +67,22 @@ def test_a_row_that_cannot_be_judged_is_named(tmp_path: Path, change: dict[str, 
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_row_is_judged_by_the_tolerance_of_its_reference(tmp_path: Path) -> None:
+    cases: list[tuple[str, Any, str]] = [
+        ("4.48e33", {"relative": 0.01}, "pass"), ("4.4e33", {"relative": 0.01}, "fail"), ("4.44e33", None, "fail"),
+        ("4.4e33", {"absolute": 1e32}, "pass"), ("4.5e33", {"absolute": "a little"}, "error"),
+    ]  # fmt: skip
+    rows = [
+        {"domain": domain, "response": rf"\boxed{{{said}}}", "reference": {"answer": "4.5e33", "tolerance": tolerance}}
+        for domain in ("math", "science") for said, tolerance, _ in cases if domain == "math" or tolerance
+    ]  # fmt: skip
+    verify(write(tmp_path, rows), tmp_path / "out.jsonl", None, {"workers": 1}, resume=False, audit=False)
+    right = [right for _, _, right in cases] + [right for _, tolerance, right in cases if tolerance]
+    found = lines(tmp_path / "out.jsonl")
+    assert [row["kind"] for row in found] == right
+    assert "tolerance: got {'absolute': 'a little'}, expected" in found[4]["reason"]
+
+
 ALTERED: list[tuple[dict[str, Any], str]] = [
     ({"tests": [{"input": "1", "output": "2"}, {"input": "2", "output": "3\n"}]}, ADD),
     ({"tests": [{"input": [1], "output": 2}], "entry_point": "f"}, "```python\ndef f(x):\n    return x + 1\n```"),
@@ -84,7 +100,7 @@ def test_a_right_program_fails_an_altered_reference(reference: dict[str, Any], r
 
 
 def test_answers_without_digits_and_checked_outputs_are_not_altered() -> None:
-    assert altered(BUILT_IN["math"], {"answer": r"\frac{12}{5}"}) == {"answer": r"\frac{19}{5}"}
+    assert altered(BUILT_IN["math"], {"answer": r"\frac{12}{5}"}) == {"answer": r"\frac{31}{5}"}
     assert altered(BUILT_IN["math"], {"answer": "x + y"}) is None
     assert altered(BUILT_IN["code"], {"tests": [{"input": "", "output": "1"}], "checker": "def check(): ..."}) is None
 

@@ -11,9 +11,11 @@ import pytest
 from ringrl.commands.eval_tools import show_benchmark
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import BOXED, FENCED
+from ringrl.domains import Domains
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, definition, read_benchmark, samples_of, source_of
 from ringrl.plan import dry_run
+from ringrl.rewards.answers import verify_math
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LCB = {
@@ -97,6 +99,105 @@ def test_every_definition_names_files_at_a_revision(name: str):
         revision = file.partition("@")[2].partition("/")[0]
         assert file.startswith("hf://datasets/")
         assert len(revision) == 40 or "revision" in what.unchecked
+
+
+def test_every_benchmark_names_its_comparison_and_who_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    docs = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    for name, entry in BENCHMARKS.items():
+        assert entry.comparison
+        assert f"\n| {name} | {entry.comparison} | {entry.source} |\n" in docs
+    write(tmp_path / "minerva.jsonl", FIRST["minerva"][0])
+    show_benchmark(config("minerva", data=str(tmp_path)))
+    assert "  comparison   numbers within 1 %, else equal values\n  source       Lewk" in capsys.readouterr().out
+
+
+MINERVA, OLYMPIAD = {"question": "P?", "answer": "4.5e33"}, FIRST["olympiadbench"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "tolerance"),
+    [
+        ("minerva", MINERVA, {"relative": 0.01}),
+        ("minerva", {"problem": "P?", "answer": "2400"}, {"relative": 0.01}),
+        ("minerva", {"problem": "P?", "answer": 0.5}, {"relative": 0.01}),
+        ("minerva", {**MINERVA, "answer": "x^2 + 1"}, None),
+        ("minerva", {**MINERVA, "answer": "1/3"}, None),
+        ("minerva", {**MINERVA, "tolerance": {"absolute": 1}}, {"absolute": 1}),
+        ("olympiadbench", OLYMPIAD, None),
+        ("olympiadbench", {**OLYMPIAD, "error": None}, None),
+        ("olympiadbench", {**OLYMPIAD, "error": ""}, None),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1"}, {"absolute": "1e-1"}),
+        ("olympiadbench", {**OLYMPIAD, "error": 0.05}, {"absolute": "0.05"}),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1,1e-2"}, {"absolute": ["1e-1", "1e-2"]}),
+        ("olympiadbench", {**OLYMPIAD, "error": ",1e-2"}, {"absolute": ["1e-8", "1e-2"]}),
+        ("olympiadbench", {**OLYMPIAD, "error": ["1e-1", "1e-2"]}, {"absolute": ["1e-1", "1e-2"]}),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1", "answer_type": "Tuple"}, None),
+        ("olympiadbench", {"problem": "P?", "answer": "2.7", "error": "1e-1"}, {"absolute": "1e-1"}),
+        ("math500", {"problem": "P?", "answer": "2.7", "error": "1e-1"}, None),
+    ],
+)
+def test_rows_carry_the_tolerance_of_their_benchmark(tmp_path: Path, name: str, row: dict[str, Any], tolerance: Any):
+    (problem,) = rows({"name": name, "data": write(tmp_path / "rows.jsonl", row)})
+    assert problem.get("tolerance") == tolerance
+    assert Domains().reference(problem).get("tolerance") == tolerance
+
+
+@pytest.mark.parametrize("error", ["about 1", "1e-1;1e-2", "-1", "1e999", "1e-1,x"])
+def test_an_error_column_that_cannot_be_read_is_named(tmp_path: Path, error: str):
+    file = write(tmp_path / "rows.jsonl", OLYMPIAD, {**OLYMPIAD, "id": 2, "error": error})
+    with pytest.raises(DataError) as refused:
+        rows({"name": "olympiadbench", "data": file})
+    said = f"error: got {error!r}, expected a number, or one for each answer, with commas"
+    assert str(refused.value) == f"{file}:2: {said}"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "answer", "right"),
+    [
+        ("minerva", MINERVA, r"4.48 \times 10^{33}", True),
+        ("minerva", MINERVA, r"4.4 \times 10^{33}", False),
+        ("minerva", {**MINERVA, "answer": "-18.8"}, "-18.75", True),
+        ("minerva", {**MINERVA, "answer": "-18.8"}, "18.8", False),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1"}, "1.1, 1.95", True),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1"}, "1.1, 1.85", False),
+        ("olympiadbench", {**OLYMPIAD, "error": "1e-1,1"}, "2.9, 1.1", True),
+        ("olympiadbench", OLYMPIAD, "1.1, 2", False),
+    ],
+)
+def test_its_responses_are_judged_by_it(tmp_path: Path, name: str, row: dict[str, Any], answer: str, right: bool):
+    (problem,) = rows({"name": name, "data": write(tmp_path / "rows.jsonl", row)})
+    verdict = verify_math(rf"So \boxed{{{answer}}}.", Domains().reference(problem))
+    assert verdict.kind == ("pass" if right else "fail")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(["12"], "12"), (["$1$", "$2$"], "$1$, $2$"), ("12", "12"), ('["1", "2"]', '["1", "2"]'), (12.0, "12")],
+)
+def test_final_answers_of_olympiadbench(tmp_path: Path, written: Any, read: str):
+    (problem,) = rows(
+        {"name": "olympiadbench", "data": write(tmp_path / "a.jsonl", {**OLYMPIAD, "final_answer": written})}
+    )
+    assert problem["answer"] == read
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gpqa_diamond", {"Correct Answer": None}),
+        ("mbpp", {"test_setup_code": None}),
+        ("livecodebench", {"metadata": "[]"}),
+        ("olympiadbench", {"final_answer": {"a": 1}}),
+        ("olympiadbench", {"question": None}),
+        ("gsm8k", {"answer": None}),
+    ],
+)
+def test_a_column_of_another_type_is_one_line(tmp_path: Path, name: str, row: dict[str, Any]):
+    file = write(tmp_path / "a.jsonl", FIRST[name][0], {**FIRST[name][0], "id": 2, "question_id": "2", **row})
+    with pytest.raises(DataError) as error:
+        rows({"name": name, "data": file})
+    assert str(error.value).startswith(f"{file}:2: ")
+    assert "\n" not in str(error.value)
 
 
 def test_the_choices_are_shuffled_the_same_way_each_time_and_differently_for_each_question(tmp_path: Path):

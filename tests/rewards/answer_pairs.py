@@ -460,6 +460,9 @@ MATH: dict[str, list[Pair]] = {
         (r"30^\circ\text{C}", "30", True, ""),
         ("86°F", "30°C", False, ""),
         ("1 hour 30 minutes", "1.5", False, ""),
+        ("1 hour 30 minutes", "90 minutes", True, ""),
+        ("2:4:6", "1:2:3", True, ""),
+        ("0.333...", "1/3", True, ""),
         (r"\frac{3}{4} \text{ hour}", "45 minutes", True, ""),
         ("45", "45 minutes", True, ""),
         ("(2, 3)", "x=2, y=3", True, ""),
@@ -715,7 +718,7 @@ SCIENCE: list[Pair] = [
 ]
 
 LIMITS: list[Pair] = [  # right, and failed: what the verifiers cannot do yet
-    ("2:4:6", "1:2:3", True, ""),
-    ("1 hour 30 minutes", "90 minutes", True, ""),
-    ("0.333...", "1/3", True, ""),
+    (r"\{x | x^2 < 4\}", "(-2, 2)", True, "nothing here solves"),
+    (r"\text{seven}", r"7\text{ apples}", True, ""),
+    (r"2\text{ dozen}", "24", True, ""),
 ]

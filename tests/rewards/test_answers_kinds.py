@@ -2,7 +2,7 @@ r"""Kinds of answers that graders are known to judge wrongly, each with right an
 
 from __future__ import annotations
 
-import random
+from pathlib import Path
 
 import pytest
 
@@ -183,6 +183,21 @@ MATH: dict[str, list[tuple[str, str, bool]]] = {
         (r"\textbf{(D)}\ 7", "8", False),
         (r"\textbf{(D)}\ 7", r"\textbf{(E)}\ 7", False),
     ],
+    "other equal forms": [
+        ("-7,-5", r"-5 \text{ or } -7", True),
+        ("-7,5", r"-5 \text{ or } -7", False),
+        (r"\pm 3 \pm i", "3+i, 3-i, -3+i, -3-i", True),
+        (r"\pm 3 \pm i", "3+i, -3-i", False),
+        ("y=(1-x^2)^2", "(x^2-1)^2=y", True),
+        ("2:4:6", "1:2:3", True),
+        ("2:4:5", "1:2:3", False),
+        (r"2\text{ hours }15\text{ minutes}", r"135\text{ minutes}", True),
+        (r"2\text{ hours }15\text{ minutes}", r"145\text{ minutes}", False),
+        ("4.5 million", "4500000", True),
+        ("45 million", "4500000", False),
+        (r"{x+1 \over 2}", r"\frac{x+1}{2}", True),
+        ("7!!", "105", True),
+    ],
     "references of data sets": [
         (r"\frac{5}{4}", "5./4", True),
         (r"\arccos(3/7)", "np.arccos(3/7)", True),
@@ -204,6 +219,13 @@ RESPONSES: list[tuple[str, str, bool]] = [
     ("$\\boxed{\\frac{3}{4}}$\n\n$\\boxed{0.75}$", "3/4", True),
     (r"\boxed{x=9} \Rightarrow \boxed{9}", "9", True),
     (r"\boxed{9} \boxed{}", "9", True),
+    (r"\boxed{} \boxed{9}", "9", True),
+    (r"\boxed{9} \boxed{ }", "8", False),
+    (r"\boxed{ }", "9", False),
+    (r"$\boxed{\frac{1}{2}}$ = $\boxed{0.5}$", "1/2", True),
+    (r"$\boxed{\frac{1}{2}}$ = $\boxed{0.6}$", "1/2", False),
+    (r"\boxed{\boxed{4}, \boxed{6}}", "4,6", True),
+    ("\\boxed{9\\text{ cm}}\n\n\\boxed{9}", "9", True),
     (r"\boxed{8} is not it. \boxed{9}", "8,9", False),
 ]
 
@@ -265,27 +287,17 @@ def math(answer: str, reference: str) -> str:
     return verify_math(rf"So \boxed{{{answer}}}.", {"answer": reference}).kind
 
 
-HOSTILE = [
-    (r"\sin x + \cos 3x > 1/3", "x>2"),
-    (r"\frac{\ln(x^5+3x+7)}{\log_3(x^4+2)}-\frac{\ln(x+1)}{\ln(x^7+x)}", r"\frac{\ln x}{\ln 3}"),
-    ("9^{9^{9^{9}}}", "5"),
-    (r"\binom{10^9}{10^8}", "5"),
-    ("(10^8)!", "5"),
-    (r"\sqrt[1000000]{2^{999999}}", "2"),
-    ("^".join("2" * 400), "16"),
-    (r"\sin(" * 100 + "x" + ")" * 100, "x"),
-    (r"e^{e^{e^{e^{e}}}}", "5"),
-    (r"\pm" * 300 + "1", "1"),
-    ("|" * 900, "1"),
-    ("{" * 400 + "1" + "}" * 400, "2"),
-    (r"\frac" * 200, "2"),
-    ("1," * 450 + "1", "1"),
-]
-
-
-@pytest.mark.parametrize(("answer", "reference"), HOSTILE)
-def test_hostile_answers_fail(answer, reference):
-    assert math(answer, reference) == "fail"
+@pytest.mark.parametrize(("domain", "verify"), [("math", verify_math), ("science", verify_science)])
+def test_answers_as_data_sets_write_them(domain, verify):
+    """Rows of verdict, answer and reference, in the formats of MATH, NuminaMath, OlympiadBench, SciBench and others."""
+    rows = [line.split("\t") for line in Path(__file__).with_name(f"answers_{domain}.tsv").read_text().splitlines()]
+    assert len(rows) >= 250
+    found = [
+        (right, answer, reference)
+        for right, answer, reference in rows
+        if verify(rf"So \boxed{{{answer}}}.", {"answer": reference}).kind != right
+    ]
+    assert found == []
 
 
 def test_references_are_checked_alone():
@@ -295,145 +307,3 @@ def test_references_are_checked_alone():
     for reference in ({}, {"answer": None}, {"answer": "$$"}):
         with pytest.raises(ValueError, match="the reference has no 'answer'"):
             check_reference("math", reference)
-
-
-# ---- golds of many forms, their wrong neighbours and other spellings -------------------------------------------
-
-
-def integer(r: random.Random) -> tuple[str, list[str], list[str]]:
-    n = r.randrange(12, 10**7)
-    return (
-        str(n),
-        [str(n + 1), str(-n), f"{n}0", rf"{n}\%\%", f"{n}, {n}"],
-        [f"{n:,}", f"+{n}", rf"\mathbf{{{n}}}", f"x = {n}", rf"{n}.0"],
-    )
-
-
-def fraction(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b = r.randrange(1, 90), r.choice([7, 11, 13, 17])
-    a += a % b == 0
-    return (
-        rf"\frac{{{a}}}{{{b}}}",
-        [rf"\frac{{{a + 1}}}{{{b}}}", rf"-\frac{{{a}}}{{{b}}}", f"{a / b:.4f}"],
-        [
-            f"{a}/{b}",
-            rf"\dfrac{{{2 * a}}}{{{2 * b}}}",
-            rf"{a}\div {b}",
-            rf"\frac{{-{a}}}{{-{b}}}",
-            rf"{a} \cdot {b}^{{-1}}",
-        ],
-    )
-
-
-def root(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b = r.randrange(2, 40), r.choice([2, 3, 5, 6, 7])
-    return (
-        rf"{a}\sqrt{{{b}}}",
-        [rf"{a + 1}\sqrt{{{b}}}", rf"{a}\sqrt{{{b + 1}}}", rf"-{a}\sqrt{{{b}}}", f"{a * b**0.5:.3f}"],
-        [
-            rf"\sqrt{{{a * a * b}}}",
-            rf"\sqrt{b}\cdot {a}",
-            f"{a}√{b}",
-            rf"\frac{{{a * b}}}{{\sqrt{{{b}}}}}",
-            rf"{a}\cdot {b}^{{1/2}}",
-        ],
-    )
-
-
-def quantity(r: random.Random) -> tuple[str, list[str], list[str]]:
-    n = r.randrange(2, 900)
-    return (
-        rf"{n}\text{{ cm}}",
-        [rf"{n}\text{{ m}}", rf"{n + 1}\text{{ cm}}", rf"{n}\text{{ cm}}^2", rf"-{n}\text{{ cm}}"],
-        [
-            f"{n}",
-            rf"{n}\,\mathrm{{cm}}",
-            rf"{10 * n}\text{{ mm}}",
-            rf"\frac{{{n}}}{{100}}\text{{ m}}",
-            f"{n} centimeters",
-        ],
-    )
-
-
-def interval(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a = r.randrange(-40, 40)
-    b = a + r.randrange(1, 40)
-    return (
-        f"[{a},{b})",
-        [f"({a},{b})", f"[{a},{b}]", f"[{a},{b + 1})", f"[{b},{a})", f"{a} < x < {b}"],
-        [
-            rf"{a} \le x < {b}",
-            rf"x \in [{a}, {b})",
-            rf"\{{x \mid {a} \leq x < {b}\}}",
-            rf"\left[{a}, {b}\right)",
-            f"[{a},{b}[",
-        ],
-    )
-
-
-def point(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b = r.randrange(-50, 50), r.randrange(51, 99)
-    return (
-        f"({a},{b})",
-        [f"({b},{a})", f"({a},{b + 1})", rf"\{{{a},{b}\}}", f"[{a},{b}]", f"({-a - 1},{b})"],
-        [f"({a}, {b})", rf"\left({a},{b}\right)", f"(x,y)=({a},{b})", f"x={a}, y={b}", rf"\langle {a}, {b} \rangle"],
-    )
-
-
-def collection(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b, c = r.sample(range(-50, 50), 3)
-    return (
-        rf"\{{{a},{b},{c}\}}",
-        [f"{a},{b}", rf"\{{{a},{b},{c + 100}\}}", f"({a},{b},{c})", f"{a},{b},{c},{c}"],
-        [
-            rf"\{{{c}, {a}, {b}\}}",
-            f"{b},{a},{c}",
-            rf"{a}, {b} \text{{ and }} {c}",
-            f"x={a}, x={b}, x={c}",
-            rf"\left\{{{b}; {c}; {a}\right\}}",
-        ],
-    )
-
-
-def polynomial(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b = r.randrange(2, 20), r.randrange(2, 20)
-    return (
-        f"{a}x^2+{b}x",
-        [f"{a}x^2-{b}x", f"{a + 1}x^2+{b}x", f"{a}x^3+{b}x", f"{a}y^2+{b}y"],
-        [f"{b}x + {a}x^2", f"x({a}x+{b})", rf"{a}x\cdot x+{b}x", f"y={a}x^2+{b}x", f"{a}{{x}}^{{2}}+{b}x"],
-    )
-
-
-def angle(r: random.Random) -> tuple[str, list[str], list[str]]:
-    a, b = r.choice([1, 2, 3, 5, 7]), r.choice([4, 6, 8, 9, 11])
-    return (
-        rf"\frac{{{a}\pi}}{{{b}}}",
-        [rf"\frac{{{a + 1}\pi}}{{{b}}}", rf"-\frac{{{a}\pi}}{{{b}}}", rf"\frac{{{a}}}{{{b}}}"],
-        [
-            rf"\frac{{{a}}}{{{b}}}\pi",
-            rf"{a}\pi/{b}",
-            rf"\frac{{{2 * a}\pi}}{{{2 * b}}}",
-            rf"\frac{{{a}π}}{{{b}}}",
-            rf"{a} \cdot \frac{{\pi}}{{{b}}}",
-        ],
-    )
-
-
-def power(r: random.Random) -> tuple[str, list[str], list[str]]:
-    n = r.randrange(60, 400)
-    return (
-        f"2^{{{n}}}",
-        [f"2^{{{n + 1}}}", f"2^{{-{n}}}", f"2^{{{n}}}+1", f"3^{{{n}}}"],
-        [rf"2\cdot 2^{{{n - 1}}}", str(2**n), rf"\frac{{2^{{{n + 2}}}}}{{4}}", rf"2^{{{n - 1} + 1}}", f"(2^{{{n}}})"],
-    )
-
-
-def test_wrong_neighbours_fail_and_other_spellings_pass():
-    r = random.Random(15)
-    forms = [integer, fraction, root, quantity, interval, point, collection, polynomial, angle, power]
-    found = []
-    for n in range(300):
-        gold, wrong, right = forms[n % len(forms)](r)
-        found += [(answer, gold, "pass") for answer in wrong if math(answer, gold) != "fail"]
-        found += [(answer, gold, "fail") for answer in right if math(answer, gold) != "pass"]
-    assert found == []

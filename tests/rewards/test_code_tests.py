@@ -57,6 +57,12 @@ def test_forms(form: str):
     assert judge(WRONG, FORMS[form]) == "fail"
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("code", ["print('nonsense')", "f = 2", "class f(Exception): pass", "import sys; sys.exit(0)"])
+def test_no_form_is_passed_or_made_an_error_by_what_is_no_function(form: str, code: str):
+    assert judge(code, FORMS[form]) == "fail"
+
+
 def test_pytest_runs_fixtures_and_parameters():
     tests = (
         "import pytest\n\n@pytest.fixture\ndef two():\n    return 2\n\n"
@@ -103,11 +109,14 @@ def test_what_can_assert_nothing_is_refused_before_it_runs(what: str):
     [
         "for a, b in []:\n    assert f(a) == b",
         "def helper():\n    assert f(1) == 2",
-        "if f(1) == 3:\n    assert f(2) == 3",
+        "for a, b in zip([1, 2], []):\n    assert f(a) == b",
         "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('no')\n    def test_it(self):\n"
         "        self.assertEqual(f(1), 2)",
         "try:\n    f('a')\n    assert False\nexcept Exception:\n    pass",
         "assert 1 + 1 == 2",
+        "try:\n    assert f(1) == 2\nexcept AssertionError:\n    print('no')",
+        "try:\n    assert f(1) == 2\nexcept:\n    ok = False",
+        "from contextlib import suppress\nwith suppress(Exception):\n    assert f(1) == 2",
         "def check(x):\n    assert f(x) == 2\nf(1)\nif False:\n    check(1)",
     ],
 )
@@ -130,11 +139,72 @@ def test_a_test_that_ran_no_assertion_is_an_error(tests: str):
         ("assert f(1)[0] == 2", "fail"),
         ("r = f(1)\nassert len(r) == 2", "fail"),
         ("assert f('a') == 2", "fail"),
+        ("assert f(helper(3)) == 2\nassert helper(f(1))", "error"),
+        ("assert unf(f(1)) == 1", "fail"),
+        ("try:\n    assert f(1) == 2\nexcept AssertionError:\n    raise SystemExit(1)", "pass"),
+        ("assert f(1) == 2\ndef later():\n    return {}['a']\nlater()", "error"),
+        ("import statistics_of_mine\nassert f(1) == 2", "error"),
         ("assert f(1).real.nothing == 2", "fail"),
     ],
 )
 def test_who_is_to_blame(tests: str, kind: str):
     assert judge(GOOD, tests).partition(":")[0] == kind
+
+
+# programs with which the test's own statements fail, or run no assertion: it is the program that is wrong
+HIDING = {
+    "in a helper": ("def f(x): pass", "def run(x):\n    return f(x)\nassert run(1)[0] == 2"),
+    "in a container": (
+        "def f(x): pass",
+        "found = []\nfound.append(f(1))\ndef get():\n    return found[0]\nassert get()[0] == 2",
+    ),
+    "in an attribute": ("def f(x): pass", "class T: pass\nT.x = f(1)\nassert T.x[0] == 2"),
+    "in a module's variable": ("def f(x): pass", "R = f(1)\ndef test_it():\n    assert R[0] == 2"),
+    "in a fixture": (
+        "def f(x): pass",
+        "import pytest\n@pytest.fixture(scope='module')\ndef r(): return f(1)\n"
+        "def test_a(r): pass\ndef test_b(r): assert r[0] == 2",
+    ),
+    "in setUpClass": (
+        "def f(x): pass",
+        "import unittest\nclass T(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls): cls.r = f(1)\n"
+        "    def test_a(self): self.assertEqual(self.r + 1, 3)",
+    ),
+    "a number that signals": (
+        "from decimal import Decimal\ndef f(x): return Decimal('sNaN')",
+        "def run(x):\n    r = f(x)\n    return sorted([r])\nassert run(1) == [2]",
+    ),
+    "no function, called by another": ("f = 3", "def run(g, x):\n    return g(x)\nassert run(f, 1) == 2"),
+    "no function, in functools": ("g = 3", "from functools import partial\ng = partial(f, 1)\nassert g() == 2"),
+    "no function, of a module": ("f = 3", "import solution\nassert solution.f(1) == 2"),
+    "an exception": ("class f(Exception): pass", "r = f(1)\nassert r + 1 == 3"),
+    "a module": ("import math as f", "assert f(1) == 2"),
+    "no results": ("def f(x): return []", "for x in f(3):\n    assert x > 0"),
+    "fewer results": ("def f(x): return []", "for x, y in zip(f(3), [1, 2]):\n    assert x == y"),
+    "a result that skips": ("def f(x): pass", "r = f(1)\nif r is not None:\n    assert r == 2"),
+    "an exception that skips": (
+        "def f(x): 1 / 0",
+        "try:\n    r = f(1)\nexcept Exception:\n    r = None\nif r: assert r == 2",
+    ),
+    "what the judge has, too": ("pass", "assert gcd(4, 6) == 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HIDING)
+def test_a_program_cannot_hide_in_an_error(how: str):
+    code, tests = HIDING[how]
+    assert judge(code, tests) == "fail"
+
+
+def test_an_entry_point_is_the_programs():
+    tests = "def check(candidate):\n    assert candidate(4, 6) == 2"
+    good = "def gcd(a, b): return a if not b else gcd(b, a % b)"
+    assert judge(good, tests, entry_point="gcd") == "pass"
+    method = "class Solution:\n  def gcd(self, a, b): return math.gcd(a, b)"
+    for entry in ("gcd", "Solution.gcd", "Solution().gcd"):
+        assert judge(method, tests, entry_point=entry) == "pass"
+    for code in ("pass", "gcd = 2", "class Solution: pass", "from math import lcm as gcd"):
+        assert judge(code, tests, entry_point="gcd") == "fail", code
 
 
 VALUES = {

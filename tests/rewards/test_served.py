@@ -206,6 +206,64 @@ def test_responses_that_nobody_wants_any_more_are_cancelled():
         assert queued.cancelled()
 
 
+HTML = b"<html>\n<title>nginx</title></html>"
+OVERLOADED = {"error": {"message": "The server is overloaded", "type": "server_error"}}
+
+
+def sends(*told: tuple[int, Any]) -> tuple[Answer, list[Any]]:
+    """A server that sends these one after another, the last for ever; and what it was asked."""
+    asked: list[Any] = []
+
+    def answer(request: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        asked.append(request)
+        return told[min(len(asked), len(told)) - 1]
+
+    return answer, asked
+
+
+@pytest.mark.parametrize("passing", [(200, HTML), (200, b""), (200, OVERLOADED), (502, HTML), (200, b"[tru")])
+def test_what_may_pass_is_asked_again(passing: tuple[int, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ringrl.http.sleep", lambda seconds: None)
+    answer, asked = sends(passing, passing, (200, [True]))
+    with service("/judge", answer) as url:
+        (verdict,) = judge(one("url", url=url), ("1", {}))
+    assert (verdict.kind, len(asked)) == ("pass", 3)
+    judged = {"choices": [{"message": {"content": "Score: 1"}}]}
+    answer, asked = sends(passing, passing, (200, judged))
+    with service("/v1/chat/completions", answer) as url:
+        (verdict,) = judge(one("judge", base_url=url + "/v1", model="m"), ("5", ROW))
+    assert (verdict.kind, len(asked)) == ("pass", 3)
+
+
+@pytest.mark.parametrize(
+    ("final", "words"),
+    [
+        ((401, {"error": {"message": "Incorrect API key"}}), "status 401: "),
+        ((404, {"error": "model 'm' not found"}), "status 404: "),
+        ((200, {"error": {"message": "no such model", "code": 404}}), "status 200: "),
+        ((400, {"error": {"code": "context_length_exceeded"}}), "status 400: "),
+    ],
+)
+def test_what_stays_is_an_error_at_once_with_the_servers_words(final: tuple[int, Any], words: str):
+    for verifier, path, options in (
+        ("url", "/judge", {}),
+        ("judge", "/v1/chat/completions", {"model": "m"}),
+    ):
+        answer, asked = sends(final, (200, [True]))
+        with service(path, answer) as url:
+            place = {"url": url} if verifier == "url" else {"base_url": url + "/v1"}
+            (verdict,) = judge(one(verifier, **place, **options), ("5", ROW))
+        assert (verdict.kind, len(asked)) == ("error", 1)
+        assert verdict.reason.startswith(f"{url}{path}: {words}{json.dumps(final[1])}"[:200])
+
+
+def test_a_page_that_stays_is_an_error_with_its_beginning():
+    with service("/judge", sends((200, HTML))[0]) as url:
+        (page,) = judge(one("url", url=url), ("1", {}), deadline_s=1.0)
+    assert page.kind == "error"
+    assert page.reason.endswith("the last with no JSON: <html> <title>nginx</title></html>")
+
+
 # ---- a model as judge --------------------------------------------------------------------------------------
 
 
@@ -254,6 +312,32 @@ def test_the_score_is_read_from_what_the_model_says(said: str, kind: str, score:
     assert (verdict.kind, verdict.score) == (kind, score)
     if kind == "error":
         assert verdict.reason.startswith("the judge gave no score: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "reason"),
+    [
+        ({"content": [{"type": "text", "text": "Fine. "}, {"type": "text", "text": "Score: 1"}]}, "pass", "right"),
+        ({"content": "Score: 1", "reasoning_content": "Score: 0"}, "pass", "right"),
+        (
+            {"content": [{"type": "thinking", "thinking": "Score: 1"}, {"type": "text", "text": "Score: 0"}]},
+            "fail",
+            "w",
+        ),
+        ({"content": None, "reasoning_content": "Score: 1"}, "error", "the judge gave no score: http://127.0.0.1:"),
+        ({"content": None}, "error", "the judge gave no score: http://127.0.0.1:"),
+        ({"content": []}, "error", "the judge gave no score: http://127.0.0.1:"),
+        ({"content": 1}, "error", "http://127.0.0.1:"),
+        ({"content": [{"type": "image_url"}]}, "error", "http://127.0.0.1:"),
+        (None, "error", "http://127.0.0.1:"),
+    ],
+)
+def test_the_message_of_a_judge_in_every_form(message: Any, kind: str, reason: str):
+    with service("/v1/chat/completions", lambda *_: (200, {"choices": [{"message": message}]})) as url:
+        (verdict,) = judge(one("judge", base_url=url + "/v1", model="m"), ("5", ROW))
+    assert verdict.kind == kind
+    assert verdict.reason.startswith(reason)
+    assert kind != "error" or '{"choices": [{"message": ' in verdict.reason
 
 
 def test_the_model_is_asked_at_temperature_0_with_problem_answer_and_response():
@@ -327,7 +411,7 @@ def test_a_failure_is_not_remembered():
         verdicts = [pool.submit("chess", "5", ROW).result(timeout=60) for _ in range(4)]
     assert [v.kind for v in verdicts] == ["error", "error", "pass", "pass"]
     assert "status 400" in verdicts[0].reason
-    assert "expected a chat completion" in verdicts[1].reason
+    assert "sent no content" in verdicts[1].reason
     assert len(calls) == 3
 
 

@@ -46,6 +46,13 @@ def test_same_output():
     assert same_output("1e400", "1e400")
     assert not same_output("1e9999", "1")
     assert not same_output("100000000000000000001.0", "100000000000000000000")
+    assert not same_output("1e400", "2e400")
+    assert not same_output("inf", "1.5")
+    assert not same_output("1\0", "1")
+    assert same_output("\n1", "1\n")
+    assert same_output("-0.0", "0.0")
+    assert same_output("1e5", "100000")
+    assert not same_output("9" * 350 + ".5", "1" + "0" * 350 + ".5")
     assert same_output("9" * 10**6, "9" * 10**6)
     assert not same_output("9" * 10**6 + ".0", "9" * 10**6)
 

@@ -17,6 +17,7 @@ import pytest
 from ringrl.rewards.code import verify_code
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError
 from ringrl.sandbox.kernel import FIRST_UID, LEVELS, NAMESPACED
+from ringrl.sandbox.local import Local, missing
 from tests.conftest import until
 
 FAST = Limits(wall_s=1.5, cpu_s=1, memory_bytes=256 << 20, output_bytes=1 << 20)
@@ -38,6 +39,17 @@ CONTAINED = {
         "import os, time\nfor _ in range(20): os.fork() or (b := bytearray(b'x') * (100 << 20), time.sleep(9))\n"
         "time.sleep(9)",
         "memory",
+    ),
+    "memory bomb of many that share": (
+        "import mmap, os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    m = mmap.mmap(-1, 100 << 20)\n"
+        "    for i in range(0, 100 << 20, 4096): m[i] = 1\n    time.sleep(9)\ntime.sleep(9)",
+        "memory",
+    ),
+    "memory that many share": (
+        "import mmap, os, time\nm = mmap.mmap(-1, 100 << 20)\nfor _ in range(5):\n  if os.fork() == 0:\n"
+        "    for i in range(0, 100 << 20, 4096): m[i] = 1\n    time.sleep(0.2)\n    os._exit(0)\n"
+        "for _ in range(5): os.wait()",
+        "ok",
     ),
     "output flood": ("while True: print('x' * 1000)", "output"),
     "flood of errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", "output"),
@@ -248,6 +260,29 @@ def test_isolated(sandbox: Sandbox, name: str, listening: int):
     attack(sandbox, code % listening if name == "network" else code, outcomes)
 
 
+JAVA = """
+public class Main { public static void main(String[] a) throws Exception {
+    if (a.length > 0) { byte[][] held = new byte[2048][]; for (int i = 0; i < 2048; i++) held[i] = new byte[1 << 20]; }
+    String[][] commands = {{"%s", "-Xmx3g", "-cp", "answer.jar", "Main", "child"}, {"%s", "-c", "%s"}};
+    for (String[] command : commands) System.out.println(new ProcessBuilder(command).start().waitFor()); } }
+"""
+SHARING = "import mmap; m = mmap.mmap(-1, 3 << 30); [m.seek(i) or m.write(b'x') for i in range(0, 3 << 30, 4096)]"
+
+
+@pytest.mark.skipif(bool(missing("java")), reason="Java is not installed")
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_java_program_starts_has_its_limit_of_memory(sandbox: Sandbox, first: int):
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if first and not python:
+        pytest.skip("the system has no Python")
+    code = JAVA % (shutil.which("java"), python, SHARING)
+    code = code.replace("commands) ", f"java.util.List.of(commands).subList({first}, {first + 1})) ")
+    local = Local(sandbox.level)
+    seen = local.execute("java", code, "", replace(Limits(), wall_s=60.0, cpu_s=40))
+    local.close()
+    assert seen.outcome == "memory", seen
+
+
 def test_programs_see_nothing_of_each_other(sandbox: Sandbox):
     """Neither files nor, in memory that the forks of one host share, text."""
     word = "left" + "-by-another"
@@ -300,6 +335,10 @@ def test_hosts_do_not_share_their_limit_of_processes(sandbox: Sandbox):
 STDIN = [{"input": "2\n", "output": "4\n"}]
 CALL = [{"input": [2], "output": 4}, {"input": [3], "output": 6}]
 ASSERT = ["assert f(2) == 4", "assert not f(3) == 4", "assert f(3) - 6 == 0", "assert 4 in [f(2)]"]
+ASSERT += [
+    "assert all(map(lambda t: f(t[0]) == t[1], [(2, 4), (3, 6)]))",
+    "assert sorted([f(3), f(2)]) == sorted([4, 6])",
+]
 ASSERT += ["assert abs(f(4) - 8.0) < 1e-6", "assert f(5) > 9", "assert [f(6)] == [12]"]
 EQUAL = """
 class Any(int):
@@ -338,6 +377,20 @@ if __name__ == '__main__': f(2)
     "all objects": "import gc\ndef f(x):\n  for o in gc.get_objects():\n    if isinstance(o, dict) and 'proof' in o: "
     "__import__('os').write(3, o['proof'].encode())\n  return 5",
     "raising assertion": "def f(x): raise AssertionError\n",
+    "ending our iterations": "def f(x): raise StopIteration\n",
+    "ending them by a class of its own": "class End(StopIteration): pass\ndef f(x): raise End\n",
+    "its own builtins": "def f(x): return 5\ndef abs(x): return 0\ndef sorted(x): return 0\ndef all(x): return True\n",
+    "its own tools": "def f(x): return 5\ndef gcd(*x): return 1\nany = max = min = isinstance = lambda *x: True\n",
+    "more names than it has": """
+import json, os, socket
+line = socket.socket(fileno=5).makefile('rwb')
+def tell(message): line.write(json.dumps(message).encode() + b'\\n'); line.flush()
+names = ('f', '__builtins__', '__counted_condition__', '__name__', 'a b')
+tell({'value': [['value', name, {'mine': 0} if name == 'f' else {'dict': []}] for name in names]})
+while text := line.readline():
+    tell({'value': True, 'changed': []})
+os._exit(0)
+""",
     "another interpreter": "import os, sys\ndef f(x): os.execv('/bin/true', ['true'])\nf(2)",
 }
 
@@ -348,3 +401,24 @@ def test_cheats_pass_nothing(name: str):
     for tests, entry in ((STDIN, ""), (CALL, "f"), (ASSERT, ""), (ASSERT, "f")):
         verdict = verify_code(text, {"tests": tests, "entry_point": entry})
         assert verdict.kind == "fail", (tests, verdict)
+
+
+GCD = "def gcd(a, b):\n    while b: a, b = b, a % b\n    return a\n"
+NAMED = [  # (program, tests, verdict): names that the library has, too
+    (GCD, "assert all(gcd(a, b) == c for a, b, c in ((12, 18, 6), (7, 5, 1)))", "pass"),
+    ("def gcd(a, b): return 0\ndef all(x): return True", "assert all(gcd(a, b) == 6 for a, b in ((12, 18),))", "fail"),
+    ("def sum(x):\n    t = 0\n    for v in x: t += v\n    return t", "assert abs(sum([1.5, 2.5]) - 4) < 1e-9", "pass"),
+    ("def sum(x): return 9\ndef abs(x): return 0", "assert abs(sum([1.5, 2.5]) - 4) < 1e-9", "fail"),
+    ("def f(x): return 0\ndef abs(x): return 0", "import solution\nassert abs(solution.f(4) - 8.0) < 1e-6", "fail"),
+    ("def f(x): return 8.0\ndef abs(x): return 9", "import solution\nassert abs(solution.f(4) - 8.0) < 1e-6", "pass"),
+    (
+        "def f(n):\n    for i in range(n): yield i",
+        "assert list(f(3)) == [0, 1, 2]\nassert next(iter(f(1))) == 0",
+        "pass",
+    ),
+]
+
+
+@pytest.mark.parametrize(("program", "tests", "kind"), NAMED)
+def test_names_mean_the_library_unless_they_are_what_is_tested(program: str, tests: str, kind: str) -> None:
+    assert verify_code(f"```python\n{program}\n```", {"tests": tests}).kind == kind
