@@ -74,10 +74,15 @@ class PolicyModule(nn.Module):
 
 def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
     """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance."""
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     for key, value in config.to_dict().items():
         if "dropout" in key and isinstance(value, float):
             setattr(config, key, 0.0)
     return AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention
+        path,
+        config=config,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention,
+        trust_remote_code=False,
+        use_safetensors=True,
     )
