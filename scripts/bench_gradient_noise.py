@@ -29,13 +29,13 @@ from typing import Any
 
 import torch
 
-from ringrl import arrays
 from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_budget, num_tokens, shuffled
 from ringrl.algo.loss import divisor, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import pack, sequence_of
 from ringrl.config.loss import Loss
 from ringrl.config.sections import Prompting, Source
+from ringrl.data import arrays
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.domains import Domains

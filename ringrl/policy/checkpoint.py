@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ringrl.arrays import read, to_bytes
+from ringrl.data.arrays import read, to_bytes
 from ringrl.errors import DataError, RingError
 
 SHARD_BYTES = 4 << 30  # largest model file
@@ -58,7 +58,7 @@ class Writer:
         self.jobs.put(lambda: _write(self.part / path, copy.getbuffer()))
 
     def values(self, path: str, value: Any) -> None:
-        """JSON values and arrays, see `ringrl.arrays`; they may change as soon as this returns."""
+        """JSON values and arrays, see `ringrl.data.arrays`; they may change as soon as this returns."""
         content = to_bytes(value)
         self.jobs.put(lambda: _write(self.part / path, content))
 

@@ -12,8 +12,8 @@ certificates, and since ssl offers pre-shared keys only from Python 3.13 on.
     lengths of text and arrays, MAC(number, lengths)         before anything is allocated
     text, arrays, MAC(number, text, arrays)                  before anything is parsed
 
-The text is JSON, [dtype and shape of every array, value], see `ringrl.arrays`; arrays follow as raw buffers and are
-read in place. Nothing is ever unpickled.
+The text is JSON, [dtype and shape of every array, value], see `ringrl.data.arrays`; arrays follow as raw buffers and
+are read in place. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.arrays import NUMBERS, join, split
+from ringrl.data.arrays import NUMBERS, join, split
 from ringrl.errors import UserError
 
 Bytes = bytes | bytearray | memoryview

@@ -16,13 +16,22 @@ from ringrl.errors import DataError, RingError
 def saved(tmp_path: Path) -> Path:
     """As two ranks with all experts on each would leave it."""
     from ringrl.policy.checkpoint import Writer
+    from ringrl.policy.engine import FORM
 
     folder = tmp_path / "step_000002"
-    layout = {"ranks": 2, "experts": "fused", "expert": 1, "zero": 1, "implementation": "experts", "offload": "none"}
+    layout = {
+        "form": FORM,
+        "ranks": 2,
+        "experts": "fused",
+        "expert": 1,
+        "zero": 1,
+        "implementation": "experts",
+        "offload": "none",
+    }
     writers = [Writer(rank, 2, 10) for rank in range(2)]
     for writer in writers:
         writer.begin(folder)
-        writer.file(f"trainer/rng_{writer.rank}.pt", {"torch": 1})
+        writer.values(f"trainer/rng_{writer.rank}.safetensors", {"torch": 1})
         if writer.rank == 0:
             writer.text("trainer/state.json", json.dumps({"layout": layout}))
         assert not folder.exists()
@@ -38,7 +47,7 @@ def trainer(**parallel: Any) -> Trainer:
 
 def test_a_folder_appears_when_all_ranks_are_done(saved: Path) -> None:
     names = [str(p.relative_to(saved)) for p in sorted(saved.rglob("*")) if p.is_file()]
-    assert names == [f"trainer/{n}" for n in ("files.json", "rng_0.pt", "rng_1.pt", "state.json")]
+    assert names == [f"trainer/{n}" for n in ("files.json", "rng_0.safetensors", "rng_1.safetensors", "state.json")]
     assert [p.name for p in saved.parent.iterdir()] == ["step_000002"]
 
 
@@ -74,7 +83,7 @@ def test_experts_in_the_form_of_an_earlier_version_are_refused(saved: Path) -> N
 def test_a_file_that_is_short_or_missing_is_named(saved: Path) -> None:
     from ringrl.policy.checkpoint import check
 
-    file = saved / "trainer" / "rng_1.pt"
+    file = saved / "trainer" / "rng_1.safetensors"
     size = file.stat().st_size
     with file.open("r+b") as f:
         f.truncate(size - 1)
