@@ -48,7 +48,8 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None
     file = write_yaml(tmp_path / "rl.yaml", config)
     assert (result := ringrl("rl", file)).code == 0, result.text
 
-    (tmp_path / "key").write_text(os.urandom(16).hex())
+    (tmp_path / "key").write_text(os.urandom(32).hex())
+    (tmp_path / "key").chmod(0o600)
     address = tmp_path / "address"
     more = [f"run={tmp_path / 'there'}", f"rollout.addresses=[{address}]", f"rollout.key_file={tmp_path / 'key'}"]
     command = [sys.executable, "-m", "ringrl", "worker", str(file), *more, "--address-file", str(address)]
