@@ -8,6 +8,7 @@ The seam for expert parallelism is `_initialize`.
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -149,7 +150,7 @@ class Policy:
             writer.text("trainer/state.json", json.dumps({"layout": {"form": FORM, **layout}, **state}))
             writer.values("trainer/unfinished.safetensors", unfinished)
         self.engine.save_checkpoint(str(writer.part / "trainer"), tag="engine")
-        writer.values(f"trainer/rng_{self.ranks.rank}.safetensors", _rng_state())
+        writer.values(f"trainer/rng_{self.ranks.rank}.safetensors", rng_state())
 
     def settle(self) -> None:
         """Wait until the last checkpoint is there. A collective."""
@@ -157,18 +158,25 @@ class Policy:
         self.ranks.barrier()
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """Continue from a folder that `save` wrote. A collective."""
+        """Continue from a folder that `save` wrote. A collective.
+
+        Raises:
+            DataError: a file has something else in it than `save` writes.
+        """
         state = json.loads((folder / "trainer" / "state.json").read_text())
         del state["layout"]
         if self.universal and self.ranks.main:
             to_universal(folder, self.trainer.parallel.zero)
         self.ranks.barrier()
-        self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
+        try:
+            self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
+        except pickle.UnpicklingError as e:
+            raise DataError(f"{folder}: {str(e).splitlines()[0]}; expected only tensors in DeepSpeed's files") from None
         if self.universal:
             separate_steps(self.engine)
         rng = folder / "trainer" / f"rng_{self.ranks.rank}.safetensors"
         if rng.is_file():  # else there are more ranks than before
-            _set_rng_state(values(rng))
+            set_rng_state(values(rng))
         return state
 
 
@@ -257,12 +265,12 @@ def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
     return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
 
 
-def _rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state().numpy() if torch.cuda.is_available() else None
     return {"python": random.getstate(), "torch": torch.get_rng_state().numpy(), "cuda": cuda}
 
 
-def _set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: dict[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     torch.set_rng_state(torch.tensor(state["torch"]))

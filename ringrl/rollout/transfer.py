@@ -126,7 +126,7 @@ class Shared:
             handle = str(file)
         else:
             require("torch", torch.__version__, "2.13", "3")  # the tuple's layout is not documented
-            handle = _described(reduce_tensor(self.raw)[1])
+            handle = described(reduce_tensor(self.raw)[1])
         self.handles = {device_id(device): handle}  # device id -> handle
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequen
     return rebuild_cuda_tensor(**{k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in known.items()})
 
 
-def _described(args: Sequence[Any]) -> str:
+def described(args: Sequence[Any]) -> str:
     """JSON of the arguments that rebuild a shared tensor, without KINDS."""
     known = inspect.signature(rebuild_cuda_tensor).bind(*args).arguments
     assert "storage_device" in known
