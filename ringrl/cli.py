@@ -114,12 +114,14 @@ for _definition in COMMANDS.values():
 @click.argument("config")
 @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 @click.option("--address-file", type=click.Path(path_type=Path), required=True, help="Will hold this worker's address.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
 @click.option("--port", default=0, help="To listen on; by default the system chooses.")
-def worker(config: str, overrides: tuple[str, ...], address_file: Path, port: int) -> None:
+def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int) -> None:
     """A vLLM worker for `ringrl rl CONFIG` on another machine.
 
     Runs until it is stopped; a new process takes over whenever a controller has left. There, `rollout.addresses` names
     this worker's host:port or, on a shared file system, its address file; `rollout.key_file` is the same on both sides.
+    Use it on a network that you trust: docs/security.md, Sockets.
     """
     from ringrl.commands.worker import serve_worker
     from ringrl.launch.machine import read_key
@@ -128,7 +130,7 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, port: in
     (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
     assert sampler
     check_model_folder(sampler.model)
-    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), port, address_file.absolute()))
+    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute()))
 
 
 @cli.command()

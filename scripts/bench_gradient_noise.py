@@ -35,11 +35,13 @@ from ringrl.algo.loss import divisor, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import pack, sequence_of
 from ringrl.config.loss import Loss
 from ringrl.config.sections import Prompting, Source
+from ringrl.data import arrays
 from ringrl.data.chat import load_tokenizer, make_prompts
 from ringrl.data.source import read_problems
 from ringrl.domains import Domains
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.rewards import VerifierPool
+from ringrl.rl.kept import plain, scored_group
 from ringrl.rollout.engine import Sampling, fresh
 from ringrl.rollout.local import LocalEngine
 from ringrl.rollout.score import sample_all
@@ -50,9 +52,9 @@ METHODS = ("grpo", "dapo", "c3po", "c3po shuffled")  # C3PO filled prompt by pro
 
 def record_pool(args: argparse.Namespace) -> list[ScoredGroup]:
     """The rollouts, from the file if they were recorded already."""
-    file = args.out / "pool.pt"
+    file = args.out / "pool.safetensors"
     if file.is_file():
-        return torch.load(file, weights_only=False)
+        return [scored_group(g) for g in arrays.read(file)]
     prompting = Prompting(suffix={})
     tokenizer = load_tokenizer(args.model, prompting)
     rows = [row for data in args.data for row in read_problems(Source(files=(data,), limit=args.prompts), Domains())]
@@ -69,7 +71,7 @@ def record_pool(args: argparse.Namespace) -> list[ScoredGroup]:
             sampled.setdefault(i, []).append(completion)
         pool = [heavy_tailed(Group(prompts[i], tuple(c)), args) for i, c in sampled.items()]
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.save(pool, file)
+    file.write_bytes(arrays.to_bytes(plain(pool)))
     return pool
 
 

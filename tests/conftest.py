@@ -268,3 +268,22 @@ def children_of_tests() -> list[int]:
             if f"RINGRL_TESTS={os.getpid()}".encode() in environment:
                 found.append(int(entry.name))
     return found
+
+
+def listens_at() -> set[str]:
+    """Addresses at which this process listens, for TCP."""
+    import socket
+
+    own = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one of the listing
+            own.add(os.readlink(f"/proc/self/fd/{number}"))
+    found = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+            if state == "0A" and f"socket:[{inode}]" in own:  # listens
+                raw = bytes.fromhex(local.split(":")[0])
+                words = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
+                found.add(socket.inet_ntop(family, b"".join(words)))
+    return found

@@ -46,7 +46,7 @@ class SFTLoop:
     def __init__(self, ctx: Context, cfg: SFTConfig) -> None:
         self.ctx, self.cfg, self.stopped = ctx, cfg, False
         tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-        self.ranks = Ranks(DEADLINE_S)
+        self.ranks = Ranks(DEADLINE_S, ctx.spec["meeting"])
 
         def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
             return read_sequences(ctx, cfg, cfg.data, tokenizer), read_sequences(ctx, cfg, cfg.validation, tokenizer)

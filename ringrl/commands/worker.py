@@ -12,19 +12,25 @@ from pathlib import Path
 
 from ringrl.launch.command import WorkerSpec
 from ringrl.launch.crew import POLL_S, WORKER, Child, interrupts, stop
-from ringrl.launch.machine import shares, worker_env
+from ringrl.launch.machine import listening, shares, worker_env
+from ringrl.rollout.channel import bound
 
 ATTEMPTS = 3
 
 
-def serve_worker(sampler: WorkerSpec, key: str, port: int, address_file: Path) -> int:
+def serve_worker(sampler: WorkerSpec, key: str, host: str, port: int, address_file: Path) -> int:
     """Run a worker for a controller on another machine, and restart it whenever it ends, until stopped.
 
     Returns:
         1 if it ended ATTEMPTS times in a row without becoming ready, 130 when stopped.
+
+    Raises:
+        UserError: `host` is no address of this machine, or the port is taken.
     """
-    host = socket.gethostname()
-    spec = {**sampler.worker(key, "0.0.0.0", port, host), "address_file": str(address_file)}
+    bound(host, port).close()
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    spec = {**sampler.worker(key, host, port, name), "address_file": str(address_file)}
+    env = worker_env(0, 0, sampler.rollout, shares(1, 0, 1, at_once=False)[1]) | listening(host)
     failures = 0
     with interrupts() as interrupted:
         while not interrupted and failures < ATTEMPTS:
@@ -32,7 +38,7 @@ def serve_worker(sampler: WorkerSpec, key: str, port: int, address_file: Path) -
             process = subprocess.Popen(
                 [sys.executable, "-u", "-c", WORKER.format(launcher=os.getpid())],
                 stdin=subprocess.PIPE,
-                env={**worker_env(0, 0, sampler.rollout, shares(1, 0, 1, at_once=False)[1]), **os.environ},
+                env={**env, **os.environ},
                 start_new_session=True,
                 text=True,
             )

@@ -108,10 +108,11 @@ class LocalEmbedder:
             raise DataError(f"embedding.model: {folder}: no config.json, expected a folder that transformers loads")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.tokenizer.padding_side = "right"
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        self.model = AutoModel.from_pretrained(folder, dtype=dtype).to(self.device).eval()
+        self.model = AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        self.model = self.model.to(self.device).eval()
         positions = getattr(self.model.config, "max_position_embeddings", MOST_TOKENS)
         self.most = min(positions, self.tokenizer.model_max_length, MOST_TOKENS)
 

@@ -7,17 +7,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
+from ringrl.data.render import TEMPLATES, render
 from ringrl.data.source import THINK, Row, messages_of
 from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
 from ringrl.types import Prompt
 
-TEMPLATES = Path(__file__).parent / "templates"  # NAME.jinja
 FAMILIES = {"BailingMoeForCausalLM": "bailing", "BailingMoeV2ForCausalLM": "bailing_v2"}
 
 
@@ -29,7 +28,10 @@ def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
     """
     if not (Path(model) / "tokenizer_config.json").is_file():
         raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except ValueError as e:  # among others, one that consists of code in the folder
+        raise DataError(f"{model}: the tokenizer cannot be loaded: {' '.join(str(e).split())}") from None
     if name := prompting.template or ("" if tokenizer.chat_template else _family(model)):
         tokenizer.chat_template = _template(name)
     if not tokenizer.chat_template:
@@ -123,9 +125,11 @@ def _render(
     messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, thinking: bool, prompt: bool, where: str
 ) -> str:
     """Raises DataError when the template refuses the conversation."""
+    if not messages:
+        raise DataError(f"{where}: got an assistant's turn first, expected something that it answers")
+    request = {**tokenizer.special_tokens_map, "conversations": [messages], "add_generation_prompt": prompt,
+               "chat_template": tokenizer.get_chat_template(), "enable_thinking": thinking}  # fmt: skip
     try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=thinking
-        )
-    except jinja2.TemplateError as e:
-        raise DataError(f"{where}: the chat template refuses the conversation: {' '.join(str(e).split())}") from None
+        return render(request)
+    except DataError as e:
+        raise DataError(f"{where}: {e}") from None

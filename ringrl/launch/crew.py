@@ -27,8 +27,7 @@ from typing import Any
 from ringrl.config.sections import Trainer
 from ringrl.errors import ChildDied, UserError
 from ringrl.launch.command import WorkerSpec
-from ringrl.launch.machine import engine_name, first_gpu, rank_env, read_key, shares, worker_env
-from ringrl.processes import free_port
+from ringrl.launch.machine import LOOPBACK, engine_name, first_gpu, listening, rank_env, read_key, shares, worker_env
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 
@@ -122,7 +121,7 @@ class Crew:
         """Replaces the previous worker of this index, if any."""
         assert self.sampler
         spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
-        env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads)
+        env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads) | listening(LOOPBACK)
         code = WORKER.format(launcher=os.getpid())
         self.workers[index : index + 1] = [self._start(f"worker{index}", ["-c", code], env, spec)]
         self.ready[index : index + 1] = [address_file]
@@ -133,10 +132,11 @@ class Crew:
 
     def _start_ranks(self, command: str, ranks: int, threads: int, spec: dict[str, Any]) -> int:
         """Returns the file descriptor to read rank 0's events from."""
-        port = free_port()
+        # with workers on other machines, what is listened on is the user's choice
+        where = listening(LOOPBACK) if self.workers or not spec["addresses"] else {}
         read, write = os.pipe()
         for rank in range(ranks):
-            env = rank_env(rank, ranks, threads, port)
+            env = rank_env(rank, ranks, threads) | where
             rank_spec = {**spec, "events": write if rank == 0 else -1}
             args = ["-m", "ringrl.launch.rank", command]
             self.ranks.append(self._start(f"rank{rank}", args, env, rank_spec, (write,) if rank == 0 else ()))

@@ -5,18 +5,26 @@ Imports nothing heavy: the environment must be set before torch is loaded.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import importlib.util
 import os
 import shutil
+import socket
+import stat
+import struct
 import subprocess
-from pathlib import Path
 
 from ringrl.config.sections import Rollout
 from ringrl.errors import UserError
 
 OMP = "OMP_NUM_THREADS"  # torchrun sets it to 1
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load reads nothing that could run code, whoever calls it
 WAIT = "OMP_WAIT_POLICY"
+KEY_BYTES = 32  # in a key file
+LOOPBACK = "127.0.0.1"
+SIOCGIFADDR = 0x8915  # Linux: address of an interface
 
 
 def engine_name(rollout: Rollout) -> str:
@@ -61,14 +69,46 @@ def read_key(file: str) -> str:
     """The secret that controller and remote workers share, as hexadecimal digits.
 
     Raises:
-        UserError: no such file, or no key in it.
+        UserError: no such file, others than its owner may use it, or no key in it that is long and random.
     """
+    expected = f"expected {KEY_BYTES} random bytes in hexadecimal digits; to make it: "
+    expected += f"(umask 077; openssl rand -hex {KEY_BYTES} > {file or 'FILE'})"
     try:
-        key = Path(file).read_text().strip()
-        bytes.fromhex(key)
+        with open(file, encoding="ascii") as opened:
+            status, key = os.fstat(opened.fileno()), opened.read(1 << 16).strip()
+        size, kinds = len(bytes.fromhex(key)), len(set(bytes.fromhex(key)))
     except (OSError, ValueError) as e:
-        raise UserError(f"rollout.key_file: got {file!r} ({e}), expected a file with hexadecimal digits") from None
+        raise UserError(f"rollout.key_file: got {file!r} ({e}), {expected}") from None
+    if status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+        raise UserError(f"rollout.key_file: got {file!r} with mode {stat.S_IMODE(status.st_mode):03o} of user "
+                        f"{status.st_uid}, expected a file that its owner alone may read: chmod 600 {file}, and a new "
+                        f"key if others could read it")  # fmt: skip
+    if size < KEY_BYTES or kinds < KEY_BYTES // 3:  # so few different bytes are not random
+        raise UserError(f"rollout.key_file: got {file!r} with {size} bytes, {kinds} of them different, {expected}")
     return key
+
+
+def interface(address: str) -> str:
+    """Name of the network interface that has an address of this machine, or that other machine's address is reached
+    through; "" if that is not known, as for all of them."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            here = probe.getsockname()[0]
+            for _, name in socket.if_nameindex() if socket.gethostbyname(address) != "0.0.0.0" else ():
+                with contextlib.suppress(OSError):  # an interface without an address
+                    reply = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                    if socket.inet_ntoa(reply[20:24]) == here:
+                        return name
+    except OSError:
+        pass
+    return ""
+
+
+def listening(address: str) -> dict[str, str]:
+    """Environment in which gloo and NCCL listen on that address's interface only, unless the user has named one."""
+    name = interface(address)
+    return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name}
 
 
 def started_by_others() -> tuple[int, int] | None:
@@ -81,8 +121,8 @@ def started_by_others() -> tuple[int, int] | None:
 def prepare_rank(threads: int) -> None:
     """Set the environment that `launch` gives its ranks, in a rank started by others. Call before importing torch."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    env = rank_env(0, local, shares(local, threads, 0, at_once=False)[0], 0)
-    os.environ.update({k: v for k, v in env.items() if k not in os.environ or k == OMP})
+    env = rank_env(0, local, shares(local, threads, 0, at_once=False)[0]) | listening(os.environ["MASTER_ADDR"])
+    os.environ.update({k: v for k, v in env.items() if k not in os.environ or k in (OMP, WEIGHTS_ONLY)})
 
 
 def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, int]:
@@ -113,9 +153,9 @@ def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> di
     }
 
 
-def rank_env(rank: int, ranks: int, threads: int, port: int) -> dict[str, str]:
-    """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`."""
-    env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+def rank_env(rank: int, ranks: int, threads: int, port: int = 0) -> dict[str, str]:
+    """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`, unless in a folder."""
+    env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": LOOPBACK,
            "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_common_env()}  # fmt: skip
     if not gpus():
         env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
@@ -128,4 +168,4 @@ def _common_env() -> dict[str, str]:
     # become more than ten times slower
     wait = os.environ.get(WAIT, "passive")
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return {**quiet, WAIT: wait}
+    return {**quiet, WAIT: wait, WEIGHTS_ONLY: "1"}

@@ -72,6 +72,7 @@ class Context:
             self._restart,
             self.progress.note,
             rollout.colocated,
+            Path(self.spec["meeting"]) if self.spec["restarts"] else None,
         )
 
     def _restart(self, worker: int) -> str:

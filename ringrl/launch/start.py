@@ -15,7 +15,7 @@ from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
-from ringrl.launch.machine import engine_name
+from ringrl.launch.machine import engine_name, read_key
 from ringrl.rewards import check_verifiers
 from ringrl.run import Run, open_run
 from ringrl.sandbox.box import Isolation, at_least
@@ -50,6 +50,8 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
         if sampler.model != need.model:
             check_model_folder(sampler.model)
         check_sampled(sampler.model)
+        if sampler.rollout.addresses:
+            read_key(sampler.rollout.key_file)
         if engine_name(sampler.rollout) == "transformers" and sampler.routes:
             raise UserError("loss.router_replay: got engine, expected trainer or none: vLLM is not installed, and the "
                             "engine in process cannot say which experts it took")  # fmt: skip

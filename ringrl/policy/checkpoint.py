@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ringrl.data.arrays import read, to_bytes
 from ringrl.errors import DataError, RingError
 
 SHARD_BYTES = 4 << 30  # largest model file
@@ -51,10 +52,15 @@ class Writer:
             (self.part / "trainer").mkdir(parents=True)
 
     def file(self, path: str | Path, value: Any) -> None:
-        """`value` as torch.save writes it; it may change as soon as this returns."""
+        """`value`, of DeepSpeed's, as torch.save writes it; it may change as soon as this returns."""
         copy = io.BytesIO()
         torch.save(value, copy)
         self.jobs.put(lambda: _write(self.part / path, copy.getbuffer()))
+
+    def values(self, path: str, value: Any) -> None:
+        """JSON values and arrays, see `ringrl.data.arrays`; they may change as soon as this returns."""
+        content = to_bytes(value)
+        self.jobs.put(lambda: _write(self.part / path, content))
 
     def text(self, path: str, text: str) -> None:
         self.jobs.put(lambda: _write(self.part / path, text.encode()))
@@ -150,6 +156,14 @@ def check(folder: Path) -> None:
                             f"here, a new one can start with an older checkpoint as its model")  # fmt: skip
 
 
+def values(file: Path) -> Any:
+    """What `Writer.values` wrote. Raises DataError for a file with something else in it."""
+    try:
+        return read(file)
+    except ValueError as e:
+        raise DataError(f"{file}: {e}, expected what ringrl writes there") from None
+
+
 def to_universal(folder: Path, zero: int) -> None:
     """DeepSpeed's form of the trainer state that any number of ranks can read, beside the one that was saved.
 
@@ -160,7 +174,7 @@ def to_universal(folder: Path, zero: int) -> None:
     if (folder / "trainer" / "latest_universal").is_file():
         return
     shutil.rmtree(target, ignore_errors=True)
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(source),
+    command = [sys.executable, "-m", "ringrl.policy.deepspeed_internals", "--input_folder", str(source),
                "--output_folder", str(target)]  # fmt: skip
     command += ["--inject_missing_state"] if zero in (1, 2) else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_S)

@@ -11,16 +11,23 @@ from typing import Any
 
 import deepspeed
 import deepspeed.ops
+import torch
 import torch.distributed as dist
-from deepspeed.checkpoint import autoep_affine
+from deepspeed.checkpoint import autoep_affine, ds_to_universal
 from deepspeed.checkpoint import constants as keys
 from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import nn
 
 from ringrl.errors import require
 
 require("deepspeed", deepspeed.__version__, "0.19.8", "0.20")
+# the classes in its files: it calls torch.load(weights_only=False), which `ringrl.launch.machine` overrules for all of
+# our processes, and then only these and tensors are built
+torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
 
 
 def skip_cpu_extension() -> None:
@@ -50,6 +57,9 @@ class RedirectedSaving(TorchCheckpointEngine):
 
     def save(self, state_dict: Any, path: str) -> None:
         self.write(path, state_dict)
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 class ExpertParallelLayer(AutoEPMoELayer):
@@ -84,3 +94,7 @@ class ExpertParallelLayer(AutoEPMoELayer):
             keys.AUTOEP_PARAM_LOCAL_EXPERTS: list(autoep_affine.autoep_experts_for_rank(placement, self.ep_rank)),
         }
         setattr(p, keys.DS_AUTOEP_UC_META, meta)
+
+
+if __name__ == "__main__":  # DeepSpeed's converter, in a process where the above holds
+    ds_to_universal.main(ds_to_universal.parse_arguments())

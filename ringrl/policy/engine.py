@@ -8,6 +8,7 @@ The seam for expert parallelism is `_initialize`.
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -22,7 +23,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ringrl.config.sections import Optimizer, Trainer
 from ringrl.errors import DataError
-from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal
+from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal, values
 from ringrl.policy.deepspeed_internals import RedirectedSaving, separate_steps
 from ringrl.policy.experts import shard_experts, weight_buckets
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
@@ -32,6 +33,7 @@ from ringrl.types import MicroBatch
 Routes = Sequence[torch.Tensor]  # [rows] of [layers, B L, top_k] integer expert ids
 FUSED, SHARDS = "fused", "shards"  # how a rank holds experts: all of them in transformers' own module, or its share in
 # that of ringrl.policy.experts, which a run keeps if it is resumed with fewer ranks
+FORM = 2  # of what a checkpoint keeps for resuming; before 2 it was pickled, which may run code as it is read
 WRITE_S = 3600.0  # deadline for all ranks' files of a checkpoint
 TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
@@ -118,7 +120,8 @@ class Policy:
 
         Args:
             state: JSON values that the loop continues with.
-            unfinished: rank 0's rollouts that are not trained on yet; the function of that name reads them.
+            unfinished: rank 0's rollouts that are not trained on yet, as JSON values and arrays; the function of
+                that name reads them.
             then: called on rank 0, from another thread, when the folder is there.
 
         Raises:
@@ -144,10 +147,10 @@ class Policy:
             self.tokenizer.save_pretrained(writer.part)
             writer.model(buckets)
             layout = {"ranks": self.ranks.size, "experts": self.experts, **self.trainer.parallel.model_dump()}
-            writer.text("trainer/state.json", json.dumps({"layout": layout, **state}))
-            writer.file("trainer/unfinished.pt", unfinished)
+            writer.text("trainer/state.json", json.dumps({"layout": {"form": FORM, **layout}, **state}))
+            writer.values("trainer/unfinished.safetensors", unfinished)
         self.engine.save_checkpoint(str(writer.part / "trainer"), tag="engine")
-        writer.file(f"trainer/rng_{self.ranks.rank}.pt", _rng_state())
+        writer.values(f"trainer/rng_{self.ranks.rank}.safetensors", rng_state())
 
     def settle(self) -> None:
         """Wait until the last checkpoint is there. A collective."""
@@ -155,18 +158,25 @@ class Policy:
         self.ranks.barrier()
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """Continue from a folder that `save` wrote. A collective."""
+        """Continue from a folder that `save` wrote. A collective.
+
+        Raises:
+            DataError: a file has something else in it than `save` writes.
+        """
         state = json.loads((folder / "trainer" / "state.json").read_text())
         del state["layout"]
         if self.universal and self.ranks.main:
             to_universal(folder, self.trainer.parallel.zero)
         self.ranks.barrier()
-        self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
+        try:
+            self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
+        except pickle.UnpicklingError as e:
+            raise DataError(f"{folder}: {str(e).splitlines()[0]}; expected only tensors in DeepSpeed's files") from None
         if self.universal:
             separate_steps(self.engine)
-        rng = folder / "trainer" / f"rng_{self.ranks.rank}.pt"
+        rng = folder / "trainer" / f"rng_{self.ranks.rank}.safetensors"
         if rng.is_file():  # else there are more ranks than before
-            _set_rng_state(torch.load(rng, weights_only=False))
+            set_rng_state(values(rng))
         return state
 
 
@@ -178,6 +188,9 @@ def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """
     check(folder)
     layout = json.loads((folder / "trainer" / "state.json").read_text())["layout"]
+    if layout.get("form") != FORM:
+        raise DataError(f"{folder}: got trainer state in the form {layout.get('form', 1)}, expected {FORM}: it is of "
+                        f"another version of ringrl; start a new run with model: {folder}")  # fmt: skip
     if layout["experts"] not in (FUSED, SHARDS):
         raise DataError(f"{folder}: got experts in the form {layout['experts']}, expected {FUSED} or {SHARDS}; start a "
                         f"new run with model: {folder}")  # fmt: skip
@@ -200,8 +213,8 @@ def load_part(path: str, trainer: Trainer, ranks: Ranks, experts: str) -> PreTra
 
 
 def unfinished(folder: Path) -> Any:
-    """The rollouts that `Policy.save` was given."""
-    return torch.load(folder / "trainer" / "unfinished.pt", weights_only=False)
+    """What `Policy.save` was given of that name, with lists for tuples."""
+    return values(folder / "trainer" / "unfinished.safetensors")
 
 
 def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, universal: bool) -> Any:
@@ -252,13 +265,14 @@ def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
     return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
 
 
-def _rng_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+def rng_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state().numpy() if torch.cuda.is_available() else None
+    return {"python": random.getstate(), "torch": torch.get_rng_state().numpy(), "cuda": cuda}
 
 
-def _set_rng_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
+def set_rng_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    torch.set_rng_state(torch.tensor(state["torch"]))
     if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"]))

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 import ringrl.models.attention  # (registers "packed")
 import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
 from ringrl.algo.entropy import token_stats
+from ringrl.errors import DataError
 from ringrl.policy.routers import Routers
 from ringrl.types import MicroBatch
 
@@ -73,11 +74,23 @@ class PolicyModule(nn.Module):
 
 
 def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
-    """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance."""
-    config = AutoConfig.from_pretrained(path)
+    """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance.
+
+    Raises:
+        DataError: transformers does not know it, without running code from the folder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except ValueError as e:  # among others, one that consists of code in the folder
+        raise DataError(f"{path}: the model cannot be loaded: {' '.join(str(e).split())}") from None
     for key, value in config.to_dict().items():
         if "dropout" in key and isinstance(value, float):
             setattr(config, key, 0.0)
     return AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=getattr(torch, dtype), attn_implementation=attention
+        path,
+        config=config,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention,
+        trust_remote_code=False,
+        use_safetensors=True,
     )

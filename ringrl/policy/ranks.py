@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,11 +19,14 @@ HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 class Ranks:
     """Process group of the trainer, gloo on the CPU and NCCL on GPUs; every wait has the given deadline.
 
-    Reads the usual RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT through torch, so that `ringrl`, torchrun and
-    `accelerate launch` all start it.
+    Reads the usual RANK and WORLD_SIZE, and without a folder MASTER_ADDR and MASTER_PORT, through torch, so that
+    `ringrl`, torchrun and `accelerate launch` all start it.
+
+    Args:
+        folder: where ranks of one machine meet; only who may open a file there can take a rank's place.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, folder: str = "") -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed|deepspeed")
         import deepspeed
         from accelerate.state import PartialState
@@ -33,7 +37,11 @@ class Ranks:
         if cpu:
             skip_cpu_extension()
         backend = "gloo" if cpu else "nccl"
-        deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=deadline_s))
+        place = f"file://{folder}/ranks" if folder else None
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        deepspeed.init_distributed(
+            backend, verbose=False, timeout=timedelta(seconds=deadline_s), init_method=place, rank=rank, world_size=size
+        )
         PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.main = self.rank == 0

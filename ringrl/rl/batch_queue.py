@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ringrl.config.commands import RLConfig
+from ringrl.rl.kept import plain
 from ringrl.rl.sampler import NOTHING, Position, Sampler, ScoredRollout
 
 
@@ -55,9 +56,10 @@ class BatchQueue:
         """Done when nothing is being sampled any more."""
         return self._submit(lambda: None)
 
-    def unfinished(self) -> tuple[Any, ...]:
-        """What a checkpoint must keep, when `idle`, since nobody could sample it again: (paused groups, rollouts)."""
-        return (self.sampler.paused, [r.result() for r in self.rollouts]) if self.sampler else ()
+    def unfinished(self) -> Any:
+        """What a checkpoint must keep, when `idle`, since nobody could sample it again: [paused groups, rollouts], as
+        JSON values and arrays."""
+        return plain((self.sampler.paused, [r.result() for r in self.rollouts])) if self.sampler else []
 
     def go_to(self, position: Position) -> None:
         """Forgets what was sampled ahead, and goes on from there; when `idle`."""

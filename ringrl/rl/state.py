@@ -16,7 +16,7 @@ from ringrl.policy.engine import Policy, load_part, unfinished
 from ringrl.policy.forward import PolicyModule
 from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import Parity, WeightSync
-from ringrl.rl import watchdog
+from ringrl.rl import kept, watchdog
 from ringrl.rl.batch_queue import BatchQueue
 from ringrl.rl.record import Batch, Row, Stopwatch, metrics, record
 from ringrl.rl.sampler import Sampler, ScoredRollout
@@ -43,7 +43,8 @@ class TrainingRun(ABC):
         self.reference_model: PolicyModule | None = None
         self.reference_path = ""
         tokenizer = load_tokenizer(cfg.model, cfg.prompting)
-        self.ranks = Ranks(cfg.rollout.start_deadline_s + cfg.rollout.deadline_s)  # rank 0 may have to restart workers
+        deadline_s = cfg.rollout.start_deadline_s + cfg.rollout.deadline_s  # rank 0 may have to restart workers
+        self.ranks = Ranks(deadline_s, ctx.spec["meeting"])
         self.sampler = Sampler(ctx, cfg, tokenizer) if self.ranks.main else None
         torch.manual_seed(cfg.seed)
         last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
@@ -51,10 +52,9 @@ class TrainingRun(ABC):
             cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, self.ranks, cfg.loss.freeze_router, last
         )
         self.state = RunState(0, 0, [0] * len(cfg.stages), cfg.loss.entropy, cfg.loss.entropy)
-        paused, rollouts = [], []
         if last:
             self.state = RunState(**self.policy.restore(last))
-            paused, rollouts = unfinished(last) or ([], [])
+        paused, rollouts = kept.unfinished(unfinished(last) if last else [])
         if self.sampler:
             self.sampler.go_to((self.state.taken, paused))
             self.sampler.start()

@@ -22,6 +22,7 @@ import torch
 
 from ringrl.config.loss import Watchdog
 from ringrl.lines import write_atomic
+from ringrl.rl.kept import plain
 from ringrl.rl.record import Batch, Row, is_finite
 from ringrl.run import Run
 
@@ -55,13 +56,14 @@ def judge(history: Sequence[Row], row: Row, limits: Watchdog, clip_norm: float, 
 
 
 def save(run: Run, rows: list[Row], alarms: list[Alarm], batch: Batch) -> Path:
-    """The offending batch, and why: watchdog/step_000012.{pt,json}. Returns the first."""
+    """The offending batch, and why: watchdog/step_000012.{pt,json}. Returns the first, which torch.load reads as
+    dictionaries, lists and tensors."""
     name = f"step_{rows[-1]['step']:06d}"
     folder = run.path / "watchdog"
     folder.mkdir(exist_ok=True)
     whole = io.BytesIO()
     scored, shares = batch.rollout.scored, batch.shares
-    torch.save({"rows": rows, "scored": scored, "chosen": batch.chosen, "shares": shares}, whole)
+    torch.save(plain({"rows": rows, "scored": scored, "chosen": batch.chosen, "shares": shares}, torch.tensor), whole)
     write_atomic(folder / f"{name}.pt", whole.getvalue())
     reasons = [{"kind": a.kind, "collapse": a.collapse, "text": a.text} for a in alarms]
     run.write(f"watchdog/{name}.json", {"alarms": reasons, "rows": [{k: _json(v) for k, v in r.items()} for r in rows]})

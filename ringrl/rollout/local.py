@@ -92,7 +92,9 @@ class LocalEngine:
     def _load(self, weights: dict[str, torch.Tensor] | None) -> PreTrainedModel:
         """Loads the folder, or its configuration with these weights under checkpoint names."""
         if weights is None:
-            lm = AutoModelForCausalLM.from_pretrained(self.path, dtype=self.dtype)
+            lm = AutoModelForCausalLM.from_pretrained(
+                self.path, dtype=self.dtype, trust_remote_code=False, use_safetensors=True
+            )
         else:
             lm = type(self.lm).from_pretrained(None, config=self.lm.config, state_dict=weights, dtype=self.dtype)
             lm.generation_config = self.lm.generation_config

@@ -7,9 +7,9 @@ GPUs and gloo on the CPU; or, where trainer and workers share a device, memory t
 
 from __future__ import annotations
 
-import base64
 import inspect
-import pickle
+import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,9 @@ import torch.distributed as dist
 from torch.multiprocessing.reductions import rebuild_cuda_tensor, reduce_tensor
 
 from ringrl.errors import require
+from ringrl.rollout.channel import bound
 
+KINDS = {"tensor_cls": torch.Tensor, "storage_cls": torch.TypedStorage, "dtype": torch.uint8}  # of a shared bucket
 Weights = Mapping[str, torch.Tensor]  # a bucket, under the names of the Hugging Face checkpoint
 
 
@@ -51,15 +53,53 @@ def unflatten(raw: torch.Tensor, tensors: Sequence[TensorSpec]) -> Iterator[tupl
         yield spec.name, part.clone().view(getattr(torch, spec.dtype)).view(spec.shape)
 
 
-class TransferGroup:
-    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`."""
+class Meeting:
+    """Where the members of a TransferGroup find each other: a file that only this user's processes can open, or, with
+    members on other machines, a port of the one address that they reach rank 0 at. torch's store asks nobody for a
+    secret, but its keys are unknown to whoever was not sent `place` over an authenticated channel."""
 
-    def __init__(self, host: str, port: int, rank: int, size: int, device: torch.device, deadline_s: float) -> None:
+    def __init__(self, host: str, folder: Path | None) -> None:
+        name = secrets.token_hex(16)
+        self.place: dict[str, Any] = {"file": str(folder / name)} if folder else {"host": host, "name": name}
+        self.sock = None if folder else bound(host, 0)
+        if self.sock:
+            self.place["port"] = self.sock.getsockname()[1]
+
+    def store(self, size: int, timeout: timedelta) -> dist.Store:
+        """Of rank 0, who may call it once."""
+        if self.sock is None:
+            return _store(self.place, size, timeout)
+        server = dist.TCPStore(self.place["host"], self.place["port"], size, True, timeout, wait_for_workers=False,
+                               master_listen_fd=self.sock.detach())  # fmt: skip
+        return dist.PrefixStore(self.place["name"], server)
+
+
+def _store(place: Mapping[str, Any], size: int, timeout: timedelta) -> dist.Store:
+    if "file" in place:
+        file = dist.FileStore(place["file"], size)
+        file.set_timeout(timeout)
+        return file
+    server = dist.TCPStore(place["host"], place["port"], size, False, timeout, wait_for_workers=False)
+    return dist.PrefixStore(place["name"], server)
+
+
+class TransferGroup:
+    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`.
+
+    Args:
+        meeting: a Meeting on rank 0, its `place` on the others.
+    """
+
+    def __init__(
+        self, meeting: Meeting | dict[str, Any], rank: int, size: int, device: torch.device, deadline_s: float
+    ) -> None:
         timeout = timedelta(seconds=deadline_s)
-        self.store = dist.TCPStore(host, port, size, rank == 0, timeout, wait_for_workers=False)
-        prefixed = dist.PrefixStore("ringrl/weights", self.store)
+        if isinstance(meeting, Meeting):
+            self.store = meeting.store(size, timeout)
+        else:
+            self.store = _store(meeting, size, timeout)
         kind: Any = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
-        self.group = kind(prefixed, rank, size, timeout)
+        self.group = kind(self.store, rank, size, timeout)
         self.device, self.timeout = device, timeout
 
     def send(self, bucket: Weights) -> None:
@@ -86,7 +126,7 @@ class Shared:
             handle = str(file)
         else:
             require("torch", torch.__version__, "2.13", "3")  # the tuple's layout is not documented
-            handle = base64.b64encode(pickle.dumps(reduce_tensor(self.raw)[1])).decode()
+            handle = described(reduce_tensor(self.raw)[1])
         self.handles = {device_id(device): handle}  # device id -> handle
 
     def close(self) -> None:
@@ -98,10 +138,17 @@ def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequen
     handle = handles[device_id(device)]
     if device.type == "cpu":
         return torch.from_file(handle, shared=True, size=sum(s.nbytes for s in tensors), dtype=torch.uint8)
-    call = inspect.signature(rebuild_cuda_tensor).bind(*pickle.loads(base64.b64decode(handle)))
-    assert "storage_device" in call.arguments
-    call.arguments["storage_device"] = device.index  # the trainer may number devices differently
-    return rebuild_cuda_tensor(*call.args)
+    known = json.loads(handle) | KINDS
+    known["storage_device"] = device.index  # the trainer may number devices differently
+    return rebuild_cuda_tensor(**{k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in known.items()})
+
+
+def described(args: Sequence[Any]) -> str:
+    """JSON of the arguments that rebuild a shared tensor, without KINDS."""
+    known = inspect.signature(rebuild_cuda_tensor).bind(*args).arguments
+    assert "storage_device" in known
+    assert all(known.pop(key) is kind for key, kind in KINDS.items())
+    return json.dumps({k: v.hex() if isinstance(v, bytes) else v for k, v in known.items()})
 
 
 def device_id(device: torch.device) -> str:

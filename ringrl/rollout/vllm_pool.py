@@ -1,6 +1,6 @@
 """The controller's side of the vLLM workers: deals out work, sends weights, brings back workers that fail.
 
-Each worker has two connections: one for what it samples, one for weights, so that new weights can arrive in the middle
+Each worker has two channels: one for what it samples, one for weights, so that new weights can arrive in the middle
 of a generation. A worker that ends, errs or misses a deadline is replaced by a new process. That one has no weights
 (`complete` is False) until the next `update`, and only then samples again what the lost one had not delivered:
 same requests, same seed, same weights, and so the same responses.
@@ -8,24 +8,21 @@ same requests, same seed, same weights, and so the same responses.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ringrl.errors import ChildDied
-from ringrl.processes import free_port
+from ringrl.errors import ChildDied, UserError
+from ringrl.rollout.channel import Channel, connect, ready
 from ringrl.rollout.engine import Bucket, Piece, Sampling, grow
-from ringrl.rollout.transfer import TransferGroup, specs
+from ringrl.rollout.transfer import Meeting, TransferGroup, specs
 from ringrl.types import Completion, Group, Prompt
 
 BLAME_S = 2.0  # how long a worker has to say why it left a weight transfer
@@ -47,10 +44,9 @@ class Link:
     """A worker that runs."""
 
     index: int
-    requests: Connection
-    weights: Connection
+    requests: Channel
+    weights: Channel
     version: int
-    host: str  # this machine's address, as the worker sees it
 
 
 class Lost(Exception):
@@ -73,8 +69,9 @@ class VLLMPool:
         restart: Callable[[int], str],  # asks for a new process in the place of a worker; returns its address
         note: Callable[[str], None],  # tells the user
         shared: bool = False,  # workers use the trainer's devices
+        folder: Path | None = None,  # where processes of this machine meet; None: workers are elsewhere
     ) -> None:
-        self.addresses, self.authkey = list(addresses), authkey
+        self.addresses, self.authkey, self.folder = list(addresses), authkey, folder
         self.tensor_parallel, self.limits = tensor_parallel, limits
         self.restart, self.note, self.shared = restart, note, shared
         self.name = f"vLLM, {len(addresses)} worker{'s' * (len(addresses) > 1)}"
@@ -96,7 +93,7 @@ class VLLMPool:
         messages: dict[int, tuple] = {}
         for i in range(len(self.links)):
             unfinished = [(j, groups[j]) for j in range(i, len(groups), len(self.links)) if not groups[j].done]
-            requests = [(j, list(g.prompt.token_ids), _paused(g), g.seed) for j, g in unfinished]
+            requests = [(j, _ids(g.prompt.token_ids), _paused(g), g.seed) for j, g in unfinished]
             messages[i] = ("generate", requests, asdict(sampling), seed * 1009 + i, share)
         before = [(j, k, c) for j, g in enumerate(groups) for k, c in enumerate(g.completions)]
         yield from ((j, k, c) for j, k, c in before if c.finish != "paused")
@@ -109,19 +106,19 @@ class VLLMPool:
                 elif (answer[0], answer[1]) not in delivered:
                     j, k, piece = answer
                     delivered.add((j, k))
-                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, Piece(*piece))
+                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, _piece(*piece))
             messages = {e.link.index: messages[e.link.index] for e in lost}
             self._replace(lost)
 
     def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
-        message: tuple = ("generate", [(0, list(prompt.token_ids), {}, None)], asdict(sampling), 0, 0)
+        message: tuple = ("generate", [(0, _ids(prompt.token_ids), [], None)], asdict(sampling), 0, 0)
         completions, lost = {}, []
         messages = dict.fromkeys(range(len(self.links)), message)
         for worker, answer in self._ask("weights", messages, self.limits.update_s):
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
-                completions[worker] = grow(None, Piece(*answer[2]))
+                completions[worker] = grow(None, _piece(*answer[2]))
         self._replace(lost, wait=False)
         return [] if lost else [completions[i] for i in sorted(completions)]
 
@@ -160,7 +157,7 @@ class VLLMPool:
     def close(self) -> None:
         for link in self.links:
             try:
-                link.requests.send(("close",))
+                link.requests.send(("close",), self.limits.update_s)
             except OSError:
                 pass  # it is gone already; the launcher reports how
             link.requests.close()
@@ -171,11 +168,11 @@ class VLLMPool:
     ) -> Iterator[tuple[int, Any]]:
         """Send each worker its message; (worker, answer) for every answer, a Lost being its last if it fails."""
         end = time.monotonic() + deadline_s
-        busy: dict[Any, Link] = {}
+        busy: dict[Channel, Link] = {}
         for i, message in messages.items():
             link = self.links[i]
             try:
-                getattr(link, line).send(message)
+                getattr(link, line).send(message, self.limits.update_s)
                 busy[getattr(link, line)] = link
             except OSError as e:
                 yield i, Lost(link, f"cannot be reached: {e}")
@@ -183,21 +180,21 @@ class VLLMPool:
             try:
                 meanwhile()
             except RuntimeError as e:
-                answers = [_read(conn, busy[conn]) for conn in wait(list(busy), timeout=BLAME_S)]
+                answers = [self._read(channel, busy[channel]) for channel in ready(busy, BLAME_S)]
                 failed = [answer for answer in answers if isinstance(answer, Lost)]
                 link = next(iter(busy.values()))
                 yield link.index, failed[0] if failed else Lost(link, f"or another left the weight transfer: {e}")
                 return
         while busy:
-            ready = wait(list(busy), timeout=max(end - time.monotonic(), 0))
-            if not ready:
+            answering = ready(busy, max(end - time.monotonic(), 0))
+            if not answering:
                 yield from ((k.index, Lost(k, f"did not answer within {deadline_s:g} s")) for k in busy.values())
                 return
-            for conn in ready:
-                link = busy[conn]
-                answer = _read(conn, link)
+            for channel in answering:
+                link = busy[channel]
+                answer = self._read(channel, link)
                 if answer is None or isinstance(answer, Lost):
-                    del busy[conn]
+                    del busy[channel]
                 if answer is not None:
                     yield link.index, answer
 
@@ -209,11 +206,12 @@ class VLLMPool:
     def _group(self, links: Sequence[Link], device: torch.device) -> TransferGroup:
         """All workers and we, joined at the first update."""
         if self.transfer is None:
-            port, size = free_port(), 1 + len(links) * self.tensor_parallel
-            messages = {k.index: ("join", k.host, port, 1 + k.index * self.tensor_parallel, size) for k in links}
+            size = 1 + len(links) * self.tensor_parallel
+            meeting = Meeting(links[0].weights.here, self.folder)
+            messages = {k.index: ("join", meeting.place, 1 + k.index * self.tensor_parallel, size) for k in links}
 
             def join() -> None:
-                self.transfer = TransferGroup(links[0].host, port, 0, size, device, self.limits.update_s)
+                self.transfer = TransferGroup(meeting, 0, size, device, self.limits.update_s)
 
             for _, answer in self._ask("weights", messages, self.limits.update_s, join):
                 raise answer
@@ -237,8 +235,8 @@ class VLLMPool:
                     )
                 for e in failed:
                     self.note(f"{e}; starting it again")
-                    for conn in (e.link.requests, e.link.weights):  # not closed: another thread may wait for it
-                        _socket(conn, _hang_up)
+                    for channel in (e.link.requests, e.link.weights):  # not closed: another thread may wait for it
+                        channel.hang_up()
                     self.addresses[e.link.index] = self.restart(e.link.index)
                 end = time.monotonic() + self.limits.start_s
                 for e in failed:
@@ -249,58 +247,46 @@ class VLLMPool:
             self.resend()
 
     def _connect(self, index: int, end: float) -> Link:
-        while (requests := _client(self.addresses[index], self.authkey)) is None:
-            if time.monotonic() > end:
-                raise ChildDied(f"rollout worker {index} at {self.addresses[index]} did not start within "
-                                f"{self.limits.start_s:g} s")  # fmt: skip
-            time.sleep(0.05)
-        if (weights := _client(self.addresses[index], self.authkey)) is None:
-            raise ChildDied(f"rollout worker {index} at {self.addresses[index]} hung up")
-        for conn in (requests, weights):  # no worker may hold us by not reading, or by half an answer
-            _socket(conn, lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self.limits.update_s)))
-            _socket(conn, lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self.limits.update_s)))
-        host = _socket(weights, lambda s: s.getsockname()[0])
-        return Link(index, requests, weights, NO_WEIGHTS if self.version else 0, host)
+        """Raises ChildDied when nobody who has the key is there in time, UserError for a worker with another key."""
+        address = self.addresses[index]
+        while True:
+            try:
+                requests, weights = connect(_read_address(address), self.authkey, 2)
+            except UserError as e:
+                raise UserError(f"rollout worker {index} at {address}: {e}") from None
+            except (EOFError, OSError) as e:
+                if time.monotonic() > end:
+                    raise ChildDied(f"rollout worker {index} at {address} did not start within "
+                                    f"{self.limits.start_s:g} s ({e})") from None  # fmt: skip
+                time.sleep(0.05)
+            else:
+                return Link(index, requests, weights, NO_WEIGHTS if self.version else 0)
+
+    def _read(self, channel: Channel, link: Link) -> list[Any] | Lost | None:
+        """A worker's next answer; None when it is done."""
+        try:  # no worker may hold us by half an answer
+            kind, *answer = channel.receive(self.limits.update_s)
+        except (EOFError, OSError):
+            return Lost(link, f"ended, see logs/worker{link.index}.log")
+        if kind == "failed":
+            return Lost(link, f"failed: {answer[0].strip().splitlines()[-1]}, see logs/worker{link.index}.log")
+        return answer if kind == "part" else None
 
 
-def _read(conn: Any, link: Link) -> list[Any] | Lost | None:
-    """A worker's next answer; None when it is done."""
-    try:
-        kind, *answer = conn.recv()
-    except (EOFError, OSError):
-        return Lost(link, f"ended, see logs/worker{link.index}.log")
-    if kind == "failed":
-        return Lost(link, f"failed: {answer[0].strip().splitlines()[-1]}, see logs/worker{link.index}.log")
-    return answer if kind == "part" else None
+def _ids(token_ids: Sequence[int]) -> np.ndarray:
+    return np.array(token_ids, np.int32)
 
 
-def _paused(group: Group) -> dict[int, list[int]]:
-    """Tokens so far of the completions to continue, by their place in the group."""
-    return {k: list(c.token_ids) for k, c in enumerate(group.completions) if c.finish == "paused"}
+def _paused(group: Group) -> list[tuple[int, np.ndarray]]:
+    """Place in the group and tokens so far of the completions to continue."""
+    return [(k, _ids(c.token_ids)) for k, c in enumerate(group.completions) if c.finish == "paused"]
 
 
-def _client(address: str, authkey: bytes) -> Connection | None:
-    """A connection to "host:port", or to what the file of that name says; None when nobody is there yet."""
+def _piece(token_ids: np.ndarray, logprobs: np.ndarray, *rest: Any) -> Piece:
+    return Piece(token_ids.tolist(), logprobs.tolist(), *rest)
+
+
+def _read_address(address: str) -> str:
+    """ "host:port", or what the file of that name says."""
     file = Path(address)
-    try:
-        host, _, port = (file.read_text() if file.is_absolute() else address).rpartition(":")
-        return Client((host, int(port)), authkey=authkey)
-    except (FileNotFoundError, ConnectionError, socket.gaierror):
-        return None
-
-
-def _socket(conn: Connection, do: Callable[[socket.socket], Any]) -> Any:
-    with socket.socket(fileno=conn.fileno()) as s:
-        try:
-            return do(s)
-        finally:
-            s.detach()
-
-
-def _hang_up(s: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other side was faster
-        s.shutdown(socket.SHUT_RDWR)
-
-
-def _timeval(seconds: float) -> bytes:
-    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    return file.read_text().strip() if file.is_absolute() else address

@@ -2,11 +2,11 @@
 
 Started by `ringrl.launch.crew` calling `main` (never as `__main__`: vLLM imports this module by name too), with its
 specification as one JSON line on standard input. It listens on a port, writes the address to a file, and takes two
-connections, for requests and for weights. The second is answered between any two decoding steps of the first:
+channels, for requests and for weights. The second is answered between any two decoding steps of the first:
 
     ("generate", requests, sampling, seed, enough) on either
                  -> ("part", index, place, Piece fields) ..., ("done",)
-    ("join", host, port, rank, size)       -> ("done",)       joins the weight transfer group
+    ("join", meeting, rank, size)          -> ("done",)       joins the weight transfer group
     ("begin",)  ("bucket", specs, handles)...  ("finish", version)    each -> ("done",): new weights, in place
     ("rest",)                              -> ("done",)       frees the device's memory until the next "begin"
     ("close",)                             -> exit
@@ -20,10 +20,10 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import vllm
 from vllm.config import WeightTransferConfig
@@ -37,6 +37,7 @@ from vllm.platforms import current_platform
 
 import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
 from ringrl.lines import write_atomic
+from ringrl.rollout.channel import Channel, Listener, bound, ready
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 from ringrl.rollout.vllm_internals import repack_tied_head  # (importing it corrects updates of experts on the CPU)
 
@@ -45,8 +46,7 @@ BACKEND = "ringrl"
 
 @dataclass
 class Join(WeightTransferInitInfo):
-    host: str
-    port: int
+    meeting: dict[str, Any]  # TransferGroup's
     rank: int  # rank of the worker's first engine process
     size: int
     deadline_s: float
@@ -66,9 +66,7 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
 
     def init_transfer_engine(self, init_info: Join) -> None:
         rank = init_info.rank + self.parallel_config.rank
-        self.group = TransferGroup(
-            init_info.host, init_info.port, rank, init_info.size, self.device, init_info.deadline_s
-        )
+        self.group = TransferGroup(init_info.meeting, rank, init_info.size, self.device, init_info.deadline_s)
 
     def start_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
@@ -118,44 +116,44 @@ class Worker:
         self.llm = load(spec, self.sleeps)
         self.engine = self.llm.llm_engine
 
-    def serve(self, requests: Connection, weights: Connection) -> None:
+    def serve(self, requests: Channel, weights: Channel) -> None:
         self.requests, self.weights = requests, weights
-        while all(self.answer(conn) for conn in wait([requests, weights]) if isinstance(conn, Connection)):
+        while all(self.answer(channel) for channel in ready([requests, weights])):
             pass
 
-    def answer(self, conn: Connection) -> bool:
+    def answer(self, channel: Channel) -> bool:
         """Read one message and do what it asks for. Returns whether there will be more."""
-        kind, *args = conn.recv()
+        kind, *args = channel.receive()
         if kind == "close":
             return False
         try:
             if kind == "generate":
-                for part in self.generate(conn, *args):
-                    conn.send(part)
+                for part in self.generate(channel, *args):
+                    channel.send(part)
             else:
                 handlers: Any = {"join": self.join, "begin": self.begin, "bucket": self.bucket, "finish": self.finish}
                 {**handlers, "rest": self.rest}[kind](*args)
         except EOFError:
             raise
         except Exception:  # whatever it was, the controller shows it and starts another worker
-            conn.send(("failed", traceback.format_exc()))
+            channel.send(("failed", traceback.format_exc()))
             raise
-        conn.send(("done",))
+        channel.send(("done",))
         return True
 
     def attend(self) -> None:
         """New weights, or whatever else the weights line asks for; from begin to finish nothing is sampled."""
-        while self.updating or self.weights.poll():
+        while self.updating or ready([self.weights], 0):
             if not self.answer(self.weights):
                 raise EOFError
 
     def generate(
-        self, conn: Connection, requests: list[Any], sampling: dict[str, Any], seed: int, enough: int
+        self, channel: Channel, requests: list[Any], sampling: dict[str, Any], seed: int, enough: int
     ) -> Iterator[tuple]:
         """A ("part", ...) for each completion as soon as it is finished; see RolloutEngine.generate.
 
-        requests: [(index, prompt token_ids, {place: token_ids of a completion to continue; none: K new ones}, seed of
-        its own or None)].
+        requests: [(index, prompt token_ids, [(place, token_ids of a completion to continue)], seed of its own or
+        None)]; without any to continue, K new ones. Token ids are arrays.
         """
         if not self.parts:
             self.llm.collective_rpc("seed_sampling", args=(seed,))
@@ -164,7 +162,7 @@ class Worker:
         left = {index: [p for p in parts if p.index == index] for index in dict.fromkeys(p.index for p in parts)}
         finished = 0
         while left and not 0 < enough <= finished:
-            if conn is self.requests and self.spec["in_flight"]:
+            if channel is self.requests and self.spec["in_flight"]:
                 self.attend()
             self.step()
             for p in ended:
@@ -187,8 +185,9 @@ class Worker:
         kinds = vllm.sampling_params.RequestOutputKind
         parts = []
         priority = -1 if self.parts else 0  # a probe comes before what is being sampled
-        for index, prompt, completions, seed in requests:
-            for place, begun in (completions or {place: [] for place in range(k)}).items():
+        for index, prompt_ids, paused, seed in requests:
+            prompt = prompt_ids.tolist()
+            for place, begun in [(i, ids.tolist()) for i, ids in paused] or [(i, []) for i in range(k)]:
                 params = vllm.SamplingParams(
                     seed=None if seed is None else seed + place,
                     temperature=sampling["temperature"],
@@ -214,8 +213,8 @@ class Worker:
             if out.finished:
                 part.ended.append(self.parts.pop(part.key))
 
-    def join(self, host: str, port: int, rank: int, size: int) -> None:
-        info = {"host": host, "port": port, "rank": rank, "size": size, "deadline_s": self.spec["update_deadline_s"]}
+    def join(self, meeting: dict[str, Any], rank: int, size: int) -> None:
+        info = {"meeting": meeting, "rank": rank, "size": size, "deadline_s": self.spec["update_deadline_s"]}
         self.llm.init_weight_transfer_engine({"init_info": info})
 
     def begin(self) -> None:
@@ -244,6 +243,8 @@ def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
     kv = {"kv_cache_memory_bytes": spec["kv_cache_mib"] << 20} if spec["kv_cache_mib"] else {}
     return vllm.LLM(
         model=spec["model"],
+        trust_remote_code=False,
+        load_format="safetensors",
         dtype=spec["dtype"],
         max_model_len=spec["max_total_tokens"],
         max_num_seqs=spec["concurrent"],
@@ -292,15 +293,17 @@ class InProgress:
     def piece(self) -> tuple:
         """The fields of a `ringrl.rollout.engine.Piece`."""
         first, last = (self.versions[0], self.versions[-1]) if self.versions else (0, 0)
-        return self.token_ids, self.logprobs, self.finish or "paused", first, last, self.routes
+        tokens, logprobs = np.array(self.token_ids, np.int32), np.array(self.logprobs, np.float64)
+        return tokens, logprobs, self.finish or "paused", first, last, self.routes
 
 
 def main() -> None:
     spec = json.loads(sys.stdin.readline())
+    sock = bound(spec["host"], spec["port"])
     worker = Worker(spec)
-    listener = Listener((spec["host"], spec["port"]), authkey=bytes.fromhex(spec["authkey"]))
-    write_atomic(Path(spec["address_file"]), f"{spec['name'] or spec['host']}:{listener.address[1]}")
+    listener = Listener(sock, bytes.fromhex(spec["authkey"]), 2)
+    write_atomic(Path(spec["address_file"]), f"{spec['name'] or spec['host']}:{sock.getsockname()[1]}")
     try:
-        worker.serve(listener.accept(), listener.accept())
+        worker.serve(*listener.accept())
     except EOFError:
         return  # the controller is gone, or has given us up

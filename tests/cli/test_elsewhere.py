@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.conftest import (
     ringrl,
     rl_config,
     timeless,
+    until,
     write_yaml,
 )
 
@@ -48,19 +50,27 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None
     file = write_yaml(tmp_path / "rl.yaml", config)
     assert (result := ringrl("rl", file)).code == 0, result.text
 
-    (tmp_path / "key").write_text(os.urandom(16).hex())
+    (tmp_path / "key").write_text(os.urandom(32).hex())
+    (tmp_path / "key").chmod(0o600)
     address = tmp_path / "address"
     more = [f"run={tmp_path / 'there'}", f"rollout.addresses=[{address}]", f"rollout.key_file={tmp_path / 'key'}"]
     command = [sys.executable, "-m", "ringrl", "worker", str(file), *more, "--address-file", str(address)]
     with meddle(tmp_path / "meddle", WORKERS, DIES_ONCE.format(flag=tmp_path / "flag")):
         worker = subprocess.Popen(command, env=ENVIRONMENT)
+    strangers = []
     try:
+        until(address.is_file, TIMEOUT_S)
+        place = address.read_text().split(":")
+        assert place[0] == "127.0.0.1"
+        for said in (b"", b"GET / HTTP/1.0\r\n\r\n", bytes(200)):  # the first stays, and says nothing
+            strangers.append(socket.create_connection((place[0], int(place[1]))))
+            strangers[-1].sendall(said)
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
                     "--rdzv-endpoint", "localhost:0", "-m", "ringrl", "rl", str(file), *more]  # fmt: skip
         done = subprocess.run([sys.executable, *torchrun], env=ENVIRONMENT, capture_output=True, text=True,
                               timeout=TIMEOUT_S)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "starting it again" in done.stdout
+        assert done.stdout.count("starting it again") == 1
         assert "step 4/4" in done.stdout
         assert timeless(tmp_path / "there" / "metrics.jsonl") == timeless(tmp_path / "here" / "metrics.jsonl")
         assert (tmp_path / "there" / "report.html").is_file()
@@ -68,6 +78,8 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None
                              env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)  # fmt: skip
         assert "trainer.ranks: got 1, expected 2, the processes that were started" in bad.stderr
     finally:
+        for stranger in strangers:
+            stranger.close()
         worker.send_signal(signal.SIGINT)
         assert worker.wait(timeout=TIMEOUT_S) == 130
     time.sleep(0.5)

@@ -54,8 +54,8 @@ def alarms(run: Path, step: int) -> list[dict[str, Any]]:
 
 
 def saved_prompts(run: Path, step: int) -> set[str]:
-    batch = torch.load(run / "watchdog" / f"step_{step:06d}.pt", weights_only=False)
-    return {g.group.prompt.id for g in batch["scored"]}
+    batch = torch.load(run / "watchdog" / f"step_{step:06d}.pt")  # tensors, and what JSON has
+    return {g["group"]["prompt"]["id"] for g in batch["scored"]}
 
 
 def is_finite(checkpoint: Path) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from ringrl.config.commands import EvalConfig
 from ringrl.evals.benchmarks import read_benchmark
+from ringrl.rewards import livecodebench
 from ringrl.rewards.code import verify_code
 from ringrl.rewards.livecodebench import same_decimals, unpacked
 
@@ -115,6 +116,50 @@ def test_what_is_no_pack_of_one_text_is_refused_and_runs_nothing(tmp_path: Path)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(ValueError, match="no test cases"):
         unpacked({"tests": {"public_test_cases": "[]", "private_test_cases": "[]"}})
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x82\x01.",  # a class of the registry of extensions
+        b"Pabc\n.",  # an object by a name of the reader's
+        b"(S'/'\nios\nmkdir\n.",
+        b"cos\nmkdir\n(S'/'\ntR.",
+        b"\x8c\x01ar\xff\xff\xff\x7f.",  # a place for two thousand million notes: allowed, and not made
+        b"\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",  # an array as long as memory
+        b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fa.",  # a text as long
+        b"\x8a\xff" + b"\xff" * 255 + b".",
+        b"0.",
+        b".",
+        b"",
+        b"\x8c\x01a\x8c\x01b.",
+        b"\x8c\x01a]\x94.",
+        b"\x8c\x02[]",  # without its end
+        b"\x8c\x01\xff.",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_pickle_of_anything_but_one_string_is_one_line(pickled: bytes, cut: bool):
+    zipped = zlib.compress(pickled)
+    text = base64.b64encode(zipped[:-1] if cut else zipped).decode()
+    with pytest.raises(ValueError, match=r"^[^\n]*$"):
+        unpacked({"tests": {"public_test_cases": "[]", "private_test_cases": text}})
+
+
+def test_packed_tests_have_a_limit_of_size(monkeypatch: pytest.MonkeyPatch):
+    reference = problem([("1", "1")], [("2", "3" * 100_000)])
+    assert len(unpacked(reference)["tests"]) == 2
+    monkeypatch.setattr(livecodebench, "MAX_BYTES", 50_000)
+    with pytest.raises(ValueError, match="cut short, or more than 50000 bytes"):
+        unpacked(reference)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_packed_tests_of_any_protocol_of_pickle(protocol: int):
+    text = json.dumps([{"input": "naïve \\ \n 日本", "output": "1" * 300}], ensure_ascii=False)
+    both = {"public_test_cases": "[]"}
+    both["private_test_cases"] = base64.b64encode(zlib.compress(pickle.dumps(text, protocol))).decode()
+    assert unpacked({"tests": both})["tests"] == json.loads(text)
 
 
 def test_same_decimals():

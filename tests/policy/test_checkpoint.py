@@ -16,13 +16,22 @@ from ringrl.errors import DataError, RingError
 def saved(tmp_path: Path) -> Path:
     """As two ranks with all experts on each would leave it."""
     from ringrl.policy.checkpoint import Writer
+    from ringrl.policy.engine import FORM
 
     folder = tmp_path / "step_000002"
-    layout = {"ranks": 2, "experts": "fused", "expert": 1, "zero": 1, "implementation": "experts", "offload": "none"}
+    layout = {
+        "form": FORM,
+        "ranks": 2,
+        "experts": "fused",
+        "expert": 1,
+        "zero": 1,
+        "implementation": "experts",
+        "offload": "none",
+    }
     writers = [Writer(rank, 2, 10) for rank in range(2)]
     for writer in writers:
         writer.begin(folder)
-        writer.file(f"trainer/rng_{writer.rank}.pt", {"torch": 1})
+        writer.values(f"trainer/rng_{writer.rank}.safetensors", {"torch": 1})
         if writer.rank == 0:
             writer.text("trainer/state.json", json.dumps({"layout": layout}))
         assert not folder.exists()
@@ -38,7 +47,7 @@ def trainer(**parallel: Any) -> Trainer:
 
 def test_a_folder_appears_when_all_ranks_are_done(saved: Path) -> None:
     names = [str(p.relative_to(saved)) for p in sorted(saved.rglob("*")) if p.is_file()]
-    assert names == [f"trainer/{n}" for n in ("files.json", "rng_0.pt", "rng_1.pt", "state.json")]
+    assert names == [f"trainer/{n}" for n in ("files.json", "rng_0.safetensors", "rng_1.safetensors", "state.json")]
     assert [p.name for p in saved.parent.iterdir()] == ["step_000002"]
 
 
@@ -71,10 +80,56 @@ def test_experts_in_the_form_of_an_earlier_version_are_refused(saved: Path) -> N
         saved_layout(saved, trainer())
 
 
+def test_trainer_state_of_an_earlier_form_is_refused_in_one_line_and_not_read(saved: Path) -> None:
+    from ringrl.policy.engine import saved_layout
+
+    state = saved / "trainer" / "state.json"
+    state.write_text(state.read_text().replace('"form": 2, ', " " * 11))
+    message = r"step_000002: got trainer state in the form 1, expected 2: .*; start a new run with model: [^\n]*$"
+    with pytest.raises(DataError, match=message):
+        saved_layout(saved, trainer())
+
+
+def test_rollouts_and_random_states_that_were_exchanged_run_nothing(tmp_path: Path) -> None:
+    import torch
+
+    from ringrl.policy.checkpoint import values
+    from ringrl.policy.engine import unfinished
+
+    class Touches:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "trainer").mkdir()
+    file = tmp_path / "trainer" / "unfinished.safetensors"
+    torch.save(Touches(), file)
+    for reader, place in ((unfinished, tmp_path), (values, file)):
+        with pytest.raises(DataError, match=r"unfinished\.safetensors: .*expected what ringrl writes there"):
+            reader(place)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    import random
+
+    import torch
+
+    from ringrl.data.arrays import read, to_bytes
+    from ringrl.policy.engine import rng_state, set_rng_state
+
+    random.gauss(0, 1)  # leaves a second number behind
+    (tmp_path / "file").write_bytes(to_bytes(rng_state()))
+    expected = random.gauss(0, 1), random.random(), torch.rand(3).tolist()
+    random.seed(1)
+    torch.manual_seed(1)
+    set_rng_state(read(tmp_path / "file"))
+    assert (random.gauss(0, 1), random.random(), torch.rand(3).tolist()) == expected
+
+
 def test_a_file_that_is_short_or_missing_is_named(saved: Path) -> None:
     from ringrl.policy.checkpoint import check
 
-    file = saved / "trainer" / "rng_1.pt"
+    file = saved / "trainer" / "rng_1.safetensors"
     size = file.stat().st_size
     with file.open("r+b") as f:
         f.truncate(size - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,34 @@ def test_another_version_is_refused(installed: str) -> None:
     with pytest.raises(UserError, match=rf"^deepspeed: got version {installed}, expected at least 0\.19\.8 and below"):
         require("deepspeed", installed, "0.19.8", "0.20")
     require("deepspeed", "0.19.8+cpu", "0.19.8", "0.20")
+
+
+def test_its_files_are_read_as_tensors_and_a_few_classes_though_it_asks_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of it calls torch.load; which environment that takes is said by ringrl.launch.machine."""
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    from ringrl.launch.machine import rank_env
+    from ringrl.policy.deepspeed_internals import RedirectedSaving
+
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    monkeypatch.setenv(name, rank_env(0, 1, 1)[name])
+    good = {"a": torch.ones(2), "scaler": LossScaler(2.0), "stage": ZeroStageEnum.weights,
+            "where": fragment_address(numel=3, start=1)}  # fmt: skip
+
+    class Touches:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    for reader in (TorchCheckpointEngine(), RedirectedSaving(lambda path, value: None)):
+        torch.save(good, tmp_path / "file.pt")
+        back = reader.load(str(tmp_path / "file.pt"))
+        assert (back["stage"], back["where"], back["scaler"].cur_scale) == (good["stage"], good["where"], 2.0)
+        torch.save({**good, "more": Touches()}, tmp_path / "file.pt")
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            reader.load(str(tmp_path / "file.pt"))
+        assert not (tmp_path / "ran").exists()

@@ -6,10 +6,14 @@ import inspect
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+
+from ringrl.launch.machine import listening
+from tests.conftest import listens_at
 
 MAP = """
 import json, sys, torch
@@ -41,3 +45,42 @@ def test_another_process_maps_a_bucket(device: str, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {"a": [0, 1, 2], "b": [[1.5], [-2.0]]}
     shared.close()
     assert not (tmp_path / "bucket").exists()
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["one machine", "several"])
+def test_weights_are_broadcast_and_only_the_address_that_was_named_listens(
+    local: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    from ringrl.rollout.transfer import Meeting, TensorSpec, TransferGroup
+
+    for name, value in listening("127.0.0.1").items():
+        monkeypatch.setenv(name, value)
+    cpu, bucket = torch.device("cpu"), {"a": torch.tensor([1.5, -2.0])}
+    meeting = Meeting("127.0.0.1", tmp_path if local else None)
+    assert set(meeting.place) == ({"file"} if local else {"host", "port", "name"})
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(TransferGroup, json.loads(json.dumps(meeting.place)), 1, 2, cpu, 120)
+        sender = TransferGroup(meeting, 0, 2, cpu, 120)
+        receiver = joined.result()
+        assert listens_at() == {"127.0.0.1"}
+        arrived = pool.submit(lambda: dict(receiver.receive([TensorSpec("a", "float32", (2,))])))
+        sender.send(bucket)
+        assert arrived.result()["a"].tolist() == [1.5, -2.0]
+
+
+def test_a_handle_of_shared_memory_is_json_and_names_no_class() -> None:
+    """With what torch makes on a GPU; that it can be opened is the test above, where there is one."""
+    import torch
+
+    from ringrl.rollout.transfer import described
+
+    args = (torch.Tensor, torch.Size([9]), (1,), 0, torch.TypedStorage, torch.uint8, 3, b"\x00\xffhandle", 512, 64,
+            False, b"counter", 7, b"event", True)  # fmt: skip
+    said = json.loads(described(args))
+    assert said["storage_handle"] == b"\x00\xffhandle".hex()
+    assert said.keys().isdisjoint({"tensor_cls", "storage_cls", "dtype"})
+    assert all(isinstance(v, int | str | list) for v in said.values())
+    with pytest.raises(AssertionError):
+        described((*args[:5], torch.int8, *args[6:]))
