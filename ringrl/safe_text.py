@@ -25,7 +25,7 @@ HIDDEN = re.compile(
     r"|[\U000e0100-\U000e01ef](?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af].)"
 )
 _CREDENTIAL = re.compile(
-    r"(?P<before>://)[^/?#\s\"'<>]*(?=@)"  # user and password
+    r"(?P<before>://|\bhttps?:/)[^/?#\s\"'<>]*(?=@)"  # user and password; a URL taken for a path has one slash
     r"|(?P<name>[?&;][\w-]{0,30}(?i:key|token|secret|passw(?:or)?d|sig|signature|credential)=)[^&;\s#\"'<>]+"
     r"|\b(?:hf_[A-Za-z0-9]{12,}|sk-(?=[\w-]{0,60}\d)[\w-]{12,})"  # of Hugging Face, and of OpenAI and its likes
 )
