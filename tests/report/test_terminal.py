@@ -106,6 +106,13 @@ def rows(file: Path, *values: dict[str, object]) -> str:
     return str(file)
 
 
+def test_the_traceback_of_a_bug_is_shown_literally() -> None:
+    code = f"import ringrl.cli as c\ndef bug(**more):\n    raise ValueError({HOSTILE!r})\nc.cli.main = bug\nc.main()"
+    text = on_terminal("-c", code, code=1)
+    is_harmless(text)
+    assert "Traceback (most recent call last):\r\n" in text
+
+
 def test_a_benchmark_is_shown_literally(tmp_path: Path) -> None:
     data = rows(tmp_path / "mine.jsonl", {"id": HOSTILE, "domain": "math", "problem": HOSTILE, "answer": HOSTILE})
     config = rows(tmp_path / "eval.yaml", {"run": "r", "model": "m", "benchmarks": [{"name": "mine", "data": data}]})
