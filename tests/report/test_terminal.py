@@ -106,6 +106,12 @@ def rows(file: Path, *values: dict[str, object]) -> str:
     return str(file)
 
 
+def test_the_scores_of_a_pipeline_are_shown_literally() -> None:
+    row = {"stage": HOSTILE, "model": "m", "scores": {HOSTILE: {"score": 0.5, "se": 0.1, "k": 2}}}
+    call = f"show({ {'rows': [row]}!r}, Path({HOSTILE!r}))"
+    is_harmless(on_terminal("-c", f"from pathlib import Path\nfrom ringrl.commands.pipeline import show\n{call}"))
+
+
 def test_the_traceback_of_a_bug_is_shown_literally() -> None:
     code = f"import ringrl.cli as c\ndef bug(**more):\n    raise ValueError({HOSTILE!r})\nc.cli.main = bug\nc.main()"
     text = on_terminal("-c", code, code=1)
