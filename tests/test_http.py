@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ringrl.errors import UserError
 from ringrl.http import Client, Refused, ServerFailed
 
 Respond = Callable[[BaseHTTPRequestHandler, Any], None]
@@ -68,6 +69,27 @@ def test_a_refusal_is_final_and_carries_its_status_and_text() -> None:
     with served(respond) as client, pytest.raises(Refused, match="status 422: the prompt is too long") as error:
         client.post("x", 1)
     assert (error.value.status, error.value.text, attempts) == (422, "the prompt is\ntoo long", [1])
+
+
+def test_a_key_that_the_server_repeats_goes_no_further() -> None:
+    def respond(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        said = {"wrong": handler.headers["Authorization"]}
+        send(handler, 200 if body == "good" else 403, json.dumps(said).encode())
+
+    with served(respond, key="sesame-street") as client:
+        assert client.post("x", "good") == {"wrong": "Bearer ***"}
+        with pytest.raises(Refused, match=r"Bearer \*\*\*") as error:
+            client.post("x", "bad")
+    assert "sesame" not in f"{error.value} {error.value.text}"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@host/v1", "https://hunter2@host", "http://host/v1?api_key=hunter2"]
+)
+def test_a_url_with_a_credential_is_refused_without_saying_it(url: str) -> None:
+    with pytest.raises(UserError, match="got a URL with a credential") as error:
+        Client(url, "", 1.0, 0, 1)
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b'{"cut": '])

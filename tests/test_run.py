@@ -52,6 +52,22 @@ def test_a_new_run_holds_its_configuration_and_where_it_comes_from(tmp_path: Pat
     assert set(files(run.path)) == {"config.yaml", "lineage.json"}
 
 
+def test_lineage_names_no_credential_of_the_command(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "sys.argv", ["ringrl", "sft", "x=http://user:hunter2@h/?api_key=hunter2&y=1", "hf_hunter2hunter2"]
+    )
+    run = opened(config(tmp_path, data), data)
+    command = json.loads((run.path / "lineage.json").read_text())["command"]
+    assert command == "ringrl sft 'x=http://***@h/?api_key=***&y=1' ***"
+
+
+def test_hidden_characters_of_a_configuration_are_escaped_and_read_back(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data, "prompting.system='Größe \u202e \u200b'")
+    text = (opened(cfg, data).path / "config.yaml").read_text()
+    assert "\u202e" not in text
+    assert SFTConfig.model_validate(yaml.safe_load(text)) == cfg
+
+
 def test_an_existing_run_is_refused_without_resume_and_left_alone(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     run = opened(cfg, data)

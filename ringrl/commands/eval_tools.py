@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ringrl.launch.start import verifiers_of
 from ringrl.report.runs import write_report
 from ringrl.report.terminal import Display
 from ringrl.run import Run
+from ringrl.safe_text import printable
 
 FACTS = ("engine", "dtype", "template_sha256")  # keys of results.json that only sampling can fill in
 SHOWN = 20  # contaminated problems per benchmark listed in the terminal
@@ -28,19 +30,24 @@ AT_ONCE = 1000  # rows of the training file per batch
 
 def show_benchmark(cfg: EvalConfig) -> int:
     """Prints definition, number of problems and first prompt of each benchmark."""
+    for text in _definitions(cfg):
+        print(printable(text, lines=True))
+    return 0
+
+
+def _definitions(cfg: EvalConfig) -> Iterator[str]:
     for bench in cfg.benchmarks:
-        print(bench.name)
+        yield bench.name
         for name, value in describe_benchmark(bench, cfg):
-            print(f"  {name:<13}" + value.replace("\n", "\n" + " " * 15))
+            yield f"  {name:<13}" + value.replace("\n", "\n" + " " * 15)
         problems = read_benchmark(bench, cfg)
         first = problems[0]
         domain = cfg.known_domains[first["domain"]]
-        print(f"  {'problems':<13}{len(problems):,}\n\nfirst problem: {first['id']}")
+        yield f"  {'problems':<13}{len(problems):,}\n\nfirst problem: {first['id']}"
         for message in messages_of(first, cfg.prompting, cfg.known_domains):
-            print(f"\n[{message['role']}]\n{message['content']}")
+            yield f"\n[{message['role']}]\n{message['content']}"
         judges = "all tests pass" if domain.comparison == "program" else ", ".join(r.verifier for r in domain.rewards)
-        print(f"\n[expected]\n{first.get(domain.answer, judges)}")
-    return 0
+        yield f"\n[expected]\n{first.get(domain.answer, judges)}"
 
 
 def tell_difference(first: str, second: str) -> int:

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ringrl.commands.table import command_of
@@ -21,6 +20,7 @@ from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.launch.command import Command
 from ringrl.launch.start import is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
+from ringrl.report.terminal import literal, screen
 from ringrl.run import Run, open_run
 
 Models = list[tuple[str, str]]  # (stage, model folder)
@@ -105,15 +105,16 @@ def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> di
 
 def show(summary: dict[str, Any], report: Path) -> None:
     """Prints the final table."""
-    console = Console(stderr=True)
+    console = screen()
     first = summary["rows"][0]["scores"]
     k = next(iter(first.values()))["k"]
     table = Table(title=f"avg@{k} on held-out problems, % ± standard error")
     table.add_column("stage")
     for name in first:
-        table.add_column(name, justify="right")
+        table.add_column(literal(name), justify="right")
     for row in summary["rows"]:
         cells = [f"{100 * s['score']:.1f} ± {100 * s['se']:.1f}" for s in row["scores"].values()]
-        table.add_row(row["stage"], *cells)
+        table.add_row(literal(row["stage"]), *cells)
     console.print(table)
-    console.print(f"{report.parent}/summary.json\n{report}", soft_wrap=True, highlight=False)
+    for path in (report.parent / "summary.json", report):
+        console.print(literal(path), soft_wrap=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ringrl.commands.table import load_any
 from ringrl.config.commands import EvalConfig, RLConfig
-from ringrl.config.load import Knobs
+from ringrl.config.load import Knobs, check
 from ringrl.config.sections import RunConfig, Verify
 from ringrl.data.source import Row, read_problems, read_rows
 from ringrl.domains import BUILT_IN, Domain, Domains
@@ -56,7 +56,7 @@ def verify(
     if isinstance(cfg, RunConfig):
         verifiers_of(cfg)
         domains = cfg.known_domains
-    how = getattr(cfg, "verify", Verify()).model_copy(update=settings)
+    how = check(Verify, {**getattr(cfg, "verify", Verify()).model_dump(), **settings}, "command line: verify")
     if out.exists() and not resume:
         raise DataError(f"{out}: got a file that exists, expected a new one, or --resume")
     found = partial(rows_of_run, run, cfg, domains) if run.is_dir() else partial(rows_of, file, domains)

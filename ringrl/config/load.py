@@ -8,6 +8,7 @@ anything else is replaced, null removes. Integer keys address elements of a list
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ringrl.errors import ConfigError
+from ringrl.safe_text import HIDDEN, masked
 
 
 class Knobs(BaseModel):
@@ -70,6 +72,10 @@ def resolve(cls: type[C], raw: dict[str, Any], overrides: Sequence[str], where: 
 
 
 def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
+    if key := _credential(raw):
+        raise ConfigError(f"{where}: {key}: got a URL or a name with a credential in it, which the run directory would "
+                          f"keep; expected it without: `key_variable` names an environment variable with the key"
+                          )  # fmt: skip
     try:
         return cls.model_validate(raw)
     except ConfigError as e:  # raised by the sections of a pipeline
@@ -79,7 +85,20 @@ def check(cls: type[C], raw: dict[str, Any], where: str) -> C:
 
 
 def dump(cfg: Knobs) -> str:
-    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    value = cfg.model_dump(mode="json")
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    # what a reader would not see is escaped; YAML reads the same
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=False) if HIDDEN.search(text) else text
+
+
+def _credential(value: Any, at: str = "") -> str:
+    """The key of the first value of one word, such as a URL, that holds a credential; "" if there is none."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return next(filter(None, (_credential(item, f"{at}.{key}".lstrip(".")) for key, item in items)), "")
+    if not isinstance(value, str) or re.search(r"\s", value.strip()):
+        return ""
+    return at if masked(value) != value or (at.endswith(("url", "remote")) and "@" in value) else ""
 
 
 def fixed(value: Any) -> Any:

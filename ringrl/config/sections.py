@@ -256,7 +256,7 @@ class Verify(Layout):
 class Server(Layout):
     """An OpenAI-compatible server that answers instead of a rollout engine."""
 
-    base_url: str = ""  # e.g. http://host:8000/v1; empty = none
+    base_url: str = Field("", pattern="^(https?://.+)?$")  # e.g. http://host:8000/v1; empty = none
     key_variable: str = "OPENAI_API_KEY"  # environment variable with the API key, if the server needs one
     concurrent: int = Field(64, ge=1)  # requests in flight
     deadline_s: float = Field(3600.0, gt=0)  # per response

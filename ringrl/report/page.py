@@ -2,13 +2,15 @@
 
 Lives here: what any page needs. Not here: what a page says (`runs.py`, `data.py`, `dropped.py`), its markup
 (`templates/`), drawing (`plots.py`).
-Invariant: text is escaped on its way into a page, unless it is of type `Markup`.
+Invariants: text is made `printable` and escaped on its way into a page, unless it is of type `Markup`; the policy of
+every page allows its own style and nothing else: no scripts, no requests.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +21,10 @@ from markupsafe import Markup
 
 from ringrl.report import plots
 from ringrl.report.plots import Panel, Row, has
+from ringrl.safe_text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 Spec = Sequence[tuple[str, str]]  # (label, key of a row); a label that ends in % marks a share
-# characters that a reader would not see: controls, zero width, changes of direction, lone surrogates; shown as numbers
-UNSEEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
 
 
 class Figure(NamedTuple):
@@ -48,14 +47,19 @@ def _environment() -> jinja2.Environment:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        finalize=_shown,
     )
-    environment.filters.update(duration=duration, mix=mix, percent=percent, shorten=shorten)
+    environment.filters.update(duration=duration, mix=mix, percent=percent, sha256=_sha256, shorten=shorten)
     return environment
 
 
-def _visible(value: Any) -> str:
-    return value if isinstance(value, Markup) else UNSEEN.sub(lambda c: f"⟨U+{ord(c[0]):04X}⟩", show(value))
+def _shown(value: Any) -> str:
+    return value if isinstance(value, Markup) else printable(show(value), lines=True)
+
+
+def _sha256(text: str) -> str:
+    """The digest of a text as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 # ---- words ----

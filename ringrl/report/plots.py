@@ -1,7 +1,8 @@
 """What is drawn of a run: the plots of the report as SVG in the colours of its page, and the headline picture.
 
 Lives here: which numbers, under which words, how. Not here: reading files, the page around the plots.
-Invariant: a value that is missing or not finite is a gap; text from a run is never read as mark-up or maths.
+Invariant: a value that is missing or not finite is a gap; text from a run is never read as mark-up or maths, and is
+made `printable`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
+
+from ringrl.safe_text import printable
 
 Row = dict[str, Any]
 INK, AXIS, GRID, CARD = "#23272e", "#8a9099", "#e4e6ea", "#ffffff"
@@ -125,6 +128,7 @@ def svg(draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axe
         figure.align_ylabels()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # page.css has it
     text = re.sub(r' id="[\w.]*_\d+"', "", text[text.index("<svg") :])
     text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', text, count=1)
     for color, name in CSS_NAMES.items():
@@ -174,7 +178,7 @@ def draw_held_out(ax: Any, evals: Sequence[Row], pass_k: bool = True) -> None:
     """avg@k per domain with its standard error; pass@k dashed."""
     for domain, color in zip(dict.fromkeys(row["domain"] for row in evals), cycle(PALETTE), strict=False):
         rows = [row for row in evals if row["domain"] == domain]
-        _bars(ax, "step", rows, "avg", "se", color, f"{domain} avg@{rows[0]['k']}")
+        _bars(ax, "step", rows, "avg", "se", color, printable(f"{domain} avg@{rows[0]['k']}"))
         if pass_k:
             ax.plot(column(rows, "step"), column(rows, "pass_k"), color=color, linestyle="--", linewidth=1)
     ax.set(xlabel="optimizer step", ylabel="held-out score")
@@ -189,7 +193,7 @@ def draw_scores(ax: Any, rows: Sequence[Row]) -> None:
         ax.errorbar(
             column(rows, "score"), places, xerr=errors, fmt="o", color=PALETTE[0], elinewidth=width, markersize=4
         )
-    ax.set_yticks(places, [f"{row['name']} avg@{row['k']}" for row in rows])
+    ax.set_yticks(places, [printable(f"{row['name']} avg@{row['k']}") for row in rows])
     ax.set(xlabel="score", xlim=(0, 1), ylim=(0.4, len(rows) + 0.6))
     _ticks(ax.xaxis, "percent")
 
@@ -231,7 +235,7 @@ def draw_characters(ax: Any, counts: Mapping[str, Mapping[int, int]], per_decade
         places = range(min(bins), max(bins) + 1)
         heights = [bins[i] / bins.total() for i in places]
         edges = [10 ** (i / per_decade) for i in (*places, places.stop)]
-        ax.stairs(heights, edges, color=color, label=name or "all", linewidth=1.5)
+        ax.stairs(heights, edges, color=color, label=printable(name) or "all", linewidth=1.5)
     ax.set(xscale="log", xlabel="characters", ylabel="share")
     _ticks(ax.xaxis, "tokens")
     _ticks(ax.yaxis, "percent")
@@ -293,7 +297,7 @@ def _finish(ax: Any, rows: Sequence[Row], below: bool, names: bool = True) -> No
     """Stage boundaries of `rows` as dotted lines, and a legend where there is more than one curve."""
     starts: dict[str, float] = {}
     for row in rows:
-        starts.setdefault(str(row.get("stage", "")), number(row.get("step")))
+        starts.setdefault(printable(str(row.get("stage", ""))), number(row.get("step")))
     for i, (name, step) in enumerate(starts.items() if len(starts) > 1 else ()):
         if i:
             ax.axvline(step, color=AXIS, linestyle=":", linewidth=1.2)

@@ -249,7 +249,8 @@ def _response(row: Row) -> dict[str, str]:
         thought, rest = rest, ""
     cut = row["finish"] == "length"
     title = f"sample {row['sample']} · {row['verdict']}: {row['reason']} · {show(row['length'])} tokens{' · cut' * cut}"
-    return {"kinds": f"{row['verdict']}{' cut' * cut}", "title": title, "thought": thought, "text": rest}
+    kind = row["verdict"] if row["verdict"] in VERDICTS else "error"  # the name of a CSS class
+    return {"kinds": f"{kind}{' cut' * cut}", "title": title, "thought": thought, "text": rest}
 
 
 def _rollouts(run: Path, shown: int = 4) -> Markup:

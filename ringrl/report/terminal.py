@@ -11,7 +11,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,20 +20,33 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ringrl.report.page import duration, percent
 from ringrl.report.step_counts import accounts, outputs
 from ringrl.run import show, step_line
+from ringrl.safe_text import printable
 
 PLAIN_WIDTH = 160  # width of tables without a terminal
 PLAIN_EVERY_S = 5.0  # least time between two step lines without a terminal
 
 
+def screen() -> Console:
+    """A console on standard error that takes every text literally: no markup, no emoji by name."""
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
+
+
+def literal(text: object, style: str = "", lines: bool = False) -> Text:
+    """What to show of a text from outside: see `printable`."""
+    return Text(printable(str(text), lines), style)
+
+
 def show_chain(run: Path, reported: bool) -> None:
     """What a finished run of `ringrl data` made of its rows, and the files to look at."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=True, highlight=False, width=PLAIN_WIDTH)
+    console = screen()
     table = Table("step", box=SIMPLE_HEAD)
     for name in ("rows in", "kept", "dropped", "%", "time", "rows/s"):
         table.add_column(name, justify="right")
@@ -44,27 +56,26 @@ def show_chain(run: Path, reported: bool) -> None:
         came, kept = step.came.total(), step.kept.total()
         numbers = (f"{came:,}", f"{kept:,}", f"{step.lost:,}", percent(step.lost, came), duration(step.seconds))
         speed = f"{came / step.seconds:,.0f}" if step.seconds else ""
-        table.add_row(step.name, *numbers, speed, style="bold" if step is overall else "")
+        table.add_row(literal(step.name), *numbers, speed, style="bold" if step is overall else "")
     console.print(table)
     for name, facts in outputs(run).items():
         short = facts.get("problems", 0) < facts.get("wanted", 0)
         wanted = f", {facts['problems']:,} of {facts['wanted']:,} problems wanted" * short
-        console.print(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines{wanted}", soft_wrap=True, markup=False)
+        console.print(literal(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines{wanted}"), soft_wrap=True)
     if reported:
-        console.print(f"{run}/report.html", soft_wrap=True, markup=False)
+        console.print(literal(f"{run}/report.html"), soft_wrap=True)
 
 
 class Display:
-    """Fed by the launcher with the events of rank 0 (`ringrl.run.Progress`)."""
+    """Fed by the launcher with the events of rank 0 (`ringrl.run.Progress`). No text reaches the terminal but through
+    `literal`."""
 
     def __init__(self, command: str, run: str) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = screen()
         self.live = self.console.is_terminal
-        if not self.live:
-            self.console = Console(stderr=True, highlight=False, width=PLAIN_WIDTH)
-        self.console.print(f"[bold]ringrl {command}[/bold]  {escape(run)}", soft_wrap=True)
+        self.console.print(literal(f"ringrl {command}", "bold"), literal(f" {run}"), soft_wrap=True)
         self.bars = Progress(
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=40),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -92,7 +103,7 @@ class Display:
     def phase(self, name: str, done: int, total: int) -> None:
         if done <= 1:
             self.bars.reset(self.now)  # its clock starts with the phase
-        self.bars.update(self.now, description=f"  {name}", completed=done, total=total, visible=True)
+        self.bars.update(self.now, description=f"  {printable(name)}", completed=done, total=total, visible=True)
         self._refresh()
 
     def step(self, step: int, total: int, numbers: dict[str, Any]) -> None:
@@ -101,21 +112,22 @@ class Display:
         self._refresh()
         if not self.live and (time.monotonic() - self.printed > PLAIN_EVERY_S or step in (1, total)):
             self.printed = time.monotonic()
-            self.console.print(step_line(step, total, numbers), soft_wrap=True, markup=False)
+            self.console.print(literal(step_line(step, total, numbers)), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(literal(text), soft_wrap=True)
 
     def table(self, title: str, rows: list[dict[str, str]]) -> None:
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        table = Table(title=literal(title, "table.title"), title_justify="left", box=SIMPLE_HEAD)
         for name in rows[0]:
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(literal(name), justify="right", no_wrap=True)
         for row in rows:
-            table.add_row(*(escape(v) for v in row.values()))
+            table.add_row(*map(literal, row.values()))
         self.console.print(table)
 
     def fail(self, text: str) -> None:
-        self.console.print(f"[bold red]error[/bold red] {escape(text)}", soft_wrap=True)
+        """Shows an error; its text may have several lines, the end of a log for instance."""
+        self.console.print(Text("error", "bold red"), literal(text, lines=True), soft_wrap=True)
 
     def _refresh(self) -> None:
         if self.live:
@@ -126,6 +138,6 @@ class Display:
         for _ in self.numbers:
             table.add_column(justify="right")
         if self.numbers:
-            table.add_row(*(f"[dim]{escape(k)}[/dim]" for k in self.numbers))
-            table.add_row(*(f"[bold]{escape(show(v))}[/bold]" for v in self.numbers.values()))
+            table.add_row(*(literal(name, "dim") for name in self.numbers))
+            table.add_row(*(literal(show(value), "bold") for value in self.numbers.values()))
         return Group(self.bars, table)

@@ -538,3 +538,24 @@ def test_mistakes_of_a_chain_name_their_key(override: str, said: str):
     assert refused(DataConfig, {"run": "r", "sources": [{"name": "one", "files": ["a.jsonl"]}]}, override).startswith(
         said
     )
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("server.base_url", "https://user:hunter2@host/v1"),
+    ("server.base_url", "user:hunter2@host/v1"),
+    ("server.base_url", "http://host/v1?api_key=hunter2"),
+    ("server.key_variable", "sk-proj-hunter2hunter2"),
+    ("verify.remote", "http://hunter2@host"),
+    ("benchmarks.0.data", "https://user:hunter2@host/rows.jsonl"),
+])  # fmt: skip
+def test_a_credential_is_refused_without_saying_it(key: str, value: str) -> None:
+    raw = {"run": "r", "model": "m", "benchmarks": [{"name": "aime24"}], "server": {}, "verify": {}}
+    with pytest.raises(ConfigError, match=rf"command line: {re.escape(key)}: got .* `key_variable` names") as error:
+        resolve(EvalConfig, raw, [f"{key}={value}"], "command line")
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_prompt_may_speak_of_urls_with_users() -> None:
+    raw = {"run": "r", "model": "m", "benchmarks": [{"name": "aime24"}]}
+    cfg = resolve(EvalConfig, raw, ["prompting.system='Parse https://user:pass@host/ into parts'"], "command line")
+    assert "user:pass" in cfg.prompting.system

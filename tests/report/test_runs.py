@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -19,6 +21,7 @@ from ringrl.report.runs import write_picture, write_report
 
 PHI = 8192
 NASTY = "<script>alert('$x$ & y')</script>"
+HIDDEN = "\x1b]8;;http://evil\x07 \x9b \u202e \u2066 \u200b \x08 \r http://user:hunter2@host/ 'x onerror=y' \ud800"
 
 
 def write(path: Path, value: Any) -> None:
@@ -105,19 +108,33 @@ def make_pipeline(run: Path) -> None:
 
 
 class Tags(HTMLParser):
-    """Which tags a page has; every one must be closed by its own name."""
+    """Which tags a page has, every one of which must be closed by its own name; its policies, and what is inline."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.seen: set[str] = set()
+        self.meta: dict[str, str] = {}
+        self.before_policy: set[str] = set()
+        self.attributes: set[str] = set()
+        self.inline: list[tuple[str, str]] = []  # (style or script, content)
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        values = dict(attrs)
+        if tag == "meta":
+            self.meta[values.get("http-equiv") or values.get("name") or "charset"] = values.get("content") or ""
+        elif "Content-Security-Policy" not in self.meta:
+            self.before_policy.add(tag)
         if tag not in ("meta", "input"):
             self.open.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("style", "script"):
+            self.inline.append((self.open[-1], data))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -139,6 +156,36 @@ def test_the_page_is_safe_and_self_contained(pipeline: tuple[Path, str]) -> None
     assert {p.name for p in run.iterdir() if p.is_file()} == {
         *("config.yaml", "lineage.json", "summary.json", "report.html")
     }
+
+
+@pytest.mark.parametrize("maker", [make_sft, make_selection, make_rl, make_eval, make_pipeline])
+def test_a_page_allows_its_own_style_and_nothing_else(tmp_path: Path, maker: Callable[[Path], None]) -> None:
+    maker(tmp_path)
+    page = Tags(write_report(tmp_path).read_text())
+    rules = [rule.split() for rule in page.meta["Content-Security-Policy"].split(";")]
+    policy = {name: sources for name, *sources in rules}
+    assert policy["default-src"] == ["'none'"]
+    assert {name for name, sources in policy.items() if sources != ["'none'"]} == {"style-src-elem", "style-src-attr"}
+    assert policy["style-src-attr"] == ["'unsafe-inline'"]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for _, text in page.inline]
+    assert [kind for kind, _ in page.inline] == ["style"]
+    assert policy["style-src-elem"] == [f"'sha256-{digest}'" for digest in digests]
+    assert page.before_policy == {"html", "head"}
+    assert page.meta["referrer"] == "no-referrer"
+    assert not {name for name in page.attributes if name.startswith("on")}
+
+
+def test_what_a_reader_would_not_see_is_shown_by_its_number(tmp_path: Path) -> None:
+    make_pipeline(tmp_path)
+    for path in tmp_path.rglob("*.jsonl"):
+        path.write_text(path.read_text().replace(NASTY, json.dumps(HIDDEN)[1:-1]))
+    (tmp_path / "config.yaml").write_text("model: " + HIDDEN.replace("\ud800", ""))
+    for folder in (tmp_path, tmp_path / "eval_final", tmp_path / "rl"):
+        text = write_report(folder).read_bytes().decode()
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e\u2066]", text)
+        assert "⟨U+001B⟩]8;;http://evil⟨U+0007⟩" in text
+        assert "hunter2" not in text
+        assert not {name for name in Tags(text).attributes if name.startswith("on")}
 
 
 def test_a_pipeline_shows_every_part_and_what_changed(pipeline: tuple[Path, str]) -> None:
