@@ -42,7 +42,7 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
     need = command.needs(cfg)
     if command.check and (isolation := _isolation(cfg, command.check(cfg))):
         need = replace(need, isolation=str(isolation))
-        if isolation.level == "uid":
+        if isolation.level == "uid" and cfg.verify.isolation == "uid":
             _check_private(need.sources)
     if need.model:
         check_model_folder(need.model)

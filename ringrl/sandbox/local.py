@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ringrl.sandbox import values
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError, check
 
+T = TypeVar("T")
 LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
 BUILD = Limits(wall_s=30.0, cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
@@ -52,12 +53,12 @@ class Local:
             SandboxError: the sandbox failed, or a compiler is not there.
         """
         if language == "python":
-            return self.sandbox.run(Job("script", code, stdin), limits)
+            return self._run(Job("script", code, stdin), limits)
         self.build(language, code, BUILD.wall_s)
         if isinstance(self._built, Execution):
             return self._built
         command = tuple(part.format(heap=limits.memory_bytes // 4 * 3) for part in self._built.command)
-        return self.sandbox.run(replace(self._built, stdin=stdin, command=command), limits)
+        return self._run(replace(self._built, stdin=stdin, command=command), limits)
 
     def build(self, language: str, code: str, wall_s: float, patience_s: float = BUILD.patience_s) -> str:
         """Compiles a program for calls of `execute` that follow, unless it is compiled. Raises as `execute`.
@@ -78,15 +79,30 @@ class Local:
         Its result, as plain data, is the report. Raises SandboxError.
         """
         request = json.dumps({"entry": entry, "args": values.encode(args)})
-        return self.sandbox.run(Job("call", code, request), limits)
+        return self._run(Job("call", code, request), limits)
 
     def check(self, code: str, texts: Sequence[str], entry: str, limits: Limits) -> str:
         """The outcome of Python tests of a Python program. Raises as `box.check`."""
-        return check(self.sandbox, self._trusted, code, texts, entry, limits)
+        return self._blamed(lambda: check(self.sandbox, self._trusted, code, texts, entry, limits), "runtime")
 
     def trusted(self, code: str, stdin: str, limits: Limits) -> Execution:
         """One run of a Python program that may know what is expected. Raises SandboxError."""
         return self._trusted.run(Job("script", code, stdin), limits)
+
+    def _run(self, job: Job, limits: Limits) -> Execution:
+        return self._blamed(lambda: self.sandbox.run(job, limits), Execution("runtime", "", "", b""))
+
+    def _blamed(self, run: Callable[[], T], failed: T) -> T:
+        """What `run` returns, or `failed` if its program ends two hosts and an honest one none: a program that is an
+        error of ours would be left out of what is learnt from. Raises SandboxError if an honest one does, too."""
+        for _ in range(2):
+            try:
+                return run()
+            except SandboxError as error:
+                lost = str(error)
+        if self.sandbox.run(Job("script", "print(1)"), Limits()).stdout != "1\n":
+            raise SandboxError(lost)
+        return failed
 
     def problem(self, language: str) -> str:
         """Why programs in a language do not run here, or ""."""

@@ -13,9 +13,10 @@ import pytest
 
 from ringrl.errors import ConfigError
 from ringrl.sandbox import box, filter
-from ringrl.sandbox.box import Isolation, Job, Sandbox, at_least
+from ringrl.sandbox.box import Execution, Isolation, Job, Limits, Sandbox, SandboxError, at_least
 from ringrl.sandbox.host import remove_tree
 from ringrl.sandbox.kernel import NAMESPACED
+from ringrl.sandbox.local import Local
 from tests.sandbox.test_hostile import FAST, SLOW, attack, home, left, sandbox
 
 __all__ = ["home", "sandbox"]
@@ -241,6 +242,29 @@ def test_a_host_whose_limits_changed_is_replaced(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert one.run(Job("script", "print('fine')"), SLOW).stdout == "fine\n"
         assert one._process is not before
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(1, "ok"), (2, "runtime"), (3, None)])
+def test_a_program_that_ends_hosts_is_to_blame(monkeypatch: pytest.MonkeyPatch, lost: int, outcome: str | None) -> None:
+    """One lost host may have been bad luck, two are the program's work, and three are a sandbox that does not work."""
+    local, run, calls = Local(), Sandbox.run, []
+
+    def ends(self: Sandbox, job: Job, limits: Limits) -> Execution:
+        calls.append(job)
+        if len(calls) <= lost:
+            self.close()
+            raise SandboxError("the host is gone")
+        return run(self, job, limits)
+
+    monkeypatch.setattr(Sandbox, "run", ends)
+    try:
+        if outcome is None:
+            with pytest.raises(SandboxError, match="the host is gone"):
+                local.execute("python", "print(2)", "", SLOW)
+        else:
+            assert local.execute("python", "print(2)", "", SLOW).outcome == outcome
+    finally:
+        local.close()
 
 
 def test_less_isolation_than_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
