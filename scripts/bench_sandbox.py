@@ -1,10 +1,12 @@
-"""How fast the code sandbox is, and whether it leaves anything: `python scripts/bench_sandbox.py [rate|row|load]`.
+"""How fast the code sandbox is, and whether it leaves anything: `python scripts/bench_sandbox.py [rate|row|load|fuzz]`.
 
 rate    executions per second and latency on two workers, for programs of ~0 and of 50 ms CPU time, against
         subprocess.run of a bare interpreter on the same program; the two take turns, so that other load hits both
 row     --count executions in a row on one sandbox: processes, files and memory before and after
 load    --count verdicts through VerifierPool on two workers, a quarter time-outs and a quarter crashes: how many
         are right, and wall time over what the same verdicts take one at a time on an idle worker
+fuzz    --count random programs (system calls with random arguments, forks, limits, signals, files), from seed --first
+        on: after each an honest one must pass, and the machine have no process, file, mount or segment more
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ringrl.rewards import VerifierPool
 from ringrl.sandbox.box import Job, Limits, Sandbox, isolation
@@ -171,9 +175,25 @@ def load(count: int) -> None:
         print(name, verdict)
 
 
+def fuzz(count: int, first: int) -> None:
+    from tests.sandbox.test_machine import fuzz as programs
+
+    with Sandbox() as box:
+        print(f"isolation: {isolation()}")
+        for begin in range(first, first + count, 100):
+            programs(box, range(begin, min(begin + 100, first + count)))
+            print(
+                f"seeds to {min(begin + 100, first + count)}: every honest program passed, nothing was left", flush=True
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="rate", choices=["rate", "row", "load"])
+    parser.add_argument("what", nargs="?", default="rate", choices=["rate", "row", "load", "fuzz"])
     parser.add_argument("--count", type=int, default=0, help="executions (rate: per round and way)")
+    parser.add_argument("--first", type=int, default=0, help="fuzz: the first seed")
     given = parser.parse_args()
+    if given.what == "fuzz":
+        fuzz(given.count or 2000, given.first)
+        sys.exit()
     {"rate": rate, "row": row, "load": load}[given.what](given.count or (100 if given.what == "rate" else 10_000))
