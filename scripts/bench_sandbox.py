@@ -176,15 +176,17 @@ def load(count: int) -> None:
 
 
 def fuzz(count: int, first: int) -> None:
+    from tests.sandbox.test_hostile import HOME
     from tests.sandbox.test_machine import fuzz as programs
 
+    HOME.mkdir()
     with Sandbox() as box:
         print(f"isolation: {isolation()}")
         for begin in range(first, first + count, 100):
-            programs(box, range(begin, min(begin + 100, first + count)))
-            print(
-                f"seeds to {min(begin + 100, first + count)}: every honest program passed, nothing was left", flush=True
-            )
+            end = min(begin + 100, first + count)
+            programs(box, range(begin, end))
+            print(f"seeds {begin} to {end - 1}: every honest program passed, nothing was left", flush=True)
+    HOME.rmdir()
 
 
 if __name__ == "__main__":
