@@ -318,6 +318,7 @@ for _ in range({steps}):
 
 
 def fuzz(sandbox: Sandbox, seeds: range) -> None:
+    sandbox.run(Job("script", ""), SLOW)  # starts the host
     before = left()
     for seed in seeds:
         code = FUZZ.format(seed=seed, steps=random.Random(seed).choice((1, 5, 50)))
