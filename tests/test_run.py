@@ -17,7 +17,7 @@ from ringrl.config.load import dump, resolve
 from ringrl.config.sections import Source
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
-from ringrl.run import Progress, Run, forgettable, open_run
+from ringrl.run import FORM, Progress, Run, forgettable, open_run
 
 
 @pytest.fixture
@@ -66,6 +66,25 @@ def test_hidden_characters_of_a_configuration_are_escaped_and_read_back(tmp_path
     text = (opened(cfg, data).path / "config.yaml").read_text()
     assert "\u202e" not in text
     assert SFTConfig.model_validate(yaml.safe_load(text)) == cfg
+
+
+@pytest.mark.parametrize("layout", [{}, {"form": 1}, {"form": 3}])
+def test_a_checkpoint_of_another_form_ends_a_resume_in_one_line(layout: dict[str, int], tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = opened(cfg, data)
+    for step, known in ((1, layout), (2, {"form": FORM})):
+        (run.checkpoint(step) / "trainer").mkdir(parents=True)
+        (run.checkpoint(step) / "trainer" / "state.json").write_text(json.dumps({"layout": known}))
+    opened(cfg, data, resume=True)
+    state = run.checkpoint(2) / "trainer" / "state.json"
+    state.write_text(json.dumps({"layout": layout}))
+    before = files(run.path)
+    message = rf"step_000002: got trainer state in the form {layout.get('form', 1)}, expected 2: [^\n]* model: [^\n]*$"
+    with pytest.raises(DataError, match=message):
+        opened(cfg, data, resume=True)
+    assert files(run.path) == before
+    run.write("finished.json", {})
+    opened(cfg, data, resume=True)  # which will read no trainer state
 
 
 def test_an_existing_run_is_refused_without_resume_and_left_alone(tmp_path: Path, data: Path):

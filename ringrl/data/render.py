@@ -76,13 +76,16 @@ class _Child:
         boot = _BOOT.format(root=str(Path(__file__).parents[2]), limit=self.limit)
         environment = {k: v for k, v in os.environ.items() if k in KEPT}
         with theirs:
-            self.process = subprocess.Popen([sys.executable, "-P", "-c", boot], stdin=theirs.fileno(), env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", boot], stdin=theirs.fileno(), env=environment, start_new_session=True
+            )
         receive(self.conn, START_S)
 
     def _end(self) -> str:
         """How the process ended, or was ended."""
         self.conn.close()
-        assert self.process
+        if self.process is None:
+            return "was not rendered: no process could be started"
         self.process.kill()
         status, self.process = self.process.wait(), None
         if status == -signal.SIGALRM:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,12 +29,12 @@ from ringrl.policy.deepspeed_internals import RedirectedSaving, separate_steps
 from ringrl.policy.experts import shard_experts, weight_buckets
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
 from ringrl.policy.ranks import Ranks
+from ringrl.run import FORM
 from ringrl.types import MicroBatch
 
 Routes = Sequence[torch.Tensor]  # [rows] of [layers, B L, top_k] integer expert ids
 FUSED, SHARDS = "fused", "shards"  # how a rank holds experts: all of them in transformers' own module, or its share in
 # that of ringrl.policy.experts, which a run keeps if it is resumed with fewer ranks
-FORM = 2  # of what a checkpoint keeps for resuming; before 2 it was pickled, which may run code as it is read
 WRITE_S = 3600.0  # deadline for all ranks' files of a checkpoint
 TermsFn = Callable[[MicroBatch, TokenStats, int], torch.Tensor]  # (microbatch, its stats, its index) -> [n] loss terms
 
@@ -171,7 +172,9 @@ class Policy:
         try:
             self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
         except pickle.UnpicklingError as e:
-            raise DataError(f"{folder}: {str(e).splitlines()[0]}; expected only tensors in DeepSpeed's files") from None
+            named = re.search(r"GLOBAL (\S+)", str(e))
+            raise DataError(f"{folder}/trainer: got {named[1] if named else e} in a file of DeepSpeed's, expected "
+                            f"tensors, and nothing that could run code") from None  # fmt: skip
         if self.universal:
             separate_steps(self.engine)
         rng = folder / "trainer" / f"rng_{self.ranks.rank}.safetensors"
@@ -188,9 +191,6 @@ def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """
     check(folder)
     layout = json.loads((folder / "trainer" / "state.json").read_text())["layout"]
-    if layout.get("form") != FORM:
-        raise DataError(f"{folder}: got trainer state in the form {layout.get('form', 1)}, expected {FORM}: it is of "
-                        f"another version of ringrl; start a new run with model: {folder}")  # fmt: skip
     if layout["experts"] not in (FUSED, SHARDS):
         raise DataError(f"{folder}: got experts in the form {layout['experts']}, expected {FUSED} or {SHARDS}; start a "
                         f"new run with model: {folder}")  # fmt: skip

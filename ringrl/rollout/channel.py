@@ -207,6 +207,8 @@ def connect(address: str, key: bytes, lines: int, timeout_s: float = HANDSHAKE_S
         UserError: a worker with another key.
     """
     host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ConnectionError(f"got {address!r}, expected host:port")
     session, channels = secrets.token_bytes(16), []
     try:
         for line in range(lines):

@@ -96,7 +96,9 @@ class LocalEngine:
                 self.path, dtype=self.dtype, trust_remote_code=False, use_safetensors=True
             )
         else:
-            lm = type(self.lm).from_pretrained(None, config=self.lm.config, state_dict=weights, dtype=self.dtype)
+            lm = type(self.lm).from_pretrained(
+                None, config=self.lm.config, state_dict=weights, dtype=self.dtype, trust_remote_code=False
+            )
             lm.generation_config = self.lm.generation_config
         return lm.to(self.device).eval()
 

@@ -63,6 +63,7 @@ class Execution:
     stdout: str
     stderr: str
     report: bytes
+    cpu_s: float = 0.0  # computed by all of its processes
     starved_s: float = 0.0  # for which it waited for a CPU, if its time was up
 
 
@@ -329,7 +330,7 @@ def _execution(answer: dict[str, Any], files: list[int], limits: Limits) -> Exec
     report = os.pread(report_fd, limits.output_bytes, 0)
     full = max(os.fstat(fd).st_size for fd in (out, err)) >= limits.output_bytes
     outcome = "output" if full else _outcome(answer, report, limits)
-    return Execution(outcome, stdout, stderr, report, answer["starved_s"])
+    return Execution(outcome, stdout, stderr, report, answer["cpu_s"], answer["starved_s"])
 
 
 def _outcome(answer: dict[str, Any], report: bytes, limits: Limits) -> str:

@@ -133,7 +133,7 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    begun, why, starved_s, meter = time.monotonic(), "", 0.0, Meter()
+    begun, why, starved_s, cpu_s, meter = time.monotonic(), "", 0.0, 0.0, Meter()
     deadline = begun + request["wall_s"]
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
@@ -152,7 +152,7 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     os.close(pidfd)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
-    return status, why, usage.ru_utime + usage.ru_stime, starved_s
+    return status, why, max(usage.ru_utime + usage.ru_stime, cpu_s), starved_s
 
 
 def _starved(pid: int) -> float:

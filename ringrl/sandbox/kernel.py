@@ -49,18 +49,8 @@ _CALLS: dict[str, int | tuple[int, int]] = {  # the same on all machines, or on 
     "pivot_root": (155, 41), "landlock_create_ruleset": 444, "landlock_add_rule": 445,
     "landlock_restrict_self": 446}  # fmt: skip
 _READ_FILE = 4  # Landlock's right to open a file for reading
-_OWN_FILES = (
-    "cmdline",
-    "comm",
-    "environ",
-    "limits",
-    "maps",
-    "schedstat",
-    "smaps",
-    "stat",
-    "statm",
-    "status",
-)  # of /proc/PID
+_OWN_FILES = ("cmdline", "comm", "environ", "limits", "maps", "mem", "schedstat", "smaps", "stat", "statm",
+              "status")  # of /proc/PID  # fmt: skip
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 

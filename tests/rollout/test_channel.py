@@ -307,6 +307,12 @@ def test_a_worker_listens_where_it_is_told() -> None:
         socket.create_connection(unheard.getsockname()[:2])
 
 
+@pytest.mark.parametrize("address", ["", "host", "host:", "127.0.0.1:port"])
+def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(ConnectionError, match=f"got '{address}', expected host:port"):
+        connect(address, KEY, 2)
+
+
 def test_another_family_of_addresses() -> None:
     try:
         worker = Worker(host="::1")
