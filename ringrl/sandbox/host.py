@@ -133,7 +133,7 @@ def _wait(pid: int, request: dict[str, Any], place: Place) -> tuple[int, str, fl
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    begun, why, starved_s, cpu_s, meter = time.monotonic(), "", 0.0, 0.0, Meter()
+    begun, why, starved_s, cpu_s, meter = time.monotonic(), "", 0.0, 0.0, Consumption()
     deadline = begun + request["wall_s"]
     while not why:
         if poller.poll(max(min(deadline - time.monotonic(), GLANCE_S), 0) * 1000):
@@ -171,7 +171,7 @@ def _members(place: Place) -> list[int]:
     return descendants(os.getpid())
 
 
-class Meter:
+class Consumption:
     """What a program and all that it started use, added up at glances."""
 
     def __init__(self) -> None:
