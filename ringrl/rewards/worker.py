@@ -94,9 +94,9 @@ async def _awaited(result: Awaitable[Any]) -> Any:
 def _warm_up(verifier: str, remote: bool) -> None:
     """Does slow one-time work before the clock of a response runs."""
     if verifier in ("math", "science"):
-        from ringrl.rewards.answers import verify_math
+        from ringrl.rewards.answers import check_answer
 
-        verify_math(r"\boxed{\sqrt{2}}", {"answer": r"\sqrt{3}"})
+        check_answer({"answer": r"\sqrt{3}"})
     if verifier == "code" and not remote:
         from ringrl.rewards.code import warm_up
 

@@ -98,7 +98,8 @@ REMOTE = (0, 5)  # the modes in which a service runs the program
 
 
 def judged(code: str, reference: dict[str, Any], remote: str = "") -> str:
-    return verify_code(f"```python\n{code}\n```", reference, remote=remote).kind
+    verdict = verify_code(f"```python\n{code}\n```", reference, remote=remote)
+    return f"error: {verdict.reason}" if verdict.kind == "error" else verdict.kind
 
 
 def verdicts(code: str, arguments: Sequence[Any], which: Sequence[int], url: str) -> set[str]:
