@@ -67,7 +67,7 @@ _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _CONNECTED = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)  # socket pairs that reach nobody else
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_LOAD, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x54, 0x06
 _PERMIT, _REFUSE, _UNKNOWN, _NO_TERMINAL, _KILL = (
     0x7FFF0000,
     0x50001,
@@ -105,24 +105,27 @@ def assembled(networked: bool, pid: int) -> tuple[bytes, object]:
     code += [(_LOAD, 0, 0, 0)]
     if machine() == "x86_64":  # the x32 way to the same system calls
         code += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _REFUSE)]
-    for name, rule in _rules(networked, pid):
-        code += [(_EQUAL, 0, len(rule), known[name]), *rule]
-    free = sorted(number for item in _FREE.split() if (number := known.get(item.partition(":")[0])) is not None)
-    for first, last in _runs(free):
-        code += [(_AT_LEAST, 0, 2, first), (_ABOVE, 1, 0, last), (_RETURN, 0, 0, _PERMIT)]
-    code += [(_ABOVE, 0, 1, _NEWEST), (_RETURN, 0, 0, _UNKNOWN), (_RETURN, 0, 0, _REFUSE)]
+    rules = {known[name]: rule for name, rule in _rules(networked, pid)}
+    free = {number for item in _FREE.split() if (number := known.get(item.partition(":")[0])) is not None}
+    permit, refuse, unknown = ([(_RETURN, 0, 0, action)] for action in (_PERMIT, _REFUSE, _UNKNOWN))
+    actions: list[Code] = [rules.get(n, permit if n in free else refuse) for n in range(_NEWEST + 1)]
+    firsts = [n for n in range(_NEWEST + 1) if n == 0 or actions[n] is not actions[n - 1]]
+    code += _decided([*((n, actions[n]) for n in firsts), (_NEWEST + 1, unknown)])
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     return struct.pack("=HxxxxxxQ", len(packed) // 8, ctypes.addressof(buffer)), buffer
 
 
-def _runs(ordered: list[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last number of each run without gaps."""
-    first = ordered[0]
-    for before, after in zip(ordered, [*ordered[1:], -1], strict=True):
-        if after != before + 1:
-            yield first, before
-            first = after
+def _decided(parts: list[tuple[int, Code]]) -> Code:
+    """A search among runs of numbers, given by their first ones, that ends in the code of the run: the kernel tries
+    every number when a filter is set, which happens for each program."""
+    if len(parts) == 1:
+        return parts[0][1]
+    middle = len(parts) // 2
+    below, above = _decided(parts[:middle]), _decided(parts[middle:])
+    if len(below) < 256:  # the furthest that a condition jumps
+        return [(_AT_LEAST, len(below), 0, parts[middle][0]), *below, *above]
+    return [(_AT_LEAST, 0, 1, parts[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]
 
 
 def _one_of(argument: int, values: tuple[int, ...], otherwise: int = _REFUSE) -> Code:

@@ -49,8 +49,7 @@ _CALLS: dict[str, int | tuple[int, int]] = {  # the same on all machines, or on 
     "pivot_root": (155, 41), "landlock_create_ruleset": 444, "landlock_add_rule": 445,
     "landlock_restrict_self": 446}  # fmt: skip
 _READ_FILE = 4  # Landlock's right to open a file for reading
-_OWN_FILES = ("cmdline", "comm", "environ", "limits", "maps", "mem", "schedstat", "smaps", "stat", "statm",
-              "status")  # of /proc/PID  # fmt: skip
+_OWN_FILES = ("cmdline", "environ", "maps", "mem", "stat", "statm", "status")  # of /proc/PID
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -337,7 +336,7 @@ def _hide_proc() -> None:
     """Of /proc only files that tell nothing of the machine can be read: no mounts, no control groups."""
     rules = _syscall("landlock_create_ruleset", struct.pack("=Q", _READ_FILE), ctypes.c_size_t(8), 0)
     own = [f"/proc/{os.getpid()}/{name}" for name in _OWN_FILES]
-    shown = [f"/{name}" for name in os.listdir("/") if name != "proc"]
+    shown = [entry.path for entry in os.scandir("/") if entry.name != "proc" and not entry.is_symlink()]
     for path in [*shown, *own, "/proc/1/cmdline"]:
         with suppress(FileNotFoundError):
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

@@ -37,6 +37,7 @@ from ringrl.sandbox.python_internals import finish
 REPORT, PROGRAM, CHANNEL = 3, 4, 5
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 _prelude: dict[str, object] = {}
+_given: dict[str, object] = {}  # what each program's module gets of it
 
 
 def preload(packages: list[str]) -> None:
@@ -47,6 +48,10 @@ def preload(packages: list[str]) -> None:
     exec(names.TEXT, _prelude)
     for name in [n for n in _prelude if n.startswith("__") or n in vars(builtins)]:
         del _prelude[name]
+    if packages:
+        _given.update(_prelude)
+    else:  # as builtins, which forks need not copy
+        vars(builtins).update(_prelude)
     os.environ.clear()
     sys.path.pop(0)
     sys.path += packages
@@ -118,7 +123,7 @@ def _python(name: str, then: Callable[[ModuleType], None]) -> int:
     """Runs the program as module `name`, then what is to be done with it; returns the exit status."""
     module = ModuleType(name)
     sys.modules[name] = module
-    vars(module).update(_prelude)
+    vars(module).update(_given)
     try:
         try:
             code = compile(_program(), "<answer>", "exec", dont_inherit=True)
@@ -149,7 +154,7 @@ def _call(request: dict[str, Any]) -> int:
 
     def call(module: ModuleType) -> None:
         owner, _, name = spec["entry"].rpartition(".")
-        own = vars(module).get(name) is not _prelude.get(name)
+        own = name in vars(module) and vars(module)[name] is not _prelude.get(name)
         holder = getattr(module, owner)() if owner else module if own else module.Solution()
         result = getattr(holder, name)(*values.decode(spec["args"]))
         _report(json.dumps(values.encode(result)).encode())
