@@ -21,6 +21,7 @@ from ringrl.errors import RingError
 from ringrl.processes import die_with_parent
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
+from ringrl.safe_text import printable
 
 
 @dataclass
@@ -106,7 +107,7 @@ def run(context: Context) -> int:
 def log(text: str = "") -> None:
     """Write `text` to the log and flush, unless the disk fails."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(text)
+        sys.stderr.write(printable(text, lines=True) if sys.stderr.isatty() else text)
         sys.stderr.flush()
         sys.stdout.flush()
 

@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ringrl import processes
 from ringrl.domains import Reward
 from ringrl.rewards.verdict import Verdict
+from ringrl.safe_text import printable
 
 START_S = 120.0  # deadline for starting; importing a user's libraries takes seconds, more on a busy machine
 STOP_S = 10.0  # longest wait for a killed child to end
@@ -37,6 +38,13 @@ def environment(key_variable: str = "") -> dict[str, str]:
     """The environment of a verifier process: no variable that looks like a secret, except `key_variable`."""
     kept = {k: v for k, v in os.environ.items() if _KEPT.fullmatch(k) and not _SECRET.search(k)}
     return kept | ({key_variable: os.environ[key_variable]} if key_variable in os.environ else {})
+
+
+def _show(lines: IO[bytes]) -> None:
+    """What a verifier prints, which may be a response, on the terminal."""
+    with lines:
+        for line in lines:
+            sys.stderr.write(printable(line.decode(errors="replace"), lines=True))
 
 
 class VerifierChild:
@@ -148,9 +156,12 @@ class VerifierChild:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", boot],
                     stdin=child_end.fileno(),
+                    stderr=subprocess.PIPE if os.isatty(2) else None,  # its standard output goes there, too
                     env=environment(self._key_variable),
                     start_new_session=True,
                 )
+            if self._process.stderr:
+                threading.Thread(target=_show, args=(self._process.stderr,), daemon=True).start()
 
     def _exchange(self, message: dict[str, Any], timeout_s: float, doing: str) -> tuple[Any, str]:
         """(answer, problem) of a message; a process that failed is stopped."""

@@ -532,3 +532,23 @@ def test_options_of_the_built_in_are_checked_too():
     assert "with a group" in problem("judge", base_url="http://x", model="m", score=r"\d")
     assert "expected 0 <= target < limit" in problem("length", target=10, limit=10)
     assert "PatternError" in (said := problem("format", pattern="(")) or "error: missing )" in said
+
+
+def test_what_it_prints_steers_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud.py").write_text("def loud(response, row):\n    print(response, flush=True)\n    return True\n")
+    monkeypatch.setattr("ringrl.rewards.child.os.isatty", lambda fd: True)
+    domain = Domain("loud", (Reward("loud", f"{tmp_path / 'loud.py'}:loud"),), "loud")
+    with VerifierPool(1, 20.0, {"loud": domain}) as pool:
+        assert pool.submit("loud", "\x1b]0;title\x07 and text\n", {}).result(timeout=60).kind == "pass"
+        shown = ""
+
+        def said() -> bool:
+            nonlocal shown
+            shown += capsys.readouterr().err
+            return "and text" in shown
+
+        until(said)
+    assert "\x1b" not in shown
+    assert "⟨U+001B⟩]0;title⟨U+0007⟩ and text" in shown
