@@ -177,7 +177,7 @@ def load(count: int) -> None:
 
 def fuzz(count: int, first: int) -> None:
     from tests.sandbox.test_hostile import HOME
-    from tests.sandbox.test_machine import fuzz as programs
+    from tests.sandbox.test_reach import fuzz as programs
 
     HOME.mkdir()
     with Sandbox() as box:
