@@ -85,11 +85,11 @@ class VerifierPool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the verifier pool is closed")
+            if reward.verifier == "code" and not self._code.get("remote"):
+                at_least(str(self._code.get("isolation", LEAST)))
             crew = _crew_of(domain, reward)
             if crew not in self._queues:
                 _check_key(domain, reward)
-                if reward.verifier == "code" and not self._code.get("remote"):
-                    at_least(str(self._code.get("isolation", LEAST)))
                 items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
                 if reward.verifier in SERVED:
                     served = _load(domain, reward, self._deadline_s)
