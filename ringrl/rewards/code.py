@@ -24,12 +24,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
+from ringrl.errors import ConfigError
 from ringrl.rewards.blocks import extract_code
 from ringrl.rewards.code_tests import LIMITS, CodeTests, Pair, read_tests
 from ringrl.rewards.livecodebench import DEEPER, same_decimals, unpacked
 from ringrl.rewards.verdict import Verdict, after_thinking
 from ringrl.sandbox import values
-from ringrl.sandbox.box import Execution, Limits, SandboxError, TestsError, isolation
+from ringrl.sandbox.box import Execution, Limits, SandboxError, TestsError, at_least
+from ringrl.sandbox.box import isolation as granted
+from ringrl.sandbox.kernel import LEVELS
 from ringrl.sandbox.local import Local
 from ringrl.sandbox.remote import SandboxService
 
@@ -83,11 +86,13 @@ def _close(actual: str, expected: str) -> bool:
 
 
 def verify_code(
-    text: str, reference: Mapping[str, object], *, total_s: float = TOTAL_S, remote: str = "", every: bool = False
-) -> Verdict:
+    text: str, reference: Mapping[str, object], *, total_s: float = TOTAL_S, remote: str = "", every: bool = False,
+    isolation: str = LEVELS[-1],
+) -> Verdict:  # fmt: skip
     """Judges a response by `reference["tests"]`, within `total_s` seconds for all of them.
 
-    `remote` is the URL of a sandbox service to run programs on, except those with assert text. Without `every`, testing
+    `remote` is the URL of a sandbox service to run programs on, except those with assert text, which run here with
+    `isolation` at least. Without `every`, testing
     stops at the first failure; `Verdict.tests` has the outcome of each test that was run.
     """
     try:
@@ -101,10 +106,12 @@ def verify_code(
         code = DEEPER + code
     try:
         executor = SandboxService(remote, total_s) if remote else _local()
+        if not remote or task.texts:
+            at_least(isolation)
         outcomes = _outcomes(task, code, executor, total_s, every)
     except TestsError as error:
         return Verdict("error", f"unusable tests: {error}")
-    except SandboxError as error:
+    except (SandboxError, ConfigError) as error:
         return Verdict("error", f"sandbox: {error}")
     failed = next((o for o in outcomes if o != "ok"), "")
     return Verdict("fail" if failed else "pass", failed or "tests", outcomes)
@@ -176,7 +183,7 @@ def _checked(checker: str, pair: Pair, output: str) -> Execution:
 def warm_up() -> None:
     """Starts the sandbox and prints its isolation to standard error, before the clock of a response runs."""
     try:
-        print(f"code sandbox: {isolation()}", file=sys.stderr)
+        print(f"code sandbox: {granted()}", file=sys.stderr)
         assert _local().sandbox.level
     except SandboxError as error:
         print(f"code sandbox: none: {error}", file=sys.stderr)  # every verdict will repeat this

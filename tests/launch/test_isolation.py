@@ -12,7 +12,7 @@ from ringrl.config.load import Knobs
 from ringrl.config.sections import Source
 from ringrl.errors import ConfigError, DataError
 from ringrl.launch import start
-from ringrl.rewards import VerifierPool, pool
+from ringrl.rewards import VerifierPool, code, pool
 from ringrl.run import open_run
 from ringrl.sandbox.box import Isolation
 
@@ -47,6 +47,14 @@ def test_a_pool_refuses_programs_that_are_isolated_less(monkeypatch: pytest.Monk
         assert verifiers.submit("math", r"\boxed{1}", {"answer": "1"}).result(timeout=60).kind == "pass"
         with pytest.raises(ConfigError, match="expected at least namespaces"):
             verifiers.submit("code", "", CODE)
+
+
+def test_asserts_run_here_whatever_service_runs_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "at_least", refused)
+    verdict = code.verify_code(
+        "```python\nf = abs\n```", {"tests": "assert f(-1) == 1"}, remote="http://none", isolation="uid"
+    )
+    assert (verdict.kind, verdict.reason) == ("error", "sandbox: verify.isolation: expected at least uid")
 
 
 def test_lineage_says_how_programs_are_isolated(tmp_path: Path) -> None:
