@@ -174,7 +174,7 @@ class Sandbox:
         """
         self._root = tempfile.mkdtemp(prefix="ringrl-sandbox-")
         self._conn, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package, readable = str(Path(__file__).parents[2]), [*_readable(), *self._packages]
+        package, readable = str(Path(__file__).parents[2]), _readable()
         boot = _BOOT.format(root=package, args=(os.getpid(), self._root, self._level, readable, self._packages))
         flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
         with theirs:

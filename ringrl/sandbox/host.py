@@ -17,6 +17,7 @@ import secrets
 import select
 import signal
 import socket
+import sys
 import time
 from typing import Any
 
@@ -44,8 +45,9 @@ def main(parent: int, root: str, level: str, readable: list[str], packages: list
     most = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (most, most))  # our parent's limit is not meant for programs
     try:
-        place = kernel.enter(level, root, readable)
+        place = kernel.enter(level, root, readable, packages)
         if level in NAMESPACED:
+            sys.path[len(sys.path) - len(packages) :] = kernel.package_folders(packages)
             _guard(conn, parent)
             note = kernel.settle()
             kernel.renew_tmp(first=True)

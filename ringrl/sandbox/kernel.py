@@ -96,8 +96,14 @@ class Place:
     cwd: str
 
 
-def enter(level: str, root: str, readable: Sequence[str]) -> Place:
-    """Brings this process to `level`; `root` is an empty directory of ours, `readable` what programs may read.
+def package_folders(packages: Sequence[str]) -> list[str]:
+    """Where folders of Python packages are in the namespaces: an environment in /tmp would be hidden there."""
+    return [f"/packages/{i}" for i in range(len(packages))]
+
+
+def enter(level: str, root: str, readable: Sequence[str], packages: Sequence[str]) -> Place:
+    """Brings this process to `level`; `root` is an empty directory of ours, `readable` and `packages`, which are at
+    `package_folders` then, what programs may read.
 
     For the namespaces, the caller must then fork: its child is the first process of the new ones, and calls `settle`.
 
@@ -119,7 +125,7 @@ def enter(level: str, root: str, readable: Sequence[str]) -> Place:
         return Place(level, uid, os.path.join(root, "cwd"))
     if me == 0:  # bound while we may still read everything
         _call("unshare", _NEWNS)
-        _build_root(root, readable, uid)
+        _build_root(root, readable, packages, uid)
     rest = _NEWPID | _NEWIPC | _NEWUTS | _NEWNET | _NEWCGROUP
     if level == "namespaces":
         _call("unshare", rest)
@@ -134,7 +140,7 @@ def enter(level: str, root: str, readable: Sequence[str]) -> Place:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{me} {me} 1"), ("gid_map", f"{gid} {gid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
-        _build_root(root, readable, uid)
+        _build_root(root, readable, packages, uid)
     _call("sethostname", b"sandbox", 7)
     return Place(level, uid, "/tmp")
 
@@ -222,8 +228,8 @@ def renew_tmp(first: bool) -> None:
         _call("unshare", _NEWIPC)
 
 
-def _build_root(root: str, readable: Sequence[str], uid: int) -> None:
-    """A file tree of `readable` and a few devices, all read-only, becomes this mount namespace's root."""
+def _build_root(root: str, readable: Sequence[str], packages: Sequence[str], uid: int) -> None:
+    """A file tree of what may be read and a few devices, all read-only, becomes this mount namespace's root."""
     _mount("none", "/", flags=_REC | _PRIVATE)
     _mount("tmpfs", root, "tmpfs", _NOSUID, "size=1m,mode=755")
     for folder in ("/tmp", "/proc", "/dev", "/etc"):
@@ -239,6 +245,8 @@ def _build_root(root: str, readable: Sequence[str], uid: int) -> None:
     for path in readable:
         if os.path.lexists(path) and not os.path.lexists(root + path):
             _bind(path, root, _RDONLY | _NOSUID | _NODEV)
+    for path, place in zip(packages, package_folders(packages), strict=True):
+        _bind(path, root, _RDONLY | _NOSUID | _NODEV, place)
     os.chdir(root)
     _syscall("pivot_root", b".", b".")
     _call("umount2", b".", _DETACH)
@@ -246,9 +254,9 @@ def _build_root(root: str, readable: Sequence[str], uid: int) -> None:
     _mount("none", "/", flags=_REMOUNT | _BIND | _RDONLY | _NOSUID)
 
 
-def _bind(path: str, root: str, flags: int) -> None:
-    """`path` at the same place under `root`; links stay links."""
-    target = root + path
+def _bind(path: str, root: str, flags: int, place: str = "") -> None:
+    """`path` at the same place under `root`, or at another one; links stay links."""
+    target = root + (place or path)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.islink(path):
         os.symlink(os.readlink(path), target)

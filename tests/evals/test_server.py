@@ -240,7 +240,8 @@ def test_a_byte_order_mark_is_no_part_of_the_body():
 
 
 def test_an_address_that_is_none_is_one_line_at_once(pauses: list[float]):
-    server = Server(base_url="localhost:8000/v1", retries=3)
+    """Configurations refuse it, too; this is for what comes past them."""
+    server = Server(retries=3).model_copy(update={"base_url": "localhost:8000/v1"})
     model = ServedModel("m", server, "", Prompting(), Domains(), 1.0, 1.0, 100, 0)
     with pytest.raises(UserError, match="localhost:8000/v1/chat/completions: got this address, expected http"):
         list(model.answers([Ask("mine", {"id": "p", "domain": "math", "problem": "1+1?"}, 0)]))
