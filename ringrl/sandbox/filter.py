@@ -151,15 +151,12 @@ def _rules(networked: bool, pid: int) -> Iterator[tuple[str, Code]]:
     for name in ("prlimit64", "sched_setaffinity"):  # of itself
         yield name, _one_of(0, (0,))
     yield "setpriority", [first, (_EQUAL, 1, 0, 0), *refuse, *_one_of(1, (0,))]
-    if networked:
-        yield "socket", _one_of(0, tuple(map(int, _FAMILIES)))
     kinds = (_LOAD, 0, 0, _OFFSET_ARGUMENTS + 8), (_AND, 0, 0, 0xF)
     pair: Code = [*kinds, *((_EQUAL, 2 - i, 0, int(kind)) for i, kind in enumerate(_CONNECTED)), *refuse]
-    yield "socketpair", [first, (_EQUAL, 1, 0, socket.AF_UNIX), *refuse, *pair, (_RETURN, 0, 0, _PERMIT)]
-    if not networked:
-        yield from ((name, refuse) for name in ("socket", "bind", "connect"))
-    else:
-        yield from ((name, [(_RETURN, 0, 0, _PERMIT)]) for name in ("bind", "connect"))
+    pair = [first, (_EQUAL, 1, 0, socket.AF_UNIX), *refuse, *pair, (_RETURN, 0, 0, _PERMIT)]
+    yield "socketpair", pair
+    yield "socket", _one_of(0, tuple(map(int, _FAMILIES))) if networked else pair  # which reaches nothing unconnected
+    yield from ((name, [(_RETURN, 0, 0, _PERMIT)] if networked else refuse) for name in ("bind", "connect"))
     if pid:
         yield "tkill", refuse
         yield from ((name, _one_of(0, (0, pid))) for name in ("kill", "tgkill"))
