@@ -16,7 +16,7 @@ T = TypeVar("T")
 LANGUAGES = {"python": (), "cpp": ("g++",), "java": ("javac", "java")}  # language -> programs it needs
 BUILD = Limits(wall_s=30.0, cpu_s=20, memory_bytes=2 << 30, output_bytes=64 << 20, open_files=256)
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:CompressedClassSpaceSize=64m")
-BOMB_CPU_S = 5.0  # CPU time that no honest program takes to compile, however busy the machine is
+BOMB_CPU_S = 10.0  # CPU time after which a compiler that was kept waiting is the program's fault all the same
 MAX_NAME = 250  # characters of the name of a Java class
 _SMALLEST = {"python": "", "cpp": "int main() {}", "java": "class A { public static void main(String[] a) {} }"}
 _JAVA = re.compile(  # what is no code, and the words and braces that say where `main` stands
