@@ -16,7 +16,7 @@ import pytest
 
 from ringrl.rewards.code import verify_code
 from ringrl.sandbox.box import Execution, Job, Limits, Sandbox, SandboxError
-from ringrl.sandbox.kernel import FIRST_UID, LEVELS, NAMESPACED
+from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.local import Local, missing
 from tests.conftest import until
 
@@ -217,30 +217,35 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         yield box
 
 
-def left() -> tuple[object, ...]:
-    """Processes below this one, files where anybody may write, mounts and shared-memory segments."""
+def user(sandbox: Sandbox) -> int:
+    """The user id of its programs."""
+    return int(sandbox.run(Job("script", "import os; print(os.getuid())"), SLOW).stdout)
+
+
+def left(uid: int) -> tuple[object, ...]:
+    """Processes below this one, files of a user where anybody may write, mounts and shared-memory segments."""
     below = sorted(p.pid for p in psutil.Process().children(recursive=True))
-    files = [str(p) for d in (HOME, "/tmp", "/var/tmp", "/dev/shm") for p in Path(d).iterdir() if of_ours(p)]
+    files = [str(p) for d in (HOME, "/tmp", "/var/tmp", "/dev/shm") for p in Path(d).iterdir() if of_ours(p, uid)]
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "ringrl" in line]
     segments = Path("/proc/sysvipc/shm").read_text().count("\n")
     return below, sorted(files), mounts, segments
 
 
-def of_ours(path: Path) -> bool:
-    """Whether a program made this file, and not somebody else on this machine."""
+def of_ours(path: Path, uid: int) -> bool:
+    """Whether a program made this file, and not somebody else on this machine, other sandboxes included."""
     try:
-        return path.name == "left" or path.is_relative_to(HOME) or path.lstat().st_uid >= FIRST_UID
+        return path.name == "left" or path.is_relative_to(HOME) or (uid != os.getuid() and path.lstat().st_uid == uid)
     except FileNotFoundError:
         return False
 
 
 def attack(sandbox: Sandbox, code: str, outcomes: str) -> Execution:
-    before = left()
+    before = left(uid := user(sandbox))
     limits = FAST if "timeout" in outcomes else SLOW
     seen = sandbox.run(Job("script", code, "1\n"), limits)
     assert seen.outcome in outcomes.split(), seen
     assert "ESCAPED" not in seen.stdout
-    assert left() == before
+    assert left(uid) == before
     assert sandbox.run(Job("script", "print(open(0).read())", "fine"), SLOW).stdout == "fine\n"
     return seen
 

@@ -17,7 +17,7 @@ from ringrl.sandbox.box import Execution, Isolation, Job, Limits, Sandbox, Sandb
 from ringrl.sandbox.host import remove_tree
 from ringrl.sandbox.kernel import NAMESPACED
 from ringrl.sandbox.local import Local
-from tests.sandbox.test_hostile import FAST, SLOW, attack, home, left, sandbox
+from tests.sandbox.test_hostile import FAST, SLOW, attack, home, left, sandbox, user
 
 __all__ = ["home", "sandbox"]
 
@@ -318,14 +318,13 @@ for _ in range({steps}):
 
 
 def fuzz(sandbox: Sandbox, seeds: range) -> None:
-    sandbox.run(Job("script", ""), SLOW)  # starts the host
-    before = left()
+    before = left(uid := user(sandbox))
     for seed in seeds:
         code = FUZZ.format(seed=seed, steps=random.Random(seed).choice((1, 5, 50)))
         sandbox.run(Job("script", code), replace(FAST, wall_s=1.0, patience_s=0.5))
         honest = sandbox.run(Job("script", "print(sum(map(int, open(0).read().split())))", "40 2"), SLOW)
         assert (honest.outcome, honest.stdout) == ("ok", "42\n"), (seed, honest)
-        assert left() == before, seed
+        assert left(uid) == before, seed
 
 
 def test_honest_programs_pass_after_random_ones(sandbox: Sandbox) -> None:
