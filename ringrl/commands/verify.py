@@ -148,7 +148,12 @@ def rows_of_run(run: Path, cfg: Knobs | None, domains: Domains) -> Iterator[Row]
     else:
         raise DataError(f"{run}: got a run of another kind, expected one of eval or rl, or a file")
     for name, rows in problems.items():
-        by_id = {problem["id"]: problem for problem in rows}
+        by_id: dict[Any, Row] = {}
+        for problem in rows:
+            same = by_id.setdefault(problem["id"], problem)
+            if domains.reference(same) != domains.reference(problem):
+                raise DataError(f"{run}: two problems of its data have the id {problem['id']!r}, by which its responses "
+                                f"name them; expected an id for each")  # fmt: skip
         for file in files[name]:
             for number, row in enumerate(readable_lines(file)[0], 1):
                 key = row.get("id", row.get("prompt_id"))

@@ -110,6 +110,8 @@ def enter(level: str, root: str, readable: Sequence[str], packages: Sequence[str
     Raises:
         OSError: the kernel refuses, or this user may not.
     """
+    if level in NAMESPACED and os.__file__.startswith("/tmp/"):
+        raise OSError("the interpreter lies in /tmp, which each program has for itself: its library would be missing")
     me = os.getuid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # with Python's handler it would reach even a first process
     if system_calls.machine():

@@ -171,3 +171,6 @@ def test_a_run_is_judged_by_the_references_of_its_problems(tmp_path: Path) -> No
             file.write(json.dumps({key: "p7", "text": "?"}) + "\n")
         with pytest.raises(DataError, match=rf"{place}:5: id: got 'p7', which is no problem"):
             verify(str(run), tmp_path / "other.jsonl", None, {"workers": 1})
+    write(tmp_path, [*problems, problems[0] | {"answer": "1"}])
+    with pytest.raises(DataError, match="two problems of its data have the id 'p0'"):
+        verify(str(tmp_path / "rl"), tmp_path / "third.jsonl", None, {"workers": 1})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ringrl.errors import ConfigError
-from ringrl.sandbox import box, filter
+from ringrl.sandbox import box, filter, kernel
 from ringrl.sandbox.box import Execution, Isolation, Job, Limits, Sandbox, SandboxError, at_least
 from ringrl.sandbox.host import remove_tree
 from ringrl.sandbox.kernel import NAMESPACED
@@ -242,6 +242,13 @@ def test_a_host_whose_limits_changed_is_replaced(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         assert one.run(Job("script", "print('fine')"), SLOW).stdout == "fine\n"
         assert one._process is not before
+
+
+@pytest.mark.parametrize("level", NAMESPACED)
+def test_an_interpreter_that_its_programs_could_not_see_is_refused(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "__file__", "/tmp/python/lib/python3.11/os.py")
+    with pytest.raises(OSError, match="the interpreter lies in /tmp"):
+        kernel.enter(level, "", (), ())
 
 
 @pytest.mark.parametrize(("lost", "outcome"), [(1, "ok"), (2, "runtime"), (3, None)])
