@@ -152,7 +152,7 @@ def rows_of_run(run: Path, cfg: Knobs | None, domains: Domains) -> Iterator[Row]
         for problem in rows:
             same = by_id.setdefault(problem["id"], problem)
             if domains.reference(same) != domains.reference(problem):
-                raise DataError(f"{run}: two problems of its data have the id {problem['id']!r}, by which its responses "
+                raise DataError(f"{run}: two problems of its data have the id {problem['id']!r}, by which responses "
                                 f"name them; expected an id for each")  # fmt: skip
         for file in files[name]:
             for number, row in enumerate(readable_lines(file)[0], 1):
