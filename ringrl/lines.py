@@ -42,9 +42,10 @@ def read_object(file: Path) -> dict[str, Any]:
 def parsed(text: str) -> dict[str, Any]:
     """The parsed JSON object, {} if the text is not JSON."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 @contextmanager

@@ -130,9 +130,8 @@ def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, iso
         shutil.rmtree(half) if half.is_dir() else half.unlink()
     (path / "logs").mkdir(exist_ok=True)
     if not (path / "lineage.json").is_file():  # missing too if killed right after writing config.yaml
-        versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0], **_versions()}
         where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a URL names a server
-        lineage = {"parent": where, "data": dict(data), "versions": versions}
+        lineage = {"parent": where, "data": dict(data), "versions": versions()}
         if isolation:
             lineage["isolation"] = isolation
         run.write("lineage.json", {**lineage, "command": masked(shlex.join(sys.argv))})
@@ -182,8 +181,9 @@ def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:
     return f"{at} was {was!r}", repr(now)
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Of ringrl, Python and those of the libraries that are installed."""
+    versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0]}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)

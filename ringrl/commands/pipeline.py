@@ -31,6 +31,17 @@ def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -
     for name in cfg.sections:
         verifiers_of(cfg.stage(name, cfg.model))
     run = open_run(cfg, cfg.model, {}, resume)
+    from ringrl.report.runs import write_report
+
+    code = advance_all(run, cfg)
+    report = write_report(run.path)
+    if not code:
+        show(json.loads((run.path / "summary.json").read_text()), report)
+    return code
+
+
+def advance_all(run: Run, cfg: PipelineConfig) -> int:
+    """Advance stage after stage, and write summary.json. Returns the exit code of the first that fails, or 0."""
     if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
         return code
     sft = cfg.stage("sft", cfg.model)
@@ -53,10 +64,7 @@ def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -
             return code
     trained = sum(r["tokens_trained"] for r in Run(rl.run).rows("metrics"))
     add_token_ratio(Run(select.run), selection, trained)
-    run.write("summary.json", summary := summarize(run, cfg, rl, models))
-    from ringrl.report.runs import write_report
-
-    show(summary, write_report(run.path))
+    run.write("summary.json", summarize(run, cfg, rl, models))
     return 0
 
 
@@ -64,7 +72,7 @@ def advance(stage: Any) -> int:
     """Start the command of a stage's configuration, resume it, or skip it if finished."""
     if is_finished(Run(stage.run)):
         return 0
-    return start_command(command_of(stage), stage, (Path(stage.run) / "config.yaml").is_file(), report=False)
+    return start_command(command_of(stage), stage, (Path(stage.run) / "config.yaml").is_file())
 
 
 def stage_models(rl: RLConfig) -> Models:
@@ -97,7 +105,7 @@ def summarize(run: Run, cfg: PipelineConfig, rl: RLConfig, models: Models) -> di
     return {
         "rows": rows,
         "seed": cfg.seed,
-        "phi": rl.update_phi(rl.stages[0]),
+        "phi": {stage.name: rl.update_phi(stage) for stage in rl.stages},
         "seconds": {p.parent.name: json.loads(p.read_text())["seconds"] for p in finished},
         "date": time.strftime("%Y-%m-%d"),
     }

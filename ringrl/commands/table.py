@@ -77,10 +77,10 @@ def check_data(cfg: DataConfig) -> set[str]:
     return {source.domain for source in cfg.sources} - {"row"}
 
 
-def show_data(run: Path, reported: bool) -> None:
+def show_data(run: Path) -> None:
     from ringrl.report.terminal import show_chain
 
-    show_chain(run, reported)
+    show_chain(run)
 
 
 def rl_needs(cfg: RLConfig) -> Needs:

@@ -76,7 +76,7 @@ class Command(Generic[C]):
     main: str = ""  # module with `main(context) -> exit code`, imported by the ranks; empty without ranks
     needs: Callable[[C], Needs] | None = None  # raises DataError for a folder that is no model
     check: Callable[[C], Set[str]] | None = None  # checks the data, returns their domains; raises UserError
-    show: Callable[[Path, bool], None] | None = None  # prints a finished run; the flag: whether it has a report
+    show: Callable[[Path], None] | None = None  # prints a finished run
     starter: str = ""  # module with `start(command, cfg, resume)`, called in the command line's process; empty: the
     # launcher or, in a process started by torchrun, a rank
 

@@ -30,6 +30,7 @@ from ringrl.launch.command import WorkerSpec
 from ringrl.launch.machine import LOOPBACK, engine_name, first_gpu, listening, rank_env, read_key, shares, worker_env
 from ringrl.report.terminal import Display
 from ringrl.run import Run
+from ringrl.safe_text import masked
 
 STOP_S = 1800.0  # after an interrupt: time to finish a step (the rollout not counted) and to save
 POLL_S = 0.05
@@ -62,6 +63,8 @@ def launch(
     Returns:
         The exit code of the command line.
     """
+    stopped = run.path / "stopped.json"
+    stopped.unlink(missing_ok=True)
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None  # workers may map weights there
     with tempfile.TemporaryDirectory(prefix="ringrl-", dir=shm) as meeting, Display(command, str(run.path)) as display:
         for text in notes:
@@ -73,6 +76,8 @@ def launch(
             crew.stop()
     if code == UserError.exit_code and fresh and not any(file.stat().st_size for file in run.path.rglob("*.jsonl")):
         shutil.rmtree(run.path)
+    elif code:
+        run.write(stopped.name, {"code": code, "text": masked(crew.ended.get("text", ""))})
     return code
 
 

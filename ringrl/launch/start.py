@@ -96,8 +96,9 @@ def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
     return []
 
 
-def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
-    """Run a command to its end, with new processes for each launch. Returns the exit code.
+def start(command: Command[Any], cfg: Any, resume: bool) -> int:
+    """Run a command to its end, with new processes for each launch. Returns the exit code. A run that ends early gets
+    a report, too.
 
     Raises:
         UserError: something the user can fix; nothing was started or overwritten.
@@ -115,20 +116,25 @@ def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) ->
         notes.append(f"programs: {need.isolation}")
     for sampler in need.launches:
         if code := launch(command.name, command.main, run, need.trainer, sampler, notes, fresh):
+            if run.path.is_dir():  # else nothing of it was worth keeping
+                write_report(run)
             return code
         fresh, notes = False, []
-    finish(run, began, report)
+    finish(run, began)
     if command.show:
-        command.show(run.path, report)
+        command.show(run.path)
     return 0
 
 
-def finish(run: Run, began: float, report: bool = True) -> None:
-    if report:
-        from ringrl.report.runs import write_report
-
-        write_report(run.path)
+def finish(run: Run, began: float) -> None:
     run.write("finished.json", {"seconds": round(time.time() - began, 1)})
+    write_report(run)
+
+
+def write_report(run: Run) -> None:
+    from ringrl.report import runs
+
+    runs.write_report(run.path)
 
 
 def is_finished(run: Run) -> bool:
