@@ -58,7 +58,7 @@ EVAL_COLUMNS = (
 )  # fmt: skip
 
 
-class Part(NamedTuple):
+class Chapter(NamedTuple):
     """A stage of a pipeline, or a run by itself."""
 
     run: Path
@@ -97,7 +97,7 @@ def write_picture(run_dir: Path, path: Path) -> Path:
 def _page(run: Path) -> Markup:
     parts = _parts(run)
     if parts or (run / "summary.json").is_file():
-        me, body = Part(run, "pipeline"), _summary(run, parts) + _origin(run)
+        me, body = Chapter(run, "pipeline"), _summary(run, parts) + _origin(run)
     else:
         me = _part(run)
         body = _section(me, alone=True)
@@ -107,7 +107,7 @@ def _page(run: Path) -> Markup:
     return page.render("page", name=name, me=me, state=state, above=above, body=body, parts=sections, verdicts=VERDICTS)
 
 
-def _parts(run: Path) -> list[Part]:
+def _parts(run: Path) -> list[Chapter]:
     """The stages of a pipeline that have begun, in the order in which they run; none of any other run."""
     names = ["data"] * bool(step_folders(run / "data"))  # a run of `ringrl data` has a folder data/, too
     parts = [_part(run / name) for name in (*names, "sft", "select", "rl", "general") if (run / name).is_dir()]
@@ -118,7 +118,7 @@ def _parts(run: Path) -> list[Part]:
     return parts + [_part(folder) for folder in evals if folder.is_dir()]
 
 
-def _part(run: Path) -> Part:
+def _part(run: Path) -> Chapter:
     """What kind of run this is, told by its configuration, else by its files."""
     kind = kind_of(read_config(run))
     if not kind:
@@ -128,7 +128,7 @@ def _part(run: Path) -> Part:
         found = [kind for file, kind in kinds.items() if (run / file).is_file()]
         kind = "data" if step_folders(run) else found[0] if found else training
     stage = run.name.removeprefix("eval_")
-    return Part(run, kind, f"after {stage}" if stage != run.name else stage if stage == "general" else "")
+    return Chapter(run, kind, f"after {stage}" if stage != run.name else stage if stage == "general" else "")
 
 
 def _state(run: Path) -> str:
@@ -148,7 +148,7 @@ def _state(run: Path) -> str:
 # ---- sections: one for each kind of run ----
 
 
-def _section(part: Part, alone: bool = False) -> Markup:
+def _section(part: Chapter, alone: bool = False) -> Markup:
     """The section of a run; on a page of its own with more to read."""
     run, raw = part.run, read_config(part.run)
     settings = changed(raw, part.kind)
@@ -378,7 +378,7 @@ def _rollouts(run: Path, shown: int = 4) -> Markup:
 # ---- the head of a pipeline, the foot of a run ----
 
 
-def _summary(run: Path, parts: Sequence[Part]) -> Markup:
+def _summary(run: Path, parts: Sequence[Chapter]) -> Markup:
     """Links to the parts, the headline picture, and the scores of every stage with what changed since the stage
     above."""
     summary, metrics = read_object(run / "summary.json"), readable_lines(run / "rl" / "metrics.jsonl")[0]
