@@ -9,21 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ringrl.errors import DataError
+
 
 def read_lines(file: Path, cut: bool = False) -> Iterator[Any]:
     """The values in a file of JSON lines, one in memory at a time.
 
     Args:
         cut: skip a last line without its end, as a killed process may leave it.
+
+    Raises:
+        DataError: names the line that is not JSON.
     """
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 value = json.loads(line)
             except ValueError:
-                was_cut = cut and not line.endswith(b"\n")
-                assert was_cut, f"{file}:{number}: broken line"
-                return
+                if cut and not line.endswith(b"\n"):
+                    return
+                raise DataError(f"{file}:{number}: got a broken line, expected JSON as it was written there") from None
             yield value
 
 

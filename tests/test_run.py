@@ -294,7 +294,7 @@ def test_a_last_line_that_was_cut_off_is_dropped_and_the_rest_survives(tmp_path:
 
 def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(AssertionError, match=r"metrics\.jsonl:2: broken line"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2: got a broken line"):
         Run(tmp_path).rows("metrics")
 
 
