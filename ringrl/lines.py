@@ -1,7 +1,8 @@
-"""Files of JSON lines, and atomic replacement of files: readers see the old content or the new, never a part."""
+"""Files of JSON lines, hashes, and atomic replacement of files: readers see the old content or the new, no part."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -50,6 +51,11 @@ def parsed(text: str) -> dict[str, Any]:
         return json.loads(text)
     except ValueError:
         return {}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -11,10 +11,14 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+BEAT_S = 1.0
 
 
 def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
@@ -105,6 +109,31 @@ def descendants(pid: int) -> list[int]:
     for child in pids:  # the list grows during the loop
         pids += children.get(child, [])
     return pids
+
+
+def live(file: Path) -> None:
+    """From now on a thread touches this file every BEAT_S, as long as there is its folder."""
+
+    def beat() -> None:
+        with suppress(OSError):
+            while True:
+                file.touch()
+                time.sleep(BEAT_S)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def silence(file: Path) -> float:
+    """For how many seconds a process that `live`s gives no sign of life, 0 before its first."""
+    return time.time() - file.stat().st_mtime if file.is_file() else 0.0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process got SIGSTOP, or the like, and does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:  # it has ended
+        return False
 
 
 def kill_tree(pid: int) -> None:

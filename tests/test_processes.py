@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.processes import Scratch, free_port, locked
+from ringrl.processes import Scratch, free_port, is_stopped, locked, silence
+from tests.conftest import until
 
 OWNER = """
 import sys
@@ -70,3 +71,19 @@ def test_temporary_folders_of_killed_processes_are_removed_by_the_next_one(tmp_p
     assert not mine.path.exists()
     Scratch("test", str(tmp_path)).close()
     assert [p.name for p in tmp_path.iterdir()] == ["ringrl.other.abc"]
+
+
+def test_a_process_that_is_stopped_gives_no_sign_of_life(tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    assert silence(file) == 0
+    program = "import sys\nfrom pathlib import Path\nfrom ringrl.processes import live\n"
+    program += "live(Path(sys.argv[1]))\nsys.stdin.read()\n"
+    with subprocess.Popen([sys.executable, "-c", program, str(file)], stdin=subprocess.PIPE) as process:
+        until(file.is_file)
+        assert not is_stopped(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: is_stopped(process.pid) and silence(file) > 1.5)
+        os.kill(process.pid, signal.SIGCONT)
+        until(lambda: not is_stopped(process.pid) and silence(file) < 1.5)
+        process.kill()
+    assert not is_stopped(process.pid)
