@@ -93,6 +93,9 @@ def exclusive(path: Path) -> Iterator[int]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         fd = locked(path / LOCK, os.O_RDWR | os.O_CREAT)
+        if fd is not None:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
     except OSError as e:
         if e.errno not in NO_LOCKS:
             raise DataError(f"{path}: cannot be written: {e.strerror}, expected a folder for the run") from None
@@ -102,9 +105,6 @@ def exclusive(path: Path) -> Iterator[int]:
         who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
         raise DataError(f"{path}: {who} works in this run directory, expected one at a time; stop it, or wait for it")
     try:
-        if fd >= 0:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         yield fd
     finally:
         if fd >= 0:
