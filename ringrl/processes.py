@@ -128,12 +128,13 @@ def silence(file: Path) -> float:
     return time.time() - file.stat().st_mtime if file.is_file() else 0.0
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process got SIGSTOP, or the like, and does not run."""
+def state_of(pid: int) -> str:
+    """The kernel's letter: T for a process that was stopped, "" for one that has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
-    except OSError:  # it has ended
-        return False
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return ""
+    return "" if state in "ZX" else state
 
 
 def kill_tree(pid: int) -> None:

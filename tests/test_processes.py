@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.processes import Scratch, free_port, is_stopped, locked, silence
+from ringrl.processes import Scratch, free_port, locked, silence, state_of
 from tests.conftest import until
 
 OWNER = """
@@ -80,10 +80,9 @@ def test_a_process_that_is_stopped_gives_no_sign_of_life(tmp_path: Path) -> None
     program += "live(Path(sys.argv[1]))\nsys.stdin.read()\n"
     with subprocess.Popen([sys.executable, "-c", program, str(file)], stdin=subprocess.PIPE) as process:
         until(file.is_file)
-        assert not is_stopped(process.pid)
         os.kill(process.pid, signal.SIGSTOP)
-        until(lambda: is_stopped(process.pid) and silence(file) > 1.5)
+        until(lambda: state_of(process.pid) == "T" and silence(file) > 1.5)
         os.kill(process.pid, signal.SIGCONT)
-        until(lambda: not is_stopped(process.pid) and silence(file) < 1.5)
+        until(lambda: state_of(process.pid) in tuple("RSD") and silence(file) < 1.5)
         process.kill()
-    assert not is_stopped(process.pid)
+        until(lambda: state_of(process.pid) == "")  # before anybody has waited for it

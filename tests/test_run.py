@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ringrl.errors import DataError
 from ringrl.launch.opening import Origin, Resume, exclusive, open_run, opened
 from ringrl.launch.origin import hashes_of_models
 from ringrl.lines import sha256
+from ringrl.processes import locked
 from ringrl.run import FILES, FORM, Progress, Run, forgettable, verify_checkpoint
 
 
@@ -227,6 +229,25 @@ def test_one_process_works_in_a_run_directory(tmp_path: Path, data: Path):
         pass
 
 
+def test_the_children_of_a_killed_launcher_are_waited_for(tmp_path: Path):
+    program = "import subprocess, sys\nfrom pathlib import Path\nfrom ringrl.launch.opening import exclusive\n"
+    program += "with exclusive(Path(sys.argv[1])) as lock:\n"
+    program += (
+        "    child = subprocess.Popen(['sh', '-c', f'until [ -e {sys.argv[1]}/end ]; do :; done'], pass_fds=[lock])\n"
+    )
+    program += "    print('in', flush=True)\n    sys.stdin.read()\n"
+    args = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == b"in\n"
+        launcher.kill()
+        launcher.wait()
+        assert locked(tmp_path / ".lock") is None
+        threading.Timer(0.3, (tmp_path / "end").touch).start()
+        with exclusive(tmp_path) as lock:
+            assert lock >= 0
+
+
 def test_a_run_in_which_nothing_was_computed_is_begun_anew(tmp_path: Path, data: Path):
     run = reopened(config(tmp_path, data), data)
     (run.path / "logs" / "rank0.log").write_text("Traceback")
@@ -313,11 +334,16 @@ def test_a_run_killed_while_its_first_file_was_written_begins_again(resume: bool
 def test_what_a_killed_process_was_writing_is_gone_on_resume(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     run = reopened(cfg, data)
+    kept = add_checkpoint(run, 1)
     before = files(run.path)
     (run.path / "rollouts").mkdir()
     for name in (".lineage.json.4711.part", "rollouts/.step_000001.jsonl.4711.part"):
         (run.path / name).write_text("{")
-    for name in ("checkpoints/.step_000002.part", "checkpoints/.step_000001.old"):
+    for name in (
+        "checkpoints/.step_000002.part",
+        "checkpoints/.step_000001.old",
+        "checkpoints/step_000000/.trainer.old",
+    ):
         (run.path / name / "trainer").mkdir(parents=True)
         (run.path / name / "model.safetensors").write_text("{")
     reopened(cfg, data, True)

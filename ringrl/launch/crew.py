@@ -36,7 +36,7 @@ from ringrl.launch.machine import (
     shares,
     worker_env,
 )
-from ringrl.processes import Scratch, is_stopped, silence
+from ringrl.processes import Scratch, silence, state_of
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 
@@ -244,7 +244,7 @@ class Crew:
         told = {}
         for name, pid in ((c.name, c.process.pid) for c in self.ranks if c.process.poll() is None):
             if (gone := silence(self.meeting / name)) > seconds:
-                state = " (stopped)" if is_stopped(pid) else ""
+                state = " (stopped)" if state_of(pid) == "T" else ""
                 told[name] = f"{name}, process {pid}{state}, has not answered for {gone:.0f} s"
         return told
 

@@ -29,7 +29,7 @@ from ringrl.config.load import changeable, dump, fixed, load
 from ringrl.config.sections import RunConfig
 from ringrl.errors import DataError
 from ringrl.lines import read_object, write_atomic
-from ringrl.processes import locked
+from ringrl.processes import locked, state_of
 from ringrl.run import FORM, Run, verify_checkpoint
 from ringrl.safe_text import masked
 
@@ -37,6 +37,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-c
 LOCK = ".lock"
 BEGUN = ("config.yaml", "lineage.json", LOCK)  # files of a run that has not computed anything
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that knows none
+ORPHANS_S = 30.0  # longest wait for the children of a killed launcher to end
 UNKNOWN, ABSENT = "unknown", "no such file"  # in place of a hash; the first is compared with nothing
 
 
@@ -92,7 +93,7 @@ def exclusive(path: Path) -> Iterator[int]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        fd = locked(path / LOCK, os.O_RDWR | os.O_CREAT)
+        fd = _lock(path / LOCK)
         if fd is not None:
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
@@ -112,6 +113,19 @@ def exclusive(path: Path) -> Iterator[int]:
             os.close(fd)
 
 
+def _lock(file: Path) -> int | None:
+    """As `locked`; waits for the children of a launcher that was killed, which end with it, but may take their time."""
+    end = time.monotonic() + ORPHANS_S
+    while True:
+        fd = locked(file, os.O_RDWR | os.O_CREAT)
+        if fd is not None or time.monotonic() > end:
+            return fd
+        holder = read_object(file)
+        if holder.get("host") == socket.gethostname() and state_of(holder["pid"]):
+            return None
+        time.sleep(0.05)
+
+
 def open_run(cfg: RunConfig, origin: Origin, resume: Resume | None) -> Run:
     """Create the run directory of `cfg`, or reopen it. A directory in which nothing was computed is begun anew.
 
@@ -129,8 +143,9 @@ def open_run(cfg: RunConfig, origin: Origin, resume: Resume | None) -> Run:
         run.path.mkdir(parents=True, exist_ok=True)
         write_atomic(run.path / "config.yaml", dump(cfg))
         run.write("lineage.json", origin.lineage())
-    for half in (*run.path.glob(".*.part"), *run.path.glob("*/.*.part"), *run.path.glob("*/.*.old")):  # of a killed one
-        shutil.rmtree(half) if half.is_dir() else half.unlink()
+    for name in (".*.part", "*/.*.part", "*/.*.old", "checkpoints/*/.*.old"):  # of a killed process
+        for half in run.path.glob(name):
+            shutil.rmtree(half) if half.is_dir() else half.unlink()
     (run.path / "logs").mkdir(exist_ok=True)
     return run
 

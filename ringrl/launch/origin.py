@@ -67,13 +67,12 @@ def hub_revision(name: str) -> str:
     """The commit of a data set on the hub, or of its copy here if the hub does not answer; of a folder, its files'."""
     import huggingface_hub
 
-    path = name.partition(":")[0]
-    if os.path.isdir(path):
+    location, path = HUB_FILE.fullmatch(name), name.partition(":")[0]
+    if not location and os.path.isdir(path):
         digest = hashlib.sha256()
         for file in sorted(f for f in Path(path).rglob("*") if f.is_file()):
             digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
         return digest.hexdigest()
-    location = HUB_FILE.fullmatch(name)
     repo, revision = (location["repo"], location["revision"]) if location else (path, "main")
     try:
         api = huggingface_hub.HfApi()
