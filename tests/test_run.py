@@ -334,7 +334,7 @@ def test_a_run_killed_while_its_first_file_was_written_begins_again(resume: bool
 def test_what_a_killed_process_was_writing_is_gone_on_resume(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     run = reopened(cfg, data)
-    kept = add_checkpoint(run, 1)
+    add_checkpoint(run, 1)
     before = files(run.path)
     (run.path / "rollouts").mkdir()
     for name in (".lineage.json.4711.part", "rollouts/.step_000001.jsonl.4711.part"):
