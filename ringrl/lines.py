@@ -46,11 +46,12 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The parsed JSON object, {} if the text is not JSON."""
+    """The parsed JSON object, {} if the text is none."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def sha256(path: Path) -> str:

@@ -65,7 +65,8 @@ def data_needs(cfg: DataConfig) -> Needs:
         most = sampled(cfg, next(group).step).max_total_tokens
         launches.append(WorkerSpec(teacher.model, teacher.rollout, most) if teacher else None)
     models = dict.fromkeys(phase.engine.model for phase in phases(cfg) if phase.engine)
-    return Needs(", ".join(models), cfg.sources, models=tuple(models),
+    embedding = (cfg.deduplicate.embedding.model, cfg.decontaminate.embedding.model)
+    return Needs(", ".join(models), cfg.sources, models=(*models, *filter(None, embedding)),
                  launches=tuple(launches) or (None,))  # (None,) writes missing outputs  # fmt: skip
 
 

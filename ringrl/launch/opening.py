@@ -38,7 +38,7 @@ LOCK = ".lock"
 BEGUN = ("config.yaml", "lineage.json", LOCK)  # files of a run that has not computed anything
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that knows none
 ORPHANS_S = 30.0  # longest wait for the children of a killed launcher to end
-UNKNOWN, ABSENT = "unknown", "no such file"  # in place of a hash; the first is compared with nothing
+UNKNOWN, ABSENT = "hub dataset", "no such file"  # in place of a hash; the first is compared with nothing
 
 
 @dataclass(frozen=True)
@@ -271,26 +271,25 @@ def _checkpoint(run: Run, resume: Resume) -> Path | None:
     folder = run.checkpoints[-1] if resume.checkpoint is None else whole[resume.checkpoint]
     older = [step for step in whole if step < run.step_of(folder)]
     layout = read_object(folder / "trainer" / "state.json").get("layout")
-    if layout is not None and layout.get("form", 1) != FORM:
-        raise DataError(f"{folder}: got trainer state in the form {layout.get('form', 1)}, expected {FORM}: it is of "
-                        f"another version of ringrl; start a new run with model: {folder}")  # fmt: skip
+    form = layout.get("form", 1) if isinstance(layout, dict) else FORM  # else it is damaged
+    if form != FORM:
+        raise DataError(f"{folder}: got trainer state in the form {form}, expected {FORM}: it is of another version of "
+                        f"ringrl; start a new run with model: {folder}")  # fmt: skip
     try:
         verify_checkpoint(folder)
     except DataError as e:
-        way = (
-            f"--resume --from-checkpoint {older[-1]} goes on from the one before"
-            if older
-            else "the run cannot be resumed from here, a new one can start with an older checkpoint as its model"
-        )
-        raise DataError(f"{e}; {way}") from None  # fmt: skip
+        way = "the run cannot be resumed from here, a new one can start with an older checkpoint as its model"
+        if older:
+            way = f"--resume --from-checkpoint {older[-1]} goes on from the one before"
+        raise DataError(f"{e}; {way}") from None
     return folder
 
 
 def verify_rows(run: Run, step: int) -> None:
     """Raises DataError unless metrics.jsonl has one line for each step up to this one."""
-    steps = [row["step"] for row in run.rows("metrics") if row["step"] <= step]
-    for expected, got in zip(range(1, step + 1), [*steps, 0], strict=False):
-        if got != expected:
+    rows = run.rows("metrics") if step else []
+    for expected, row in zip(range(1, step + 1), [*rows[:step], {}], strict=False):
+        if not isinstance(row, dict) or row.get("step") != expected:
             raise DataError(f"{run.path}/metrics.jsonl: got no line for step {expected} in its place, expected those "
                             f"of steps 1 to {step}, which the checkpoint counts on")  # fmt: skip
 

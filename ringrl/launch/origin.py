@@ -25,9 +25,7 @@ HUB_S = 10.0  # deadline for the hub's answer
 
 def origin_of(cfg: RunConfig, need: Needs, verifiers: Mapping[str, str]) -> Origin:
     """Hashes everything that is named: sources of data, other files such as templates, verifiers, models."""
-    data = {
-        name: sha if sha != "hub dataset" else hub_revision(name) for name, sha in fingerprint(need.sources).items()
-    }
+    data = {name: sha if sha != UNKNOWN else hub_revision(name) for name, sha in fingerprint(need.sources).items()}
     others = {name: sha256(Path(name)) for name in files_in(fixed(cfg)) if name not in data}
     return Origin(need.parent, {**data, **others, **verifiers}, hashes_of_models(need.models), need.isolation)
 
