@@ -159,8 +159,10 @@ class Prompting(NamesDomains):
     # none if it is one of these, else its own suffix
     system: str = ""  # system message; empty = none
     max_tokens: int = Field(2048, ge=1)  # a longer prompt is an error that names its row
-    template: str = ""  # chat template: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0) or a Jinja file;
-    # empty: the tokenizer's own or, if it has none, that of the model's family
+    template: str = ""  # chat template: ring-lite, ring-lite-distill-preview, ling-lite-1.5, ring-mini-2.0, ling-2.0
+    # or a Jinja file; empty: the tokenizer's own or, if it has none, that of the model's family
+    stop: str = ""  # token that ends the assistant's turn where the template writes none, one of generation's eos
+    # tokens; empty: the model family's, if known (docs/templates.md)
     thinking: bool = True  # `enable_thinking`, in templates that support it
 
     @property
