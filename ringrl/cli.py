@@ -46,11 +46,6 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
     click.echo(printable(text, lines=True) + end, nl=False, err=err)
 
 
-def _fail(text: str, lines: bool = False) -> None:
-    click.secho("error ", fg="red", bold=True, nl=False, err=True)
-    click.echo(printable(text, lines), err=True)
-
-
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
         _say(command.describe(cfg))
