@@ -65,6 +65,9 @@ class SFTLoop:
             self.stream.taken = self.done * cfg.batch_examples
             ctx.run.rewind(self.done)
         self.total = round(cfg.epochs * self.examples / cfg.batch_examples)
+        if self.total < self.done:
+            raise DataError(f"epochs: got {cfg.epochs}, which are {self.total} steps, expected at least the "
+                            f"{self.done} that are done")  # fmt: skip
         every = cfg.save_every
         self.saves = set(range(every, self.total, every)) if every else epoch_ends(cfg, self.examples)
 
@@ -116,7 +119,9 @@ class SFTLoop:
                 run.append("evals", where | measured)
         if due or self.stopped:
             state = {"step": step, "tokens": self.tokens}
-            self.policy.save(run.checkpoint(step), state, then=run.tidy)
+            if self.ranks.main:
+                run.sync()
+            self.policy.save(run.checkpoint(step), state, then=lambda: run.tidy(self.cfg.keep_resumable))
         self.policy.writer.check()
 
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:

@@ -9,7 +9,6 @@ keys such as "entry_point" for code, or what a user's domain declares (`ringrl.d
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import sys
@@ -23,6 +22,7 @@ from ringrl.data.messages import Message, messages_in
 from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from ringrl.lines import sha256
 from ringrl.rewards.references import unusable
 
 PARQUET_ROWS = 1000  # rows per batch
@@ -112,11 +112,6 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
         path = local_file(name) if fetch else Path(name)
         digests[name] = sha256(path) if path.is_file() else "hub dataset"
     return digests
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
