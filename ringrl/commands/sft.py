@@ -49,7 +49,11 @@ class SFTLoop:
         self.ranks = Ranks(DEADLINE_S, ctx.spec["meeting"])
 
         def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
-            return read_sequences(ctx, cfg, cfg.data, tokenizer), read_sequences(ctx, cfg, cfg.validation, tokenizer)
+            examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
+            if len(examples) < cfg.batch_examples:
+                raise DataError(f"batch_examples: got {cfg.batch_examples}, expected at most {len(examples)}, the "
+                                f"examples in {', '.join(cfg.data.files)}")  # fmt: skip
+            return examples, read_sequences(ctx, cfg, cfg.validation, tokenizer) if cfg.validation else []
 
         examples, self.held_out = self.ranks.wait_for_main(read) or ([], [])
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
@@ -113,7 +117,7 @@ class SFTLoop:
             shown = {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
             self.ctx.progress.step(step, self.total, shown)
         due = step in self.saves or step == self.total
-        if due:
+        if due and self.cfg.validation:
             measured = validate(self.policy, self.scatter(self.held_out))
             if self.ranks.main:
                 run.append("evals", where | measured)
