@@ -29,7 +29,7 @@ print('writes to', ' '.join(p for p in ('/', '/usr', '/var/tmp', '/dev/shm', '/t
 def examine() -> Iterator[str]:
     """Yields the lines of the report."""
     system, python = f"{platform.system()} {platform.release()}", platform.python_version()
-    yield f"system     {system}, {os.cpu_count()} cores, {gpus()} GPUs, Python {python}"
+    yield f"system     {system}, {os.cpu_count()} cores, {len(gpus())} GPUs, Python {python}"
     yield f"engine     {'vLLM' if importlib.util.find_spec('vllm') else 'transformers: vLLM is not installed'}"
     try:
         sandbox = isolation()
