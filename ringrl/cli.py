@@ -158,7 +158,8 @@ for _definition in COMMANDS.values():
 @click.option("--address-file", type=click.Path(path_type=Path), required=True, help="Will hold this worker's address.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
 @click.option("--port", default=0, help="To listen on; by default the system chooses.")
-def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int) -> None:
+@click.option("--index", default=0, type=click.IntRange(0), help="Which of this machine's workers: chooses its GPUs.")
+def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int, index: int) -> None:
     """A vLLM worker for `ringrl rl CONFIG` on another machine.
 
     Runs until it is stopped; a new process takes over whenever a controller has left. There, `rollout.addresses` names
@@ -172,7 +173,7 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: st
     (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
     assert sampler
     check_model_folder(sampler.model)
-    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute()))
+    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute(), index))
 
 
 @cli.command("report")
