@@ -182,7 +182,7 @@ def write_pages(run: Path) -> None:
     """Write RUN/report.html from what RUN holds by now, finished or not; the stages of a pipeline get theirs, too."""
     from ringrl.report.runs import write_reports
 
-    if not (run / "config.yaml").is_file():
+    if not any(run.glob("config.yaml")) and not any(run.glob("*/config.yaml")):
         raise DataError(f"{run}: no config.yaml in it, expected the directory of a run")
     for page in write_reports(run):
         _say(str(page))
