@@ -26,6 +26,7 @@ from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
+from ringrl.models.families import check_positions
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -122,7 +123,7 @@ class SFTLoop:
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
+        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
         return self.ranks.scatter(shares)
 
 
@@ -170,6 +171,7 @@ def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any)
     fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
     if not fitting:
         raise DataError(f"{source.files[0]}: no example of at most max_tokens={cfg.max_tokens} tokens")
+    check_positions(cfg.model, max(len(s.token_ids) for s in fitting), "max_tokens")
     if len(fitting) < len(sequences):
         files = ", ".join(Path(f).name for f in source.files)
         ctx.progress.note(f"{files}: {len(sequences) - len(fitting)} of {len(sequences)} examples are longer than "
