@@ -20,6 +20,7 @@ from ringrl.launch.machine import engine_name, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
 from ringrl.lines import sha256
+from ringrl.models.families import check_positions, check_trainable
 from ringrl.rewards import check_verifiers
 from ringrl.run import Run
 from ringrl.sandbox.box import Isolation, at_least
@@ -50,10 +51,13 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
             _check_private(need.sources)
     if need.model:
         check_model_folder(need.model)
+        if need.trainer:
+            check_trainable(need.model)
     for sampler in filter(None, need.launches):
         if sampler.model != need.model:
             check_model_folder(sampler.model)
         check_sampled(sampler.model)
+        check_positions(sampler.model, sampler.max_total_tokens, "max_total_tokens")
         if sampler.rollout.addresses:
             read_key(sampler.rollout.key_file)
         if engine_name(sampler.rollout) == "transformers" and sampler.routes:

@@ -143,17 +143,20 @@ class WeightSync:
         """Of the continuation with the largest mean: a router's near-tie moves single tokens, lost weights move all."""
         ranks = self.policy.ranks
         worst = torch.zeros((), device=self.policy.device)
-        rows = response_rows([(self.probe, c) for c in completions], ranks.size, 1 << 30)[ranks.rank]
+        responses = [(self.probe, c) for c in completions]
+        rows = response_rows(responses, ranks.size, 1 << 30, self.policy.packing)[ranks.rank]
         for mb, stats in zip(rows, self.policy.inspect(rows), strict=True):
             if len(gap := logprob_gaps(mb, stats)):
                 worst = torch.maximum(worst, segment_mean(gap, mb.segments[mb.trained].to(gap.device)).max())
         return float(ranks.max(worst))
 
 
-def response_rows(responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int) -> list[list[MicroBatch]]:
+def response_rows(
+    responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int, packing: bool
+) -> list[list[MicroBatch]]:
     """For each rank the rows, of at most `limit` tokens, in which all tokens of the responses count as trained."""
     samples = [Sample(prompt, c, 0.0, 0.0, len(c.token_ids)) for prompt, c in responses]
-    return pack([sequence_of(s, 0.0) for s in samples], ranks, limit)
+    return pack([sequence_of(s, 0.0) for s in samples], ranks, limit, packing)
 
 
 def logprob_gaps(mb: MicroBatch, stats: TokenStats) -> torch.Tensor:
