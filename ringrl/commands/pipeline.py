@@ -20,6 +20,7 @@ from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.launch.command import Command
 from ringrl.launch.start import is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
+from ringrl.models.folder import check_folder
 from ringrl.report.terminal import literal, screen
 from ringrl.run import Run, open_run
 
@@ -30,6 +31,7 @@ def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -
     """Run every unfinished stage. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
         verifiers_of(cfg.stage(name, cfg.model))
+    check_folder(cfg.model, own_weights=True)
     run = open_run(cfg, cfg.model, {}, resume)
     if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
         return code

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
@@ -15,6 +15,7 @@ from ringrl.data.render import TEMPLATES, render
 from ringrl.data.source import THINK, Row, messages_of
 from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
+from ringrl.models.loading import read_tokenizer
 from ringrl.types import Prompt
 
 FAMILIES = {"BailingMoeForCausalLM": "bailing", "BailingMoeV2ForCausalLM": "bailing_v2"}
@@ -26,12 +27,7 @@ def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
     Raises:
         DataError: no tokenizer in the folder, no chat template, or one that cannot switch thinking off as configured.
     """
-    if not (Path(model) / "tokenizer_config.json").is_file():
-        raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{model}: the tokenizer cannot be loaded: {' '.join(str(e).split())}") from None
+    tokenizer = read_tokenizer(model)
     if name := prompting.template or ("" if tokenizer.chat_template else _family(model)):
         tokenizer.chat_template = _template(name)
     if not tokenizer.chat_template:
