@@ -168,11 +168,12 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: st
     """
     from ringrl.commands.worker import serve_worker
     from ringrl.launch.machine import read_key
-    from ringrl.launch.start import check_model_folder
+    from ringrl.launch.start import check_models
 
-    (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
+    need = rl_needs(load(RLConfig, config, overrides))
+    (sampler,) = need.launches
     assert sampler
-    check_model_folder(sampler.model)
+    check_models(need)
     sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute(), index))
 
 

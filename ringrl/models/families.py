@@ -6,12 +6,12 @@ of families that were compared; `scripts/families.py` makes it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ringrl.errors import DataError
+from ringrl.models.folder import read_object
 
 # layers whose output for a token depends on other tokens through attention alone, which knows where sequences end
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
@@ -33,21 +33,6 @@ EXTENDED = ("linear", "dynamic", "yarn", "deepseek_yarn")  # rotary scalings who
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config.json that describes the language model."""
     return config.get("text_config") or config
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A config.json.
-
-    Raises:
-        DataError: it is not there, or no JSON object.
-    """
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: {' '.join(str(e).split())}; expected the configuration of a model") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: got {type(config).__name__}, expected an object")
-    return config
 
 
 def keeps_state(config: Mapping[str, Any]) -> bool:
@@ -76,7 +61,7 @@ def notes(config: Mapping[str, Any], packing: bool) -> list[str]:
 def max_positions(config: Mapping[str, Any]) -> int:
     """The longest sequence, in tokens, that the model was made for; 0 when config.json sets no limit."""
     text = text_config(config)
-    longest = text.get("max_position_embeddings") or 0
+    longest = text.get("max_position_embeddings") or text.get("n_positions") or 0
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type")) in EXTENDED:
         original = rope.get("original_max_position_embeddings") or longest
@@ -86,7 +71,7 @@ def max_positions(config: Mapping[str, Any]) -> int:
 
 def check_positions(folder: str, tokens: int, key: str) -> None:
     """Raises DataError when a sequence of so many tokens, as `key` allows, is longer than the model was made for."""
-    most = max_positions(read_config(Path(folder) / "config.json"))
+    most = max_positions(read_object(Path(folder) / "config.json"))
     if most and tokens > most:
         raise DataError(f"{key}: got sequences of {tokens} tokens, expected at most {most}, max_position_embeddings in "
                         f"{folder}/config.json")  # fmt: skip
@@ -94,6 +79,6 @@ def check_positions(folder: str, tokens: int, key: str) -> None:
 
 def check_trainable(folder: str) -> None:
     """Raises DataError for a family that cannot be trained exactly."""
-    config = read_config(Path(folder) / "config.json")
+    config = read_object(Path(folder) / "config.json")
     if refusal(config):
         raise DataError(f"{folder}: {notes(config, False)[0]}")

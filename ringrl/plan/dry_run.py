@@ -9,7 +9,8 @@ from ringrl.config.data import DataConfig, Distil, Grade
 from ringrl.config.sections import Trainer
 from ringrl.errors import ConfigError, UserError
 from ringrl.evals.benchmarks import definition, samples_of
-from ringrl.models.families import notes, read_config
+from ringrl.models.families import notes
+from ringrl.models.folder import read_object
 from ringrl.plan.memory import GIB, rank_memory
 from ringrl.plan.shape import find_config, read_shape
 
@@ -84,7 +85,7 @@ def _ranks(trainer: Trainer) -> str:
 def _model(model: str, trainer: Trainer, longest: int, reference: bool) -> list[str]:
     """What is special about training this model, and a rank's memory in one line; `ringrl plan` has the breakdown."""
     try:
-        special = notes(read_config(find_config(model)), trainer.packing)
+        special = notes(read_object(find_config(model)), trainer.packing)
     except UserError as e:
         return [f"no memory estimate: {e}"]
     try:

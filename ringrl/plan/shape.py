@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ConfigError
-from ringrl.models.families import read_config, refusal
+from ringrl.models.families import refusal
+from ringrl.models.folder import read_object
 
 # separate projections for q, k and v
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral", "olmoe")
@@ -124,7 +125,7 @@ def read_shape(model: str) -> Shape:
         ConfigError: there is no such file, or the model family is unknown.
     """
     file = find_config(model)
-    raw = read_config(file)
+    raw = read_object(file)
     if raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
         got = refusal(raw) and f", which cannot be trained ({refusal(raw)})"
         raise ConfigError(f"{file}: model_type: got {raw.get('model_type')!r}{got}, expected one of "

@@ -11,6 +11,7 @@ import json
 import pickle
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class Policy:
         resume: Path | None = None,  # the checkpoint that `restore` will be called with
     ) -> None:
         self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
+        self.generation = Path(model) / "generation_config.json"
         self.experts, self.universal = SHARDS if trainer.parallel.expert > 1 else FUSED, False
         if resume:
             layout = saved_layout(resume, trainer)
@@ -143,7 +145,10 @@ class Policy:
         if self.ranks.main:
             lm.config.architectures = [type(lm).__name__]
             lm.config.save_pretrained(writer.part)
-            lm.generation_config.save_pretrained(writer.part)
+            if self.generation.is_file():  # as it is: transformers refuses to write some that it reads
+                shutil.copyfile(self.generation, writer.part / self.generation.name)
+            else:
+                lm.generation_config.save_pretrained(writer.part)
             self.tokenizer.save_pretrained(writer.part)
             writer.model(buckets)
             layout = {"ranks": self.ranks.size, "experts": self.experts, **self.trainer.parallel.model_dump()}

@@ -7,14 +7,14 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-import ringrl.models.attention  # (registers "packed")
-import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
+import ringrl.models.attention  # noqa: F401  (registers "packed")
 from ringrl.algo.entropy import token_stats
 from ringrl.errors import DataError
 from ringrl.models.families import keeps_state
+from ringrl.models.loading import load_config, load_model
 from ringrl.models.transformers_internals import logits_of
 from ringrl.policy.routers import Routers
 from ringrl.types import MicroBatch
@@ -96,24 +96,14 @@ def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
     """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance.
 
     Raises:
-        DataError: transformers does not know it, without running code from the folder.
+        DataError: the folder is not whole, or transformers does not know the architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{path}: the model cannot be loaded: {' '.join(str(e).split())}") from None
+    config = load_config(path)
     for key, value in config.to_dict().items():
         if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
             setattr(config, key, 0.0)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        return load_model(path, config, getattr(torch, dtype), attn_implementation=attention)
     except (ValueError, ImportError, KeyError) as e:
         if "attention" not in str(e) and e.args != (attention,):
             raise

@@ -28,10 +28,11 @@ from ringrl.models.bailing_moe import (
     BailingMoeV2Config,
     BailingMoeV2ForCausalLM,
 )
+from ringrl.models.folder import tensors
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.routers import Gate, Routers
-from ringrl.policy.sync import check_complete, checkpoint_kinds
+from ringrl.policy.sync import check_complete
 from tests.conftest import LING, LING_2, write_ling
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "bailing_moe"  # written with the original model code
@@ -329,7 +330,7 @@ def test_routers_are_found_and_understood(folder: Path):
     assert len(biases) == (len(routers.modules) if c.score_function == "sigmoid" else 0)
     [weights] = weight_buckets(lm, 1 << 30)
     assert_same_tensors({k: v for k, v in weights.items() if "expert_bias" in k}, biases)  # in float32
-    stored = {name: (shape, "BF16") for name, (shape, _) in checkpoint_kinds(str(folder)).items()}
+    stored = {name: (shape, "BF16") for name, (shape, _) in tensors(str(folder)).items()}
     [sent] = check_complete(iter([weights]), stored, torch.bfloat16)
     assert sent is weights
 

@@ -10,7 +10,8 @@ import pytest
 import transformers
 
 from ringrl.errors import DataError
-from ringrl.models.families import check_positions, check_trainable, keeps_state, max_positions, read_config
+from ringrl.models.families import check_positions, check_trainable, keeps_state, max_positions
+from ringrl.models.folder import read_object
 
 
 def test_every_family_that_transformers_calls_stateful_is_known():
@@ -39,6 +40,8 @@ def test_layers_that_keep_a_state(config: dict[str, Any], state: bool):
     [
         ({}, 0),
         ({"max_position_embeddings": 64}, 64),
+        ({"n_positions": 80}, 80),
+        ({"max_position_embeddings": 100, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 400),
         ({"text_config": {"max_position_embeddings": 64}}, 64),
         ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 64),
         ({"max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 256),
@@ -68,5 +71,5 @@ def test_a_family_that_is_refused_is_named(tmp_path: Path):
 def test_a_broken_configuration_is_one_line(text: str, tmp_path: Path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(DataError, match=r"config\.json: ") as caught:
-        read_config(tmp_path / "config.json")
+        read_object(tmp_path / "config.json")
     assert "\n" not in str(caught.value)
