@@ -24,7 +24,8 @@ from typing import Any
 from ringrl.config.data import Pile
 from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
-from ringrl.data.source import THINK, THOUGHT, messages_in, problem_of, raw_rows, renamed
+from ringrl.data.messages import THINK, THOUGHT, messages_in
+from ringrl.data.source import problem_of, raw_rows, renamed
 from ringrl.domains import Domains
 from ringrl.errors import DataError
 
@@ -89,6 +90,8 @@ def _of_conversation(row: Row, where: str) -> Row:
     if [m["role"] for m in turns] != ["user", "assistant"]:
         roles = ", ".join(m["role"] for m in turns)
         raise DataError(f"{where}: messages: got roles {roles}, expected user, assistant")
+    if "weight" in turns[1]:
+        raise DataError(f"{where}: messages: weight: got 0, expected a turn to train on")
     return {"problem": turns[0]["content"], "responses": [turns[1]["content"]]}
 
 

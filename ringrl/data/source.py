@@ -3,14 +3,12 @@ generators (`ringrl.data.gym`), checked row by row. Texts are in UTF-8, with or 
 
 A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
 keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
-[{"role", "content"}, ...]}; a thought stands before the answer, between <think> and </think>, or in a separate key
-"reasoning_content" or "thinking" of the message. `columns` maps other schemas.
+[{"role", "content"}, ...]} (`ringrl.data.messages`). `columns` maps other schemas.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import sys
@@ -20,13 +18,13 @@ from typing import Any
 
 from ringrl.config.sections import SUFFIXES, Prompting, Source
 from ringrl.data import gym
+from ringrl.data.messages import Message, messages_in
 from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from ringrl.lines import sha256
 from ringrl.rewards.references import unusable
 
-THINK, THOUGHT = "<think>", "</think>"
-APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
 PARQUET_ROWS = 1000  # rows per batch
 FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 BOM, LF = b"\xef\xbb\xbf", b"\n"
@@ -86,7 +84,7 @@ def messages_of(row: Row, prompting: Prompting, domains: Domains) -> list[dict[s
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
 
-def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
+def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
     """("file:line", messages) of all rows. Each ends with the assistant, whose contents begin with the thoughts.
 
     Raises:
@@ -114,11 +112,6 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
         path = local_file(name) if fetch else Path(name)
         digests[name] = sha256(path) if path.is_file() else "hub dataset"
     return digests
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
@@ -401,36 +394,6 @@ def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
             raise DataError(f"{where}: {domain.answer}: {e}") from None
         row[domain.answer] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
     return row
-
-
-def messages_in(row: Row, where: str) -> list[dict[str, str]]:
-    """The checked conversation of a row, with thoughts moved to the front of contents. Raises DataError."""
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
-    for m in messages:
-        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-            raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
-    if messages[0]["role"] == "assistant":
-        raise DataError(f"{where}: messages: the first role is 'assistant', expected 'system' or 'user'")
-    if messages[-1]["role"] != "assistant":
-        raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")
-    return [{**{k: v for k, v in m.items() if k not in APART}, "content": _content(m, where)} for m in messages]
-
-
-def _content(message: dict[str, Any], where: str) -> str:
-    """The content of a message, with the assistant's thought in front, in whichever form the row has it."""
-    content = message["content"]
-    if message["role"] != "assistant":
-        return content
-    apart = [message[k] for k in APART if message.get(k)]
-    if len(apart) + (THOUGHT in content) > 1 or not all(isinstance(t, str) for t in apart):
-        raise DataError(f"{where}: messages: {' and '.join(APART)}: expected one text, or a thought in the content")
-    if apart:
-        return f"{THINK}\n{apart[0].strip()}\n{THOUGHT}\n\n{content.lstrip()}"
-    if THOUGHT in content and THINK not in content:  # the prompt it was sampled from ended in <think>
-        return THINK + content
-    return content.lstrip() if content.lstrip().startswith(THINK) else content
 
 
 def _first_line(error: Exception) -> str:
