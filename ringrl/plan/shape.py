@@ -9,13 +9,13 @@ Parameter counts equal those of transformers' models exactly (`tests/plan/test_s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ConfigError
+from ringrl.models.folder import read_object
 
 # separate projections for q, k and v
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral", "olmoe")
@@ -124,9 +124,9 @@ def read_shape(model: str) -> Shape:
         ConfigError: there is no such file, or the model family is unknown.
     """
     file = find_config(model)
-    raw = json.loads(file.read_text())
-    if not isinstance(raw, dict) or raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
-        got = raw.get("model_type") if isinstance(raw, dict) else raw
+    raw = read_object(file)
+    if raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
+        got = raw.get("model_type")
         raise ConfigError(f"{file}: model_type: got {got!r}, expected one of {', '.join((*SEPARATE, *LATENT, *FUSED))}")
     try:
         return _shape(raw)
