@@ -24,8 +24,8 @@ from ringrl.data.source import read_problems
 from ringrl.errors import RingError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
-from ringrl.policy.engine import to_device
-from ringrl.policy.forward import PolicyModule, load_lm
+from ringrl.policy.check import check_forward
+from ringrl.policy.forward import PolicyModule, load_lm, to_device
 from ringrl.policy.sync import expected_kinds, logprob_gaps, response_rows, send_weights
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling
@@ -52,6 +52,7 @@ def main(ctx: Context) -> int:
             if ctx.interrupted:
                 return 130
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
+            check_forward(module, cfg.trainer, str(folder))
             module.to(device)
             kinds, file = expected_kinds(str(folder), module.lm), Path(ctx.spec["meeting"]) / "bucket"
             engine.resend = functools.partial(
@@ -93,8 +94,8 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
     tokens, while weights that did not arrive move all of them.
     """
     responses = [(g.group.prompt, c) for g in scored for c in g.group.completions]
-    total, n, gap = 0.0, 0, 0.0
-    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]:
+    total, n, gap, packing = 0.0, 0, 0.0, cfg.trainer.packing and module.packs
+    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens, packing)[0]:
         mb = to_device(row, module.lm.device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)

@@ -168,9 +168,8 @@ def make_sequences(
         texts = [text for row in chains for chain in row for text in _texts(chain)]
         encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
         for row in chains:
-            yield [
-                s for chain in row for s in _sequences(chain, [next(encoded) for _ in _texts(chain)], tokenizer, end)
-            ]
+            ids = [[next(encoded) for _ in _texts(chain)] for chain in row]
+            yield [s for chain, i in zip(row, ids, strict=True) for s in _sequences(chain, i, tokenizer, end)]
 
 
 def _chains(turns: Sequence[Turn]) -> list[list[Turn]]:
@@ -200,7 +199,7 @@ def _sequences(
     position = 0
     for prompt in prompts:
         begin = position + len(prompt)
-        stop = next((i for i in range(begin, len(whole)) if whole[i] in end.ids), None)
+        stop = min((whole.index(i, begin) for i in end.ids if i in whole[begin:]), default=None)
         if whole[position:begin] != prompt or stop is None:
             break
         position = stop + 1
@@ -213,15 +212,17 @@ def _sequences(
 
 def _apart(turn: Turn, tokenizer: PreTrainedTokenizerBase, end: TurnEnd) -> TokenSequence:
     """A turn whose prompt has the tokens that sampling would send."""
-    prompt, reply, whole = tokenizer([turn.prompt, turn.reply, turn.prompt + turn.reply],
-                                     add_special_tokens=False)["input_ids"]  # fmt: skip
+    texts = [turn.prompt, turn.reply, turn.prompt + turn.reply]
+    prompt, reply, whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
     if whole[: len(prompt)] == prompt:
         reply = whole[len(prompt) :]
-    elif tokenizer.decode(prompt + reply) != tokenizer.decode(whole):
-        raise DataError(f"{turn.where}: the tokenizer joins the prompt and the assistant's turn")
+    else:  # a token of the whole lies across the border; the reply may begin with a space of the tokenizer's own
+        text, ways = tokenizer.decode(whole), (reply, reply[1:])
+        reply = next((way for way in ways if tokenizer.decode(prompt + way) == text), [])
     ends = [i for i, t in enumerate(reply, 1) if t in end.ids]
+    if not reply:
+        raise DataError(f"{turn.where}: the tokenizer joins the end of the prompt and the assistant's turn")
     if ends != [len(reply)]:
-        texts = " or ".join(end.texts)
-        what = "in the middle, expected it at the end only" if ends else f"no {texts} at the end, expected one"
-        raise DataError(f"{turn.where}: the assistant's turn has {texts + ' ' if ends else ''}{what}")
+        what = "in the middle, expected it at the end only" if ends else "not at its end, expected it there"
+        raise DataError(f"{turn.where}: the assistant's turn has {' or '.join(end.texts)} {what}")
     return TokenSequence(tuple(prompt + reply), (False,) * len(prompt) + (True,) * len(reply), 1.0)

@@ -20,7 +20,8 @@ from ringrl.launch.machine import engine_name, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
 from ringrl.lines import sha256
-from ringrl.models.folder import check_folder, check_length
+from ringrl.models.families import check_positions, check_trainable
+from ringrl.models.folder import check_folder
 from ringrl.rewards import check_verifiers
 from ringrl.run import Run
 from ringrl.sandbox.box import Isolation, at_least
@@ -157,11 +158,13 @@ def check_models(need: Needs) -> None:
     """Raises DataError for a model folder that the command cannot use, as far as no weights need be read for that."""
     if need.model:
         check_folder(need.model, own_weights=True)
+        if need.trainer:
+            check_trainable(need.model)
     for sampler in filter(None, need.launches):
         if sampler.model != need.model:
             check_folder(sampler.model, engine_name(sampler.rollout) == "transformers")
         check_sampled(sampler.model)
-        check_length(sampler.model, sampler.max_total_tokens, "max_total_tokens")
+        check_positions(sampler.model, sampler.max_total_tokens, "max_total_tokens")
 
 
 def check_sampled(path: str) -> None:

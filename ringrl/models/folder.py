@@ -21,7 +21,6 @@ POINTER = b"version https://git-lfs"  # how a file begins that git-lfs did not f
 INDEX = "model.safetensors.index.json"
 NUMBERS = ("BF16", "F16", "F32", "F64")  # dtypes of weights that can be trained
 PLAIN = (*NUMBERS, "BOOL", "I64", "I32", "I16")  # and of masks and indices beside them
-STRETCHED = ("linear", "dynamic")  # kinds of rotary scaling beside which the positions are those before scaling
 
 
 def check_folder(path: str, own_weights: bool) -> None:
@@ -59,29 +58,11 @@ def check_folder(path: str, own_weights: bool) -> None:
             raise DataError(f"{path}: {name}: got dtype {dtype}, expected one of {', '.join(NUMBERS)}")
 
 
-def check_length(path: str, tokens: int, key: str) -> None:
-    """Raises DataError when `tokens`, the value of `key`, are more than the model has positions for."""
-    most = most_positions(read_config(path))
-    if most and tokens > most:
-        raise DataError(f"{key}: got {tokens}, expected at most {most}: max_position_embeddings of {path}/config.json")
-
-
 def read_config(path: str) -> dict[str, Any]:
     """config.json, with the language model's own section where it has one among others. Raises DataError."""
     config = read_object(Path(path) / "config.json")
     text = config.get("text_config")
     return config | {k: v for k, v in text.items() if k != "model_type"} if isinstance(text, dict) else config
-
-
-def most_positions(config: Mapping[str, Any]) -> int:
-    """Most tokens of a sequence, 0 for no limit; as vLLM counts them."""
-    found = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
-    limits = [n for n in found if isinstance(n, int) and n > 0]
-    if not limits:
-        return 0
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    stretched = rope.get("rope_type", rope.get("type")) in STRETCHED
-    return int(min(limits) * (rope.get("factor") or 1 if stretched else 1))
 
 
 def quantisation(path: str) -> str:

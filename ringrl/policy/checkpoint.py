@@ -109,9 +109,9 @@ class Writer:
 
     def _shard(self, name: str, bucket: Mapping[str, torch.Tensor]) -> None:
         save_file(dict(bucket), self.part / name, metadata={"format": "pt"})
-        shutil.copymode(self.part / "config.json", self.part / name)  # safetensors keeps others from reading it
         with (self.part / name).open("rb") as f:
             os.fsync(f.fileno())
+        shutil.copymode(self.part / "config.json", self.part / name)  # safetensors keeps others from reading it
 
     @contextmanager
     def guard(self) -> Iterator[None]:

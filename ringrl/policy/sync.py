@@ -149,14 +149,14 @@ class WeightSync:
         """[n] log-probs of the pair's own tokens; every rank computes them, since a forward is a collective."""
         trainer = self.policy.trainer
         sequences = [TokenSequence(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.0) for p in self.pair]
-        rows = pack(sequences, 1, trainer.microbatch_tokens, trainer.packing)[0]
+        rows = pack(sequences, 1, trainer.microbatch_tokens, self.policy.packing)[0]
         return torch.cat([s.logprobs for s in self.policy.inspect(rows)])
 
     def _gap(self, responses: Sequence[tuple[Prompt, Completion]]) -> float:
         """Of the response with the largest mean: a router's near-tie moves single tokens, lost weights move all."""
         trainer = self.policy.trainer
         worst = torch.zeros((), device=self.policy.device)
-        rows = response_rows(responses, 1, trainer.microbatch_tokens, trainer.packing)[0]
+        rows = response_rows(responses, 1, trainer.microbatch_tokens, self.policy.packing)[0]
         for mb, stats in zip(rows, self.policy.inspect(rows), strict=True):
             if len(gap := logprob_gaps(mb, stats)):
                 worst = torch.maximum(worst, segment_mean(gap, mb.segments[mb.trained].to(gap.device)).max())

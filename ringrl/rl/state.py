@@ -12,7 +12,7 @@ from ringrl.config.commands import RLConfig, Stage
 from ringrl.data.chat import load_tokenizer
 from ringrl.errors import Diverged, RingError
 from ringrl.launch.rank import Context
-from ringrl.policy.engine import Policy, load_part, unfinished
+from ringrl.policy.engine import Policy, load_module, unfinished
 from ringrl.policy.forward import PolicyModule
 from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import Parity, WeightSync, long_enough
@@ -133,9 +133,8 @@ class TrainingRun(ABC):
         path = str(self.ctx.run.checkpoint(step)) if step else cfg.model
         if path != self.reference_path:
             self.policy.settle()  # it may be a checkpoint that is still being written
-            lm = load_part(path, cfg.trainer, self.ranks, self.policy.experts)
-            module = PolicyModule(lm, cfg.temperature).requires_grad_(False).eval()
-            self.reference_model, self.reference_path = module.to(self.policy.device), path
+            module = load_module(path, cfg.trainer, self.ranks, self.policy.experts, cfg.temperature)
+            self.reference_model, self.reference_path = module.requires_grad_(False).eval().to(self.policy.device), path
         return self.reference_model
 
     def conclude(self, batch: Batch, results: list[Row], parity: Parity, clock: Stopwatch) -> None:

@@ -295,6 +295,15 @@ def test_a_padded_batch_continues_like_each_alone(tmp_path: Path):
 # in ringrl
 
 
+def test_attention_can_be_changed_in_a_loaded_model(folder: Path):
+    lm = load_lm(str(folder), "float32", "packed").eval()
+    ids = torch.arange(1, 20)[None]
+    packed = lm(input_ids=ids).logits
+    lm.set_attn_implementation("eager")
+    assert lm.config._attn_implementation == "eager"
+    torch.testing.assert_close(lm(input_ids=ids).logits, packed, rtol=0, atol=1e-5)
+
+
 @torch.no_grad()
 def test_packed_sequences_do_not_see_each_other(folder: Path):
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 0.8)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ringrl.errors import DataError
-from ringrl.models.folder import check_folder, check_length, tensors
+from ringrl.models.folder import check_folder, tensors
 from ringrl.models.loading import check_tensors, load_config, load_model, read_tokenizer
 from tests.conftest import Inputs
 
@@ -146,31 +146,6 @@ def test_shards_hold_what_one_file_held(folder: Path) -> None:
     check_folder(str(folder), own_weights=True)
     assert tensors(str(folder)) == whole
     assert whole["model.norm.weight"] == ((64,), "F32")
-
-
-@pytest.mark.parametrize(
-    ("keys", "most"),
-    [
-        ({"max_position_embeddings": 100}, 100),
-        ({"max_position_embeddings": 100, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 400),
-        (
-            {
-                "max_position_embeddings": 90,
-                "rope_parameters": "absent",
-                "rope_scaling": {"type": "dynamic", "factor": 2},
-            },
-            180,
-        ),
-        ({"max_position_embeddings": 100, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, 100),
-        ({"max_position_embeddings": "absent", "text_config": {"max_position_embeddings": 90}}, 90),
-        ({"max_position_embeddings": "absent", "n_positions": 80}, 80),
-    ],
-)
-def test_no_sequence_is_longer_than_the_positions(folder: Path, keys: dict[str, Any], most: int) -> None:
-    changed("config.json", **keys)(folder)
-    check_length(str(folder), most, "max_total_tokens")
-    with pytest.raises(DataError, match=f"max_total_tokens: got {most + 1}, expected at most {most}: max_position_emb"):
-        check_length(str(folder), most + 1, "max_total_tokens")
 
 
 EXPERT = "model.layers.0.mlp.experts.3.up_proj.weight"
