@@ -49,8 +49,9 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
 
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
+        notes = check_what_is_there(command, cfg)
         _say(command.describe(cfg))
-        for line in check_what_is_there(command, cfg):
+        for line in notes:
             _say(f"# {line}")
         return
     try:

@@ -49,6 +49,8 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         DataError: it cannot be read without running code from the folder, or has more ids than the model.
     """
+    if not (Path(path) / "tokenizer_config.json").is_file():
+        raise DataError(f"{path}: no tokenizer_config.json, expected a model folder with its tokenizer")
     here = (Path(path) / "config.json").is_file()
     if here:
         load_config(path)
