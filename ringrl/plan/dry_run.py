@@ -49,7 +49,7 @@ def data(cfg: DataConfig) -> list[str]:
 
 
 def _bench(bench: Bench, cfg: EvalConfig, most: str) -> str:
-    known = definition(bench)
+    known = definition(bench, cfg)
     window = f"release {known.release}, problems from {known.since} to {known.until}; " if known.since else ""
     return f"{bench.name}: {window}k = {samples_of(bench, cfg)} samples a problem, {most}"
 

@@ -135,6 +135,9 @@ def read_shape(model: str) -> Shape:
         raise ConfigError(f"{file}: {e.args[0]}: missing, expected with model_type {raw['model_type']}") from None
 
 
+LOCAL = ("models/", "runs/")  # folders of the README, which look like names on the hub
+
+
 def find_config(model: str) -> Path:
     """Path of the config.json. Raises ConfigError when there is none."""
     path = Path(model)
@@ -144,13 +147,16 @@ def find_config(model: str) -> Path:
         if (path / "config.json").is_file():
             return path / "config.json"
         raise ConfigError(f"{model}: no config.json in this folder")
-    if model.count("/") == 1 and not model.startswith((".", "/")):
+    on_hub = model.count("/") == 1 and not model.startswith((".", "/", *LOCAL))
+    if on_hub:
         from huggingface_hub import try_to_load_from_cache
 
         if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
-    raise ConfigError(f"model: got {model}, expected a folder with config.json or the path of one; of a model on the "
-                      f"hub, `hf download {model} config.json` first")  # fmt: skip
+    advice = (f"of a model on the hub, `hf download {model} config.json` first" if on_hub else
+              f"`hf download OWNER/NAME config.json --local-dir {model}` fetches that of the model which it "
+              f"is, or which it will be made from")  # fmt: skip
+    raise ConfigError(f"model: got {model}, expected a folder with config.json or the path of one; {advice}")
 
 
 def _shape(c: dict[str, Any]) -> Shape:

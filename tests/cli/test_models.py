@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ringrl.data.chat import load_tokenizer, make_sequence
+from ringrl.data.chat import load_tokenizer, make_sequences, turn_end
 from ringrl.data.source import read_conversations
 from tests.cli.test_sft import sft_config
 from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml
@@ -50,8 +50,8 @@ def plain_loss(folder: Path, cfg: Any) -> float:
     tokenizer = load_tokenizer(str(folder), cfg.prompting)
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     total, n = 0.0, 0
-    for where, messages in read_conversations(cfg.validation):
-        sequence = make_sequence(messages, tokenizer, cfg.prompting, where)
+    end = turn_end(str(folder), tokenizer, cfg.prompting)
+    for [sequence] in make_sequences(read_conversations(cfg.validation), tokenizer, cfg.prompting, end):
         labels = torch.tensor([sequence.token_ids]).where(torch.tensor(sequence.trained), -100)
         count = int((labels[0, 1:] >= 0).sum())
         total += float(lm(input_ids=torch.tensor([sequence.token_ids]), labels=labels).loss) * count
