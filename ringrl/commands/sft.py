@@ -26,6 +26,7 @@ from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
+from ringrl.models.families import check_positions
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -49,7 +50,11 @@ class SFTLoop:
         self.ranks = Ranks(DEADLINE_S, ctx.spec["meeting"])
 
         def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
-            return read_sequences(ctx, cfg, cfg.data, tokenizer), read_sequences(ctx, cfg, cfg.validation, tokenizer)
+            examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
+            if len(examples) < cfg.batch_examples:
+                raise DataError(f"batch_examples: got {cfg.batch_examples}, expected at most {len(examples)}, the "
+                                f"examples in {', '.join(cfg.data.files)}")  # fmt: skip
+            return examples, read_sequences(ctx, cfg, cfg.validation, tokenizer) if cfg.validation else []
 
         examples, self.held_out = self.ranks.wait_for_main(read) or ([], [])
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
@@ -113,7 +118,7 @@ class SFTLoop:
             shown = {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
             self.ctx.progress.step(step, self.total, shown)
         due = step in self.saves or step == self.total
-        if due:
+        if due and self.cfg.validation:
             measured = validate(self.policy, self.scatter(self.held_out))
             if self.ranks.main:
                 run.append("evals", where | measured)
@@ -127,7 +132,7 @@ class SFTLoop:
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
+        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
         return self.ranks.scatter(shares)
 
 
@@ -178,6 +183,7 @@ def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any)
     files = ", ".join(Path(f).name for f in source.files)
     if not fitting:
         raise DataError(f"{files}: no example of at most max_tokens={cfg.max_tokens} tokens")
+    check_positions(cfg.model, max(len(s.token_ids) for s in fitting), "max_tokens")
     if untrained := sum(not row for row in rows):
         ctx.progress.note(f"{files}: {untrained} of {len(rows)} conversations have no turn to train on")
     if split := sum(len(row) > 1 for row in rows):

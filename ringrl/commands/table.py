@@ -16,7 +16,8 @@ from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectC
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, read, resolve
 from ringrl.curate.chain import phases, sampled, unfinished
-from ringrl.data.source import check_local, check_readable, read_conversations, read_graded, read_problems
+from ringrl.curate.read import check as check_sources
+from ringrl.data.source import check_local, read_conversations, read_graded, read_problems
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import definition, given_file, read_benchmark, source_of
 from ringrl.launch.command import Command, Needs, WorkerSpec
@@ -73,7 +74,7 @@ def data_needs(cfg: DataConfig) -> Needs:
 def check_data(cfg: DataConfig) -> set[str]:
     from ringrl.curate import known
 
-    check_readable(cfg.sources)
+    check_sources(cfg.sources, cfg.known_domains)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)
     return {source.domain for source in cfg.sources} - {"row"}
@@ -110,7 +111,7 @@ def eval_needs(cfg: EvalConfig) -> Needs:
 
 def check_eval(cfg: EvalConfig) -> set[str]:
     given = [read_benchmark(bench, cfg) for bench in cfg.benchmarks if given_file(bench, cfg)]
-    ours = {definition(bench).domain for bench in cfg.benchmarks if not given_file(bench, cfg)}
+    ours = {definition(bench, cfg).domain for bench in cfg.benchmarks if not given_file(bench, cfg)}
     return ours | {problem["domain"] for problems in given for problem in problems}
 
 
@@ -136,8 +137,8 @@ ENTRIES = (
             dry_run.select_ckpt, report.select_ckpt, "ringrl.commands.select_ckpt", select_needs,
             lambda cfg: check_local((cfg.probe,), partial(read_problems, domains=cfg.known_domains))),
     Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
-            "validation", dry_run.sft, report.sft, "ringrl.commands.sft",
-            lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, (cfg.model,), cfg.trainer),
-            lambda cfg: check_local((cfg.data, cfg.validation), read_conversations), trains=True),
+            "data", dry_run.sft, report.sft, "ringrl.commands.sft",
+            lambda cfg: Needs(cfg.model, cfg.sources, cfg.model, (cfg.model,), cfg.trainer),
+            lambda cfg: check_local(cfg.sources, read_conversations), trains=True),
 )  # fmt: skip
 COMMANDS: dict[str, Command[Any]] = {command.name: command for command in ENTRIES}

@@ -11,13 +11,14 @@ import itertools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.data import DataConfig
 from ringrl.config.load import ON_DEMAND, Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
 from ringrl.config.sections import (
     DATE,
+    NAME,
     NamesDomains,
     Optimizer,
     Prompting,
@@ -27,6 +28,7 @@ from ringrl.config.sections import (
     Source,
     Trainer,
     Verify,
+    each_once,
 )
 from ringrl.errors import ConfigError
 
@@ -39,7 +41,7 @@ class SFTConfig(RunConfig):
     model: str
     seed: int = 0
     data: Source
-    validation: Source
+    validation: Source | None = None  # held-out conversations, whose loss is measured at every checkpoint
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
     optimizer: Optimizer = Optimizer(lr=3e-4, weight_decay=0.1, schedule="cosine", warmup=0.01)  # [P §4.1.1]
@@ -51,6 +53,10 @@ class SFTConfig(RunConfig):
     # optimizer's state of each takes 12 bytes a parameter
     balance: float = Field(0.0, ge=0)  # router load-balance coefficient
     z: float = Field(0.0, ge=0)  # router z-loss coefficient
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.data, self.validation) if self.validation else (self.data,)
 
     @model_validator(mode="after")
     def _check(self) -> SFTConfig:
@@ -90,14 +96,14 @@ class SelectConfig(RunConfig):
 class HeldOut(Knobs):
     """A set of prompts evaluated during RL."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     data: Source
 
 
 class Stage(Knobs):
     """One stage of RL: its data, lengths and steps [P §3.4]."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     data: tuple[Source, ...] = Field(min_length=1)
     steps: Annotated[int, ON_DEMAND] = Field(ge=1)
     prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
@@ -113,8 +119,8 @@ class RLConfig(RunConfig):
 
     model: str
     seed: int = 0
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    held_out: tuple[HeldOut, ...] = ()
+    stages: Annotated[tuple[Stage, ...], AfterValidator(each_once)] = Field(min_length=1)
+    held_out: Annotated[tuple[HeldOut, ...], AfterValidator(each_once)] = ()
     eval_every: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # steps; 0 = only when a stage ends
     eval_samples: int = Field(8, ge=1)
     prompting: Prompting = Prompting()
@@ -271,7 +277,7 @@ class RLConfig(RunConfig):
 
 
 class Bench(NamesDomains):
-    name: str  # a built-in benchmark, or any name when `data` is given
+    name: str = Field(pattern=NAME)  # a built-in benchmark, or any name when `data` is given
     data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the benchmark's own source
     columns: dict[str, str] = {}  # renames keys of `data`, as in Source
     samples: int = Field(0, ge=0)  # 0 = the configuration's `samples`
@@ -291,7 +297,7 @@ class EvalConfig(RunConfig):
 
     model: str  # a folder, or its name on the server
     seed: int = 0
-    benchmarks: tuple[Bench, ...] = Field(min_length=1)
+    benchmarks: Annotated[tuple[Bench, ...], AfterValidator(each_once)] = Field(min_length=1)
     data: str = ""  # folder with NAME.jsonl (.parquet, .csv) per benchmark, or the file of the only one
     samples: int = Field(0, ge=0)  # k; 0 = the benchmark's default
     pass_k: tuple[int, ...] = ()  # values of k for pass@k, in addition to 1, 2, 4, ... and all samples
@@ -303,13 +309,6 @@ class EvalConfig(RunConfig):
     rollout: Rollout = Rollout()
     server: Server = Server()
     verify: Verify = Verify()
-
-    @model_validator(mode="after")
-    def _check(self) -> EvalConfig:
-        names = [b.name for b in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"benchmarks: got {', '.join(names)}, expected each name once")
-        return self
 
 
 # ---------------------------------------------------------------- run
@@ -361,7 +360,11 @@ class PipelineConfig(RunConfig):
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
         for name in self.sections:
-            self.stage(name, self.model)
+            stage = self.stage(name, self.model)
+            for i, s in enumerate(stage.stages if isinstance(stage, RLConfig) else ()):
+                if s.name in ("sft", "general"):
+                    raise ValueError(f"rl.stages.{i}.name: got {s.name}, expected another: the pipeline evaluates what "
+                                     f"comes of its section {s.name} under this name")  # fmt: skip
         return self
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
@@ -23,6 +23,7 @@ from ringrl.data.source import Row, messages_of
 from ringrl.data.turns import ChatTemplate, Turn, TurnEnd, turns_of
 from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
+from ringrl.models.loading import read_tokenizer
 from ringrl.types import Prompt
 
 # by architecture: the template of models whose tokenizer has none, and what ends a turn where templates do not say it
@@ -42,12 +43,7 @@ def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
         DataError: no tokenizer in the folder, no chat template, one that cannot switch thinking off as configured, or
             one that ends turns with a token that does not end generation.
     """
-    if not (Path(model) / "tokenizer_config.json").is_file():
-        raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{model}: the tokenizer cannot be loaded: {' '.join(str(e).split())}") from None
+    tokenizer = read_tokenizer(model)
     if name := prompting.template or ("" if tokenizer.chat_template else _family(model)[0]):
         tokenizer.chat_template = _template(name)
     if not tokenizer.chat_template:
