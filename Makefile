@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lock bench clean
+.PHONY: help setup demo test test-all check lock bench clean clean-runs
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -35,5 +35,9 @@ lock:           ## hashes for requirements/*.in, with uv; then audit them: docs/
 bench: setup    ## the demo over three seeds, with standard errors (an hour)
 	$(BIN)/python scripts/bench_demo.py
 
-clean:          ## remove runs and the virtual environment
-	rm -rf runs $(VENV)
+clean:          ## remove the virtual environment and caches, no results
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find ringrl scripts tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-runs:     ## remove runs/, with all results in it
+	rm -rf runs

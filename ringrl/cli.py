@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -15,15 +16,18 @@ from ringrl import __version__
 from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
 from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
-from ringrl.errors import RingError, UserError
+from ringrl.errors import DataError, RingError, UserError, fault_of_machine
 from ringrl.evals.benchmarks import BENCHMARKS
 from ringrl.launch.command import Command
+from ringrl.launch.machine import started_by_others
+from ringrl.launch.opening import Resume
 from ringrl.launch.start import check_what_is_there
 from ringrl.plan import report
 from ringrl.plan.hardware import find_gpu
 from ringrl.plan.timing import Assumed
 from ringrl.safe_text import printable
 
+INTERRUPTED = 130  # exit code
 SHARE = click.FloatRange(0, 1, min_open=True)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -43,13 +47,20 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
     click.echo(printable(text, lines=True) + end, nl=False, err=err)
 
 
-def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: bool) -> None:
+def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
         _say(command.describe(cfg))
         for line in check_what_is_there(command, cfg):
             _say(f"# {line}")
         return
-    sys.exit(command.start(cfg, resume))
+    try:
+        code = command.start(cfg, resume)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED and not started_by_others():
+        again = ["ringrl", *sys.argv[1:], *["--resume"] * (not resume)]
+        _say(f"interrupted; continue with --resume: {shlex.join(again)}", err=True)
+    sys.exit(code)
 
 
 @cli.command("eval", help=COMMANDS["eval"].help)
@@ -77,14 +88,14 @@ def evaluate(
         sys.exit(tell_difference(*compare) if compare else rejudge(str(rescore)))
     if config and "=" in config:
         overrides, config = (config, *overrides), None
-    if not (show or train) and bool(config) == bool(flags["model"]):
-        raise click.UsageError("give either CONFIG or --model (with --bench)")
+    if not (show or train) and bool(config) == bool(flags["model"] and flags["bench"]):
+        raise click.UsageError("give either CONFIG, or --model and --bench")
     cfg = _eval_config(config, overrides, {**flags, "bench": show or flags["bench"]})
     if show or train:
         from ringrl.commands.eval_tools import check_contamination, show_benchmark
 
         sys.exit(check_contamination(cfg, train) if train else show_benchmark(cfg))
-    _perform(COMMANDS["eval"], cfg, dry_run, resume)
+    _perform(COMMANDS["eval"], cfg, dry_run, Resume() if resume else None)
 
 
 def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
@@ -105,16 +116,35 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
     return resolve(EvalConfig, raw, overrides, "command line")
 
 
+CHANGE = click.option(
+    "--change", multiple=True, metavar="KEY=VALUE", help="With --resume: go on with another value of a key that may "
+    "change (epochs, stages.N.steps, optimizer.lr, save_every, ...), or, given its name, with another content of a "
+    "file; lineage.json keeps record.")  # fmt: skip
+FROM = click.option("--from-checkpoint", type=int, metavar="STEP", help="With --resume: go on from an older "
+                    "checkpoint; newer ones are set aside.")  # fmt: skip
+
+
 def _register(definition: Command[Any]) -> None:
     """Add a command that takes CONFIG, overrides, --dry-run and --resume."""
 
-    @cli.command(definition.name, help=definition.help)
     @click.argument("config")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
     @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
     @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
-    def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-        _perform(definition, load(definition.config, config, overrides), dry_run, resume)
+    def command(
+        config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool, change: tuple[str, ...] = (),
+        from_checkpoint: int | None = None,
+    ) -> None:  # fmt: skip
+        if (change or from_checkpoint is not None) and not resume:
+            raise click.UsageError("--change and --from-checkpoint go with --resume")
+        cfg = load(definition.config, config, overrides)
+        if keys := [c for c in change if "=" in c]:  # over what the configuration comes to, defaults included
+            cfg = resolve(definition.config, cfg.model_dump(mode="json"), keys, f"{config} with --change")
+        _perform(definition, cfg, dry_run, Resume(change, from_checkpoint) if resume else None)
+
+    if definition.trains:
+        command = CHANGE(FROM(command))
+    cli.command(definition.name, help=definition.help)(command)
 
 
 for _definition in COMMANDS.values():
@@ -145,9 +175,21 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: st
     sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute()))
 
 
+@cli.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+def write_pages(run: Path) -> None:
+    """Write RUN/report.html from what RUN holds by now, finished or not; the stages of a pipeline get theirs, too."""
+    from ringrl.report.runs import write_reports
+
+    if not (run / "config.yaml").is_file():
+        raise DataError(f"{run}: no config.yaml in it, expected the directory of a run")
+    for page in write_reports(run):
+        _say(str(page))
+
+
 @cli.command()
 def doctor() -> None:
-    """What this machine has for ringrl, and how code answers are isolated on it, seen from inside."""
+    """What this machine has for ringrl: versions, memory, disk, and how code answers are isolated, seen from inside."""
     from ringrl.commands.doctor import examine
 
     for line in examine():
@@ -215,13 +257,18 @@ def tiny(folder: Path, seed: int) -> None:
         _say(line)
 
 
+for _listed in cli.commands.values():  # the list shows first paragraphs as a whole, where click would cut them
+    _listed.short_help = (_listed.help or "").split("\n\n")[0]
+
+
 def main() -> None:
     """Entry point; errors that the user can fix are printed as one line."""
     try:
         cli.main(standalone_mode=False)
     except RingError as e:
-        click.secho("error ", fg="red", bold=True, nl=False, err=True)
-        click.echo(printable(str(e), lines=not isinstance(e, UserError)), err=True)
+        from ringrl.report.terminal import show_error
+
+        show_error(str(e), lines=not isinstance(e, UserError))
         sys.exit(e.exit_code)
     except click.ClickException as e:
         shown = io.StringIO()
@@ -229,7 +276,12 @@ def main() -> None:
         _say(shown.getvalue(), end="", err=True)
         sys.exit(e.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except Exception:  # a bug of ours, whose message may quote anything
-        _say(traceback.format_exc(), end="", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as e:
+        if fault := fault_of_machine(e):
+            from ringrl.report.terminal import show_error
+
+            show_error(fault)
+        else:  # a bug of ours, whose message may quote anything
+            _say(traceback.format_exc(), end="", err=True)
         sys.exit(1)

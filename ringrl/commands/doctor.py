@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from ringrl.launch.machine import gpus
+from ringrl.run import versions
 from ringrl.sandbox.box import Execution, Isolation, Job, Limits, Sandbox, SandboxError, isolation
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.local import LANGUAGES, Local
 
+DISKS = (Path(), Path("/tmp"), Path("/dev/shm"))  # for runs, for programs and for weights on their way to vLLM
 PROBE = """
 import os, socket
 def tried(action):
@@ -28,8 +32,11 @@ print('writes to', ' '.join(p for p in ('/', '/usr', '/var/tmp', '/dev/shm', '/t
 
 def examine() -> Iterator[str]:
     """Yields the lines of the report."""
-    system, python = f"{platform.system()} {platform.release()}", platform.python_version()
-    yield f"system     {system}, {os.cpu_count()} cores, {gpus()} GPUs, Python {python}"
+    yield f"system     {platform.system()} {platform.release()}, {os.cpu_count()} cores, {gpus()} GPUs"
+    yield "versions   " + ", ".join(f"{name} {version}" for name, version in versions().items())
+    yield f"memory     {_memory()}"
+    disks = [(path.absolute(), shutil.disk_usage(path).free) for path in DISKS if path.is_dir()]
+    yield "disk       " + ", ".join(f"{_size(free)} free in {path}" for path, free in disks)
     yield f"engine     {'vLLM' if importlib.util.find_spec('vllm') else 'transformers: vLLM is not installed'}"
     try:
         sandbox = isolation()
@@ -42,6 +49,23 @@ def examine() -> Iterator[str]:
         problem = local.problem(language)
         yield f"{language:<10} " + (f"answers will be errors: {problem}" if problem else "yes")
     local.close()
+
+
+def _memory() -> str:
+    """The machine's, and the least that a control group (a container's, a job's) leaves of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = _size(total)
+    if (info := Path("/proc/meminfo")).is_file():
+        rows = dict(line.split(":") for line in info.read_text().splitlines())
+        text += f", {_size(int(rows['MemAvailable'].split()[0]) << 10)} available"
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.is_file() and (value := limit.read_text().strip()).isdigit() and int(value) < total:
+            text += f", of which a control group allows {_size(int(value))}"
+    return text
+
+
+def _size(n: int) -> str:
+    return f"{n / (1 << 30):,.1f} GiB"
 
 
 def _sandbox(sandbox: Isolation) -> Iterator[str]:

@@ -21,7 +21,7 @@ from ringrl.algo.schedule import learning_rate
 from ringrl.config.commands import SFTConfig
 from ringrl.config.load import load
 from ringrl.config.sections import Source
-from ringrl.data.chat import load_tokenizer, make_sequence
+from ringrl.data.chat import load_tokenizer, make_sequences, turn_end
 from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
@@ -69,6 +69,9 @@ class SFTLoop:
             self.stream.taken = self.done * cfg.batch_examples
             ctx.run.rewind(self.done)
         self.total = round(cfg.epochs * self.examples / cfg.batch_examples)
+        if self.total < self.done:
+            raise DataError(f"epochs: got {cfg.epochs}, which are {self.total} steps, expected at least the "
+                            f"{self.done} that are done")  # fmt: skip
         every = cfg.save_every
         self.saves = set(range(every, self.total, every)) if every else epoch_ends(cfg, self.examples)
 
@@ -120,7 +123,9 @@ class SFTLoop:
                 run.append("evals", where | measured)
         if due or self.stopped:
             state = {"step": step, "tokens": self.tokens}
-            self.policy.save(run.checkpoint(step), state, then=run.tidy)
+            if self.ranks.main:
+                run.sync()
+            self.policy.save(run.checkpoint(step), state, then=lambda: run.tidy(self.cfg.keep_resumable))
         self.policy.writer.check()
 
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
@@ -170,12 +175,19 @@ def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
 
 def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[TokenSequence]:
     """Conversations as sequences; those over `max_tokens` are dropped, with a note of their number."""
-    sequences = [make_sequence(m, tokenizer, cfg.prompting, where) for where, m in read_conversations(source)]
-    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
+    end = turn_end(cfg.model, tokenizer, cfg.prompting)
+    rows = list(make_sequences(read_conversations(source), tokenizer, cfg.prompting, end))
+    sequences = [s for row in rows for s in row]
+    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens]
+    files = ", ".join(Path(f).name for f in source.files)
     if not fitting:
-        raise DataError(f"{source.files[0]}: no example of at most max_tokens={cfg.max_tokens} tokens")
+        raise DataError(f"{files}: no example of at most max_tokens={cfg.max_tokens} tokens")
+    if untrained := sum(not row for row in rows):
+        ctx.progress.note(f"{files}: {untrained} of {len(rows)} conversations have no turn to train on")
+    if split := sum(len(row) > 1 for row in rows):
+        ctx.progress.note(f"{files}: {split} of {len(rows)} conversations are trained on in parts, since the chat "
+                          f"template rewrites earlier turns: {len(sequences)} examples")  # fmt: skip
     if len(fitting) < len(sequences):
-        files = ", ".join(Path(f).name for f in source.files)
         ctx.progress.note(f"{files}: {len(sequences) - len(fitting)} of {len(sequences)} examples are longer than "
                           f"max_tokens={cfg.max_tokens} and left out")  # fmt: skip
     return fitting

@@ -66,7 +66,9 @@ def data_needs(cfg: DataConfig) -> Needs:
         most = sampled(cfg, next(group).step).max_total_tokens
         launches.append(WorkerSpec(teacher.model, teacher.rollout, most) if teacher else None)
     models = dict.fromkeys(phase.engine.model for phase in phases(cfg) if phase.engine)
-    return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # (None,) writes missing outputs
+    embedding = (cfg.deduplicate.embedding.model, cfg.decontaminate.embedding.model)
+    return Needs(", ".join(models), cfg.sources, models=(*models, *filter(None, embedding)),
+                 launches=tuple(launches) or (None,))  # (None,) writes missing outputs  # fmt: skip
 
 
 def check_data(cfg: DataConfig) -> set[str]:
@@ -78,17 +80,17 @@ def check_data(cfg: DataConfig) -> set[str]:
     return {source.domain for source in cfg.sources} - {"row"}
 
 
-def show_data(run: Path, reported: bool) -> None:
+def show_data(run: Path) -> None:
     from ringrl.report.terminal import show_chain
 
-    show_chain(run, reported)
+    show_chain(run)
 
 
 def rl_needs(cfg: RLConfig) -> Needs:
     sources = (*(s for stage in cfg.stages for s in stage.data), *(h.data for h in cfg.held_out))
     most = cfg.max_total_tokens
     sampler = WorkerSpec(cfg.model, cfg.rollout, most, cfg.loss.router_replay == "engine", cfg.max_staleness > 0)
-    return Needs(cfg.model, sources, cfg.model, cfg.trainer, (sampler,))
+    return Needs(cfg.model, sources, cfg.model, (cfg.model,), cfg.trainer, (sampler,))
 
 
 def check_rl(cfg: RLConfig) -> set[str]:
@@ -103,7 +105,8 @@ def eval_needs(cfg: EvalConfig) -> Needs:
     sources = tuple(source_of(b, cfg) for b in cfg.benchmarks)
     if cfg.server.base_url:
         return Needs(f"{cfg.server.base_url} {cfg.model}", sources)
-    return Needs(cfg.model, sources, launches=(WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens),))
+    sampler = WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens)
+    return Needs(cfg.model, sources, models=(cfg.model,), launches=(sampler,))
 
 
 def check_eval(cfg: EvalConfig) -> set[str]:
@@ -113,20 +116,20 @@ def check_eval(cfg: EvalConfig) -> set[str]:
 
 
 def select_needs(cfg: SelectConfig) -> Needs:
-    first = str(find_checkpoints(cfg.model)[0])
+    models = tuple(map(str, find_checkpoints(cfg.model)))
     trainer = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one at a time
-    sampler = WorkerSpec(first, cfg.rollout, cfg.max_total_tokens)
-    return Needs(cfg.model, (cfg.probe,), first, trainer, (sampler,))
+    sampler = WorkerSpec(models[0], cfg.rollout, cfg.max_total_tokens)
+    return Needs(cfg.model, (cfg.probe,), models[0], models, trainer, (sampler,))
 
 
 ENTRIES = (
     Command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.", PipelineConfig, "sft",
-            pipeline_arithmetic, pipeline_plan, starter="ringrl.commands.pipeline"),
+            pipeline_arithmetic, pipeline_plan, trains=True, starter="ringrl.commands.pipeline"),
     Command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.",
             DataConfig, "sources", dry_run.data, report.data, "ringrl.commands.data", data_needs, check_data, show_data,
             starter="ringrl.launch.start"),
     Command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.", RLConfig, "stages",
-            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl),
+            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl, trains=True),
     Command("eval", "avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.\n\n"
             "Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.", EvalConfig,
             "benchmarks", dry_run.evaluation, report.evaluation, "ringrl.commands.eval", eval_needs, check_eval),
@@ -135,7 +138,7 @@ ENTRIES = (
             lambda cfg: check_local((cfg.probe,), partial(read_problems, domains=cfg.known_domains))),
     Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
             "data", dry_run.sft, report.sft, "ringrl.commands.sft",
-            lambda cfg: Needs(cfg.model, cfg.sources, cfg.model, cfg.trainer),
-            lambda cfg: check_local(cfg.sources, read_conversations)),
+            lambda cfg: Needs(cfg.model, cfg.sources, cfg.model, (cfg.model,), cfg.trainer),
+            lambda cfg: check_local(cfg.sources, read_conversations), trains=True),
 )  # fmt: skip
 COMMANDS: dict[str, Command[Any]] = {command.name: command for command in ENTRIES}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs, check
+from ringrl.config.load import ON_DEMAND, Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
 from ringrl.config.sections import (
     DATE,
@@ -45,10 +45,12 @@ class SFTConfig(RunConfig):
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
     optimizer: Optimizer = Optimizer(lr=3e-4, weight_decay=0.1, schedule="cosine", warmup=0.01)  # [P §4.1.1]
-    epochs: int = Field(3, ge=1)  # [P §4.1.1]
+    epochs: Annotated[int, ON_DEMAND] = Field(3, ge=1)  # [P §4.1.1]
     batch_examples: int = Field(256, ge=1)  # per optimizer step [P §4.1.1]
     max_tokens: int = Field(32768, ge=2)  # longer examples are dropped and counted [P §4.1.1]
-    save_every: int = Field(0, ge=0)  # steps; 0 = once per epoch
+    save_every: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # steps; 0 = once per epoch
+    keep_resumable: Annotated[int, ON_DEMAND] = Field(2, ge=1)  # newest checkpoints that --resume can go on from; the
+    # optimizer's state of each takes 12 bytes a parameter
     balance: float = Field(0.0, ge=0)  # router load-balance coefficient
     z: float = Field(0.0, ge=0)  # router z-loss coefficient
 
@@ -103,7 +105,7 @@ class Stage(Knobs):
 
     name: str = Field(pattern=NAME)
     data: tuple[Source, ...] = Field(min_length=1)
-    steps: int = Field(ge=1)
+    steps: Annotated[int, ON_DEMAND] = Field(ge=1)
     prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
     samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
     max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
@@ -119,7 +121,7 @@ class RLConfig(RunConfig):
     seed: int = 0
     stages: Annotated[tuple[Stage, ...], AfterValidator(each_once)] = Field(min_length=1)
     held_out: Annotated[tuple[HeldOut, ...], AfterValidator(each_once)] = ()
-    eval_every: int = Field(0, ge=0)  # steps; 0 = only when a stage ends
+    eval_every: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # steps; 0 = only when a stage ends
     eval_samples: int = Field(8, ge=1)
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
@@ -127,14 +129,16 @@ class RLConfig(RunConfig):
     verify: Verify = Verify()
     optimizer: Optimizer = Optimizer(lr=3e-6)  # [P §4.1.1]
     loss: Loss = Loss()
-    watchdog: Watchdog = Watchdog()
+    watchdog: Annotated[Watchdog, ON_DEMAND] = Watchdog()
     temperature: float = Field(1.0, gt=0)  # [P §4.3.2]
     updates: int = Field(1, ge=1)  # optimizer steps (minibatches) per rollout batch; the paper gives no number
     max_staleness: int = Field(0, ge=0)  # rollout batches sampled ahead of training; 0 = sample, then train
-    save_every: int = Field(20, ge=1)  # steps
-    keep_last: int = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage always stay
-    keep_best: int = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
-    rollouts_kept: int = Field(8, ge=0)  # sampled responses written per step
+    save_every: Annotated[int, ON_DEMAND] = Field(20, ge=1)  # steps
+    keep_resumable: Annotated[int, ON_DEMAND] = Field(2, ge=1)  # newest checkpoints that --resume can go on from; the
+    # optimizer's state of each takes 12 bytes a parameter
+    keep_last: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage stay
+    keep_best: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
+    rollouts_kept: Annotated[int, ON_DEMAND] = Field(8, ge=0)  # sampled responses written per step
 
     @property
     def steps(self) -> int:
@@ -224,6 +228,16 @@ class RLConfig(RunConfig):
             )
         if self.step_phi(s) % self.parts(s):
             raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
+
+    def check_continues(self, was: Self, step: int) -> None:
+        """Raises ValueError when a stage that is over, or that more is sampled ahead than is left of, is to have
+        another length, or when more steps are done than there are to be."""
+        ahead = step + self.updates * self.max_staleness
+        for i, (stage, before, end) in enumerate(zip(self.stages, was.stages, was.stage_ends, strict=True)):
+            least = step if i + 1 == len(self.stages) else ahead + 1
+            if stage.steps != before.steps and min(end, self.stage_ends[i]) < least:
+                raise ValueError(f"stages.{i}.steps: got {stage.steps}, expected {before.steps}: {step} steps of the "
+                                 f"run are done, {ahead} sampled")  # fmt: skip
 
     @property
     def stage_ends(self) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,9 @@ class Layout(Knobs):
     """Settings of how something is computed, which --resume may change except for fields marked FIXED."""
 
 
-FREE, FIXED = "--resume may change it", "--resume must not change it"  # field markers, in Annotated
+# field markers, in Annotated
+FREE, FIXED = "--resume may change it", "--resume must not change it"
+ON_DEMAND = "--resume --change may change it"
 
 
 C = TypeVar("C", bound=Knobs)
@@ -142,6 +144,16 @@ def fixed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: fixed(item) for key, item in value.items()}
     return [fixed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def changeable(value: Any, at: str = "") -> Iterator[str]:
+    """Keys of a configuration that are ON_DEMAND, with all that is below them."""
+    if isinstance(value, Knobs):
+        for name, f in type(value).model_fields.items():
+            yield from (f"{at}{name}",) if ON_DEMAND in f.metadata else changeable(value.part(name), f"{at}{name}.")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from changeable(item, f"{at}{i}.")
 
 
 def _with_bases(node: Any, files: tuple[Path, ...]) -> Any:

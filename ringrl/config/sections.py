@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ringrl.config.load import FIXED, Knobs, Layout
+from ringrl.config.load import FIXED, ON_DEMAND, Knobs, Layout
 from ringrl.domains import BOXED, FENCED, Domain, Domains, Reward
 
 DATE = r"^(\d{4}-\d\d-\d\d)?$"
@@ -103,6 +103,9 @@ class RunConfig(Knobs):
                 others = ("row",) if key.endswith("domain") else ()
                 raise ValueError(f"{key}: {self.known_domains.unknown(name, *others)}")
         return self
+
+    def check_continues(self, was: Self, step: int) -> None:
+        """Raises ValueError if a run that was begun with `was` and has done `step` steps cannot go on with this."""
 
     @cached_property
     def known_domains(self) -> Domains:
@@ -211,8 +214,10 @@ class Prompting(NamesDomains):
     # none if it is one of these, else its own suffix
     system: str = ""  # system message; empty = none
     max_tokens: int = Field(2048, ge=1)  # a longer prompt is an error that names its row
-    template: str = ""  # chat template: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0) or a Jinja file;
-    # empty: the tokenizer's own or, if it has none, that of the model's family
+    template: str = ""  # chat template: ring-lite, ring-lite-distill-preview, ling-lite-1.5, ring-mini-2.0, ling-2.0
+    # or a Jinja file; empty: the tokenizer's own or, if it has none, that of the model's family
+    stop: str = ""  # token that ends the assistant's turn where the template writes none, one of generation's eos
+    # tokens; empty: the model family's, if known (docs/templates.md)
     thinking: bool = True  # `enable_thinking`, in templates that support it
 
     @property
@@ -226,12 +231,12 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Optimizer(Knobs):
     """AdamW. The paper gives the learning rate and, for SFT, weight decay 0.1; betas are [ours]."""
 
-    lr: float = Field(gt=0)
+    lr: Annotated[float, ON_DEMAND] = Field(gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1)  # share of all steps; linear from 0
-    final_lr: float = Field(0.0, ge=0, le=1)  # end of the cosine schedule, as a share of lr
+    schedule: Annotated[Literal["constant", "cosine"], ON_DEMAND] = "constant"
+    warmup: Annotated[float, ON_DEMAND] = Field(0.0, ge=0, lt=1)  # share of all steps; linear from 0
+    final_lr: Annotated[float, ON_DEMAND] = Field(0.0, ge=0, le=1)  # end of the cosine schedule, as a share of lr
     clip_norm: float = Field(1.0, gt=0)  # largest global gradient norm
 
 

@@ -28,7 +28,8 @@ from ringrl.curate.shards import Dropped, Row
 from ringrl.data.faults import Faults, bad_row, shorten
 from ringrl.data.files import TOO_DEEP
 from ringrl.data.formats import with_messages
-from ringrl.data.source import THINK, THOUGHT, is_path, messages_in, problem_of, renamed, rows_named
+from ringrl.data.messages import THINK, THOUGHT, messages_in
+from ringrl.data.source import is_path, problem_of, renamed, rows_named
 from ringrl.domains import Domains
 from ringrl.errors import DataError
 
@@ -133,6 +134,8 @@ def _of_conversation(row: Row, where: str) -> Row:
     if [m["role"] for m in turns] != ["user", "assistant"]:
         roles = ", ".join(m["role"] for m in turns)
         raise DataError(f"{where}: messages: got roles {roles}, expected user, assistant")
+    if "weight" in turns[1]:
+        raise DataError(f"{where}: messages: weight: got 0, expected a turn to train on")
     return {"problem": turns[0]["content"], "responses": [turns[1]["content"]]}
 
 

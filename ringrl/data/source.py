@@ -3,14 +3,12 @@ datasets and slices of them, and reasoning-gym's generators (`ringrl.data.gym`).
 
 A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
 keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
-[{"role", "content"}, ...]}, or what `ringrl.data.formats` makes that of; a thought stands before the answer, between
-<think> and </think>, or in a separate key "reasoning_content" or "thinking" of the message. `columns` maps other
+[{"role", "content"}, ...]} (`ringrl.data.messages`), or what `ringrl.data.formats` makes that of. `columns` maps other
 schemas.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,13 +20,13 @@ from ringrl.data import gym
 from ringrl.data.faults import Faults, bad_row
 from ringrl.data.files import ENDINGS, TABLE_ROWS, TOO_DEEP, Row, Rows, file_rows, table_rows
 from ringrl.data.formats import with_messages
+from ringrl.data.messages import Message, messages_in
 from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from ringrl.lines import sha256
 from ringrl.rewards.references import unusable
 
-THINK, THOUGHT = "<think>", "</think>"
-APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
 Convert = Callable[[Row], Row | None]
 T = TypeVar("T")
@@ -103,14 +101,14 @@ def messages_of(row: Row, prompting: Prompting, domains: Domains) -> list[dict[s
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
 
-def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
+def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
     """("file:line", messages) of all rows. Each ends with the assistant, whose contents begin with the thoughts.
 
     Raises:
         DataError: names the first bad rows and how many they are.
     """
 
-    def conversation(row: Row, where: str) -> tuple[str, list[dict[str, str]]]:
+    def conversation(row: Row, where: str) -> tuple[str, list[Message]]:
         messages = messages_in(with_messages(row, source.format, where), where)
         if fault := next(filter(None, (_unwritable(m["content"]) for m in messages)), ""):
             raise DataError(fault)
@@ -138,11 +136,6 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
         path = local_file(name) if fetch else Path(name)
         digests[name] = sha256(path) if path.is_file() else "hub dataset"
     return digests
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
@@ -309,36 +302,6 @@ def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
             raise DataError(f"{where}: {domain.answer}: {e}") from None
         row[domain.answer] = answer.rpartition("####")[2].strip()  # GSM8K writes "... #### 72"
     return row
-
-
-def messages_in(row: Row, where: str) -> list[dict[str, str]]:
-    """The checked conversation of a row, with thoughts moved to the front of contents. Raises DataError."""
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
-    for m in messages:
-        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-            raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
-    if messages[0]["role"] == "assistant":
-        raise DataError(f"{where}: messages: the first role is 'assistant', expected 'system' or 'user'")
-    if messages[-1]["role"] != "assistant":
-        raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")
-    return [{**{k: v for k, v in m.items() if k not in APART}, "content": _content(m, where)} for m in messages]
-
-
-def _content(message: dict[str, Any], where: str) -> str:
-    """The content of a message, with the assistant's thought in front, in whichever form the row has it."""
-    content = message["content"]
-    if message["role"] != "assistant":
-        return content
-    apart = [message[k] for k in APART if message.get(k)]
-    if len(apart) + (THOUGHT in content) > 1 or not all(isinstance(t, str) for t in apart):
-        raise DataError(f"{where}: messages: {' and '.join(APART)}: expected one text, or a thought in the content")
-    if apart:
-        return f"{THINK}\n{apart[0].strip()}\n{THOUGHT}\n\n{content.lstrip()}"
-    if THOUGHT in content and THINK not in content:  # the prompt it was sampled from ended in <think>
-        return THINK + content
-    return content.lstrip() if content.lstrip().startswith(THINK) else content
 
 
 def _unwritable(text: str) -> str:

@@ -24,6 +24,7 @@ WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load reads nothing that 
 WAIT = "OMP_WAIT_POLICY"
 KEY_BYTES = 32  # in a key file
 LOOPBACK = "127.0.0.1"
+LOST_CODE = 4  # how a rank ends that waited for another one in vain; the launcher looks for the cause elsewhere
 SIOCGIFADDR = 0x8915  # Linux: address of an interface
 
 

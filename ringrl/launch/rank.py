@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import Rollout
-from ringrl.errors import RingError
-from ringrl.processes import die_with_parent
+from ringrl.errors import RingError, fault_of_machine
+from ringrl.launch.machine import LOST_CODE
+from ringrl.processes import die_with_parent, live
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
 from ringrl.safe_text import printable
+
+LOST = re.compile(r"Timed out waiting (\d+)ms|Connection (?:closed|reset) by peer")  # gloo's words
 
 
 @dataclass
@@ -37,6 +41,9 @@ class Context:
         """Reads the one line that the launcher writes to standard input."""
         spec = json.loads(sys.stdin.readline())
         die_with_parent(spec["launcher"])
+        if spec["lock"] >= 0:
+            os.set_inheritable(spec["lock"], False)  # whoever holds it keeps others out of the run directory
+        live(Path(spec["meeting"]) / f"rank{os.environ['RANK']}")
         # only rank 0 has a pipe for its events
         stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
         return cls._listening(Run(spec["run"]), Progress(stream), spec)
@@ -98,10 +105,18 @@ def run(context: Context) -> int:
         context.progress.ended(str(e), e.exit_code)
         log(traceback.format_exc())
         return e.exit_code
-    except Exception:  # a bug: show the traceback in the log and on the terminal
-        context.progress.ended(f"{traceback.format_exc()}see {context.run.path}/logs/", 1)
+    except Exception as e:
+        lost = LOST.search(str(e)) if isinstance(e, RuntimeError) else None
+        if fault := fault_of_machine(e):
+            text = f"{context.run.path}: {fault}; --resume goes on when that is mended"
+        elif lost:
+            how = f"did not answer within {int(lost[1]) / 1000:g} s" if lost[1] else "ended"
+            text = f"rank {os.environ['RANK']}: another rank {how}; see {context.run.path}/logs/"
+        else:  # a bug: show the traceback in the log and on the terminal
+            text = f"{traceback.format_exc()}see {context.run.path}/logs/"
+        context.progress.ended(text, 1)
         log(traceback.format_exc())
-        return 1
+        return LOST_CODE if lost else 1
 
 
 def log(text: str = "") -> None:

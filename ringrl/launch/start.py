@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Set
 from dataclasses import replace
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import RunConfig, Source
-from ringrl.data.source import absent_file, fingerprint, sha256
+from ringrl.data.source import absent_file
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
 from ringrl.launch.machine import engine_name, read_key
+from ringrl.launch.opening import Resume, computed, is_begun, opened
+from ringrl.launch.origin import origin_of
+from ringrl.lines import sha256
 from ringrl.rewards import check_verifiers
-from ringrl.run import Run, open_run
+from ringrl.run import Run
 from ringrl.sandbox.box import Isolation, at_least
 
 
@@ -96,39 +100,48 @@ def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
     return []
 
 
-def start(command: Command[Any], cfg: Any, resume: bool, report: bool = True) -> int:
-    """Run a command to its end, with new processes for each launch. Returns the exit code.
+def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
+    """Run a command to its end, with new processes for each launch. Returns the exit code. A run that ends early gets
+    a report, too.
 
     Raises:
         UserError: something the user can fix; nothing was started or overwritten.
     """
     files = verifiers_of(cfg)
     need = checked(command, cfg)
-    fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume, need.isolation)
-    if is_finished(run):
-        return 0
-    if need.isolation.startswith("uid"):
-        run.path.chmod(0o700)
-    began, notes = time.time(), command.arithmetic(cfg)
-    if need.isolation:
-        notes.append(f"programs: {need.isolation}")
-    for sampler in need.launches:
-        if code := launch(command.name, command.main, run, need.trainer, sampler, notes, fresh):
-            return code
-        fresh, notes = False, []
-    finish(run, began, report)
+    fresh = not is_begun(Path(cfg.run))
+    with opened(cfg, origin_of(cfg, need, files), resume) as run:
+        if is_finished(run):
+            return 0
+        if need.isolation.startswith("uid"):
+            run.path.chmod(0o700)
+        began, notes = time.time(), command.arithmetic(cfg)
+        if need.isolation:
+            notes.append(f"programs: {need.isolation}")
+        for sampler in need.launches:
+            code = launch(command.name, command.main, run, need.trainer, sampler, notes)
+            if code == UserError.exit_code and fresh and not computed(run.path):
+                shutil.rmtree(run.path)  # so that the command can be given again
+            elif code:
+                write_report(run)
+            if code:
+                return code
+            notes = []
+        finish(run, began)
     if command.show:
-        command.show(run.path, report)
+        command.show(run.path)
     return 0
 
 
-def finish(run: Run, began: float, report: bool = True) -> None:
-    if report:
-        from ringrl.report.runs import write_report
-
-        write_report(run.path)
+def finish(run: Run, began: float) -> None:
     run.write("finished.json", {"seconds": round(time.time() - began, 1)})
+    write_report(run)
+
+
+def write_report(run: Run) -> None:
+    from ringrl.report import runs
+
+    runs.write_report(run.path)
 
 
 def is_finished(run: Run) -> bool:

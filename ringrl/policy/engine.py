@@ -24,7 +24,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ringrl.config.sections import Optimizer, Trainer
 from ringrl.errors import DataError
-from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal, values
+from ringrl.policy.checkpoint import SHARD_BYTES, Writer, to_universal, values
 from ringrl.policy.deepspeed_internals import RedirectedSaving, separate_steps
 from ringrl.policy.experts import shard_experts, weight_buckets
 from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
@@ -187,9 +187,8 @@ def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """How a checkpoint lies on ranks, which a policy that continues from it must know before it is built.
 
     Raises:
-        DataError: the checkpoint is damaged, or cannot be continued with these settings.
+        DataError: the checkpoint cannot be continued with these settings.
     """
-    check(folder)
     layout = json.loads((folder / "trainer" / "state.json").read_text())["layout"]
     if layout["experts"] not in (FUSED, SHARDS):
         raise DataError(f"{folder}: got experts in the form {layout['experts']}, expected {FUSED} or {SHARDS}; start a "

@@ -19,17 +19,18 @@ from ringrl.report import page, plots, step_counts
 from ringrl.report.dropped import dropped_section
 from ringrl.report.page import Figure, percent
 from ringrl.report.plots import Row
+from ringrl.report.settings import Settings
 from ringrl.report.step_counts import Account, Tally
 
 VALUES = 15  # most values of a label that are listed
 
 
-def data_section(run: Path) -> Markup:
+def data_section(run: Path, settings: Settings) -> Markup:
     steps = step_counts.accounts(run)
     finished = [step.folder for step in steps]
     without = [folder.name for folder in step_counts.step_folders(run) if folder not in finished]
     if not steps:
-        return page.render("data", steps=(), without=without)
+        return page.render("data", steps=(), without=without, settings=settings)
     config = _config(run)
     outputs = step_counts.outputs(run)
     wanted = [o for o in config.mix.outputs if o.name in outputs] if config and "mix" in config.steps else []
@@ -40,6 +41,7 @@ def data_section(run: Path) -> Markup:
         sources=list(steps[0].came | steps[-1].kept),
         outputs=outputs,
         wanted_shares=_wanted(outputs, wanted),
+        settings=settings,
         dropped=dropped_section(run, steps),
         difficulty=[grade for step in steps if step.name == "grade" if (grade := _difficulty(step))],
         content=_content(run, steps, outputs, config),

@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from ringrl.report import plots
-from ringrl.report.plots import Panel, Row, has
+from ringrl.report.plots import Panel, Row
 from ringrl.safe_text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,7 +31,6 @@ class Figure(NamedTuple):
     title: str
     svg: Markup
     caption: str
-    wide: bool = False
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -68,6 +67,8 @@ def _sha256(text: str) -> str:
 def show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "–", True: "yes", False: "no"}[value]
+    if isinstance(value, str):  # Markup stays Markup
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -84,10 +85,10 @@ def facts(row: Row, spec: Spec) -> list[tuple[str, str]]:
 
 
 def table(columns: Spec, rows: Sequence[Row]) -> list[list[str]]:
-    """The labels, then the values of every row; empty without rows."""
-    return (
-        [[name for name, _ in columns], *([value for _, value in facts(row, columns)] for row in rows)] if rows else []
-    )
+    """The labels, then the values of every row, without columns that no row has a value for; empty without rows."""
+    known = [(name, key) for name, key in columns if any(row.get(key) is not None for row in rows)]
+    header = [name for name, _ in known]
+    return [header, *([value for _, value in facts(row, known)] for row in rows)] if rows else []
 
 
 def percent(part: float, whole: float) -> str:
@@ -125,10 +126,21 @@ def figure(
     title: str, caption: str, draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axes: int = 1
 ) -> Figure:
     """What `draw` makes of `values` on `axes` plots, with the stages of these rows of metrics."""
-    return Figure(title, Markup(plots.svg(draw, *values, stages=stages, axes=axes)), caption, wide=axes > 1)
+    return Figure(title, Markup(plots.svg(draw, *values, stages=stages, axes=axes)), caption)
 
 
 def panels(which: Iterable[Panel], rows: Sequence[Row], x: str) -> list[Figure]:
-    """The panels for which there is anything to draw."""
-    shown = [panel for panel in which if has(rows, *(key for key, _ in panel.curves))]
+    """The panels in which anything changes; `constants` has the others."""
+    shown = [panel for panel in which if plots.varies(rows, panel)]
     return [figure(p.title, p.caption, plots.draw_panel, p, rows, x, stages=rows) for p in shown]
+
+
+def constants(which: Iterable[Panel], rows: Sequence[Row]) -> str:
+    """The panels in which nothing changes, in words."""
+    parts = []
+    for panel in (panel for panel in which if not plots.varies(rows, panel)):
+        curves = [(name, [v for v in plots.column(rows, key) if v == v]) for key, name in panel.curves]
+        known = [f"{name} {show(values[0])}" for name, values in curves if values]
+        title = "" if len(curves) == 1 else f"{panel.title.lower()}: "
+        parts += [title + ", ".join(known)] if known else []
+    return "; ".join(parts)

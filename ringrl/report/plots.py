@@ -100,6 +100,11 @@ RL_PANELS = (
 )  # fmt: skip
 
 
+NAME = 18  # most characters of a stage's name above a plot
+# titles of the headline picture's columns
+COLUMNS = ("The SFT checkpoint for RL", "RL: reward and held-out score", "C3PO: tokens against Φ, and gradients")
+
+
 def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
@@ -112,6 +117,12 @@ def has(rows: Iterable[Row], *keys: str) -> bool:
     return any(not math.isnan(number(row.get(key))) for row in rows for key in keys)
 
 
+def varies(rows: Sequence[Row], panel: Panel) -> bool:
+    """Whether any curve of a panel has two different values."""
+    curves = ({value for value in column(rows, key) if not math.isnan(value)} for key, _ in panel.curves)
+    return any(len(values) > 1 for values in curves)
+
+
 def svg(draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axes: int = 1) -> str:
     """What `draw` makes of `values` on `axes` plots above each other, with the stages of these rows of metrics, in the
     colours of the page."""
@@ -120,7 +131,7 @@ def svg(draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axe
 
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.0, 3.0) if axes == 1 else (8.4, 4.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 1.0 + 1.75 * axes), layout="constrained")
         plots = figure.subplots(axes, 1, sharex=True, squeeze=False)[:, 0]
         draw(*plots, *values)
         for ax in plots:
@@ -141,19 +152,15 @@ def picture(path: Path, metrics: Sequence[Row], evals: Sequence[Row], selection:
     import matplotlib
     from matplotlib.figure import Figure
 
-    titles = ("The SFT checkpoint for RL", "RL: reward and held-out score", "C3PO: tokens against Φ, and gradients")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 5.6), layout="constrained", facecolor=CARD)
         axes = figure.subplots(2, 3, sharex="col")
         draw_selection(axes[0, 0], axes[1, 0], selection)
-        draw_panel(axes[0, 1], REWARD, metrics, "step")
-        draw_held_out(axes[1, 1], evals, pass_k=False)
-        draw_tokens(axes[0, 2], metrics)
-        draw_panel(axes[1, 2], RL_GRADIENT, metrics, "step")
+        draw_rewards(axes[0, 1], axes[1, 1], metrics, evals)
+        draw_budget(axes[0, 2], axes[1, 2], metrics)
         for i, ax in enumerate(axes.flat):
             _finish(ax, metrics if i % 3 else (), below=False, names=i < 3)
-        for ax, title in zip(axes[0], titles, strict=True):
-            ax.set(xlabel="")
+        for ax, title in zip(axes[0], COLUMNS, strict=True):
             ax.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=18)
         figure.align_ylabels()
         figure.savefig(path, dpi=150)
@@ -172,6 +179,20 @@ def draw_panel(ax: Any, panel: Panel, rows: Sequence[Row], x: str) -> None:
     ax.set(xlabel="SFT tokens" if x == "tokens_total" else "optimizer step", ylabel=panel.ylabel)
     _ticks(ax.yaxis, panel.ticks)
     _ticks(ax.xaxis, "tokens" if x == "tokens_total" else "plain")
+
+
+def draw_rewards(top: Any, bottom: Any, metrics: Sequence[Row], evals: Sequence[Row]) -> None:
+    """The reward in training, and below it the scores on held-out prompts."""
+    draw_panel(top, REWARD, metrics, "step")
+    draw_held_out(bottom, evals, pass_k=False)
+    top.set(xlabel="")
+
+
+def draw_budget(top: Any, bottom: Any, metrics: Sequence[Row]) -> None:
+    """Tokens against the budget, and below them the gradient's norm."""
+    draw_tokens(top, metrics)
+    draw_panel(bottom, RL_GRADIENT, metrics, "step")
+    top.set(xlabel="")
 
 
 def draw_held_out(ax: Any, evals: Sequence[Row], pass_k: bool = True) -> None:
@@ -237,7 +258,7 @@ def draw_characters(ax: Any, counts: Mapping[str, Mapping[int, int]], per_decade
         edges = [10 ** (i / per_decade) for i in (*places, places.stop)]
         ax.stairs(heights, edges, color=color, label=printable(name) or "all", linewidth=1.5)
     ax.set(xscale="log", xlabel="characters", ylabel="share")
-    _ticks(ax.xaxis, "tokens")
+    _log_ticks(ax.xaxis, ax.get_xlim())
     _ticks(ax.yaxis, "percent")
 
 
@@ -282,6 +303,15 @@ def _ticks(axis: Any, kind: str) -> None:
         axis.set_major_formatter(EngFormatter(sep="") if kind == "tokens" else PercentFormatter(1.0))
 
 
+def _log_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    """Plain numbers at 1, 2 and 5 times powers of ten, over three decades only at the powers themselves."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if limits[1] < 1000 * limits[0] else (1,)))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())  # the default one writes mathematics, which is off in these plots
+
+
 def _line(ax: Any, x: Sequence[float], y: Sequence[float], color: str, label: str, **more: Any) -> None:
     few = {"marker": "o", "markersize": 3.5} if len(x) <= 40 else {}
     ax.plot(x, y, **({"color": color, "label": label} | few | more))
@@ -302,7 +332,8 @@ def _finish(ax: Any, rows: Sequence[Row], below: bool, names: bool = True) -> No
         if i:
             ax.axvline(step, color=AXIS, linestyle=":", linewidth=1.2)
         if names:
-            ax.text(step, 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color=INK)
+            short = name if len(name) <= NAME else name[: NAME - 1] + "…"  # a long one would take the plot's room
+            ax.text(step, 1.02, short, transform=ax.get_xaxis_transform(), fontsize=8, color=INK)
     if len(ax.get_legend_handles_labels()[1]) > 1:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 4} if below else {"loc": "best"}
         ax.legend(handlelength=1.4, **place)

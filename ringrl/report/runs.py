@@ -13,24 +13,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from ringrl.lines import read_object, readable_lines, write_atomic
 from ringrl.report import page, plots
 from ringrl.report.data import data_section
-from ringrl.report.page import share, show
+from ringrl.report.page import Figure, share, show
 from ringrl.report.plots import Row, has
+from ringrl.report.settings import Settings, changed, kind_of, read_config
 from ringrl.report.step_counts import step_folders
 
-__all__ = ["write_picture", "write_report"]
+__all__ = ["write_picture", "write_report", "write_reports"]
 
 VERDICTS = ("pass", "fail", "error", "cut")  # classes of a response, and what it can be filtered by
 SHOWN = 8  # most responses of a problem on the page
 WORST = 20  # most problems listed for their errors
+WORDS = 110  # most characters of a problem in its title
+ENDS = {3: "diverged", 130: "interrupted"}  # exit codes
 
 # (label, key of a row): a label that ends in % marks a share
 SFT_FACTS = (
@@ -48,11 +52,26 @@ SELECTION_COLUMNS = (
 )  # fmt: skip
 EVAL_COLUMNS = (
     ("benchmark", "name"), ("avg@k, %", "score"), ("± over samples, %", "se_samples"),
-    ("without errors, %", "score_without_errors"), ("pass@k, %", "pass_k"),
-    ("majority, %", "majority"), ("k", "k"), ("problems", "n"),
-    ("mean length, tokens", "length_mean"), ("cut, %", "truncated_frac"), ("grader errors", "errors"),
-    ("solved always", "always"), ("sometimes", "some"), ("never", "never"),
+    ("without errors, %", "without_errors"), ("pass@k, %", "pass_k"), ("majority, %", "majority"),
+    ("solved always, sometimes, never", "solved"), ("problems", "n"), ("k", "k"), ("mean tokens", "length_mean"),
+    ("cut, %", "truncated_frac"), ("grader errors", "errors"),
 )  # fmt: skip
+
+
+class Chapter(NamedTuple):
+    """A stage of a pipeline, or a run by itself."""
+
+    run: Path
+    kind: str
+    of: str = ""  # what of the pipeline it belongs to, where the kind does not say it all
+
+    @property
+    def title(self) -> str:
+        return (self.kind if self.kind.isupper() else self.kind.capitalize()) + f" {self.of}" * bool(self.of)
+
+    @property
+    def link(self) -> str:
+        return quote(f"{self.run.name}/report.html")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -60,6 +79,11 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / "report.html"
     write_atomic(path, _page(run_dir))
     return path
+
+
+def write_reports(run_dir: Path) -> list[Path]:
+    """The report of a run, after those of its stages if it is a pipeline."""
+    return [write_report(part) for part in (*(part.run for part in _parts(run_dir)), run_dir)]
 
 
 def write_picture(run_dir: Path, path: Path) -> Path:
@@ -71,78 +95,125 @@ def write_picture(run_dir: Path, path: Path) -> Path:
 
 
 def _page(run: Path) -> Markup:
-    folders = (*(run / name for name in ("sft", "select", "rl", "general")), *sorted(run.glob("eval_*")))
-    data = [run / "data"] if step_folders(run / "data") else []  # a run of `ringrl data` has a folder data/, too
-    parts = data + [part for part in folders if part.is_dir()]
+    parts = _parts(run)
     if parts or (run / "summary.json").is_file():
-        kind, body = "pipeline", _summary(run, [part.name for part in parts]) + _origin(run)
+        me, body = Chapter(run, "pipeline"), _summary(run, parts) + _origin(run)
     else:
-        kind, body = _section(run, alone=True)
-    sections = [dict(zip(("name", "kind", "section"), (part.name, *_section(part)), strict=True)) for part in parts]
-    return page.render("page", name=run.resolve().name, kind=kind, body=body, parts=sections, verdicts=VERDICTS)
+        me = _part(run)
+        body = _section(me, alone=True)
+    above = "../report.html" if kind_of(read_config(run.resolve().parent)) == "pipeline" else ""
+    sections = [{"part": part, "state": _state(part.run), "section": _section(part)} for part in parts]
+    name, state = run.resolve().name, _state(run)
+    return page.render("page", name=name, me=me, state=state, above=above, body=body, parts=sections, verdicts=VERDICTS)
+
+
+def _parts(run: Path) -> list[Chapter]:
+    """The stages of a pipeline that have begun, in the order in which they run; none of any other run."""
+    names = ["data"] * bool(step_folders(run / "data"))  # a run of `ringrl data` has a folder data/, too
+    parts = [_part(run / name) for name in (*names, "sft", "select", "rl", "general") if (run / name).is_dir()]
+    metrics, _ = readable_lines(run / "rl" / "metrics.jsonl")
+    stages = dict.fromkeys(["sft", *(str(row.get("stage")) for row in metrics), "general"])
+    order = {f"eval_{name}": i for i, name in enumerate(stages)}
+    evals = sorted(run.glob("eval_*"), key=lambda folder: (order.get(folder.name, len(order)), folder.name))
+    return parts + [_part(folder) for folder in evals if folder.is_dir()]
+
+
+def _part(run: Path) -> Chapter:
+    """What kind of run this is, told by its configuration, else by its files."""
+    kind = kind_of(read_config(run))
+    if not kind:
+        rows = readable_lines(run / "metrics.jsonl")[0] + readable_lines(run / "evals.jsonl")[0]
+        training = "RL" if any("stage" in row for row in rows) else "SFT" if rows else "run"
+        kinds = {"selection.json": "checkpoint selection", "results.json": "evaluation"}
+        found = [kind for file, kind in kinds.items() if (run / file).is_file()]
+        kind = "data" if step_folders(run) else found[0] if found else training
+    stage = run.name.removeprefix("eval_")
+    return Chapter(run, kind, f"after {stage}" if stage != run.name else stage if stage == "general" else "")
+
+
+def _state(run: Path) -> str:
+    """How the run ended."""
+    if (run / "finished.json").is_file():
+        seconds = read_object(run / "finished.json").get("seconds")
+        return f"finished in {page.duration(seconds)}" if seconds else "finished"
+    if (run / "summary.json").is_file():
+        return "finished"
+    stopped = read_object(run / "stopped.json")
+    if not stopped:
+        return "not finished"
+    end, text = ENDS.get(stopped.get("code", 1), "failed"), str(stopped.get("text", ""))
+    return page.shorten(f"not finished: {end}" + f": {text}" * bool(text))
 
 
 # ---- sections: one for each kind of run ----
 
 
-def _section(run: Path, alone: bool = False) -> tuple[str, Markup]:
-    """What kind of run this is, told by its files, and its section; on a page of its own with more to read."""
-    if step_folders(run):
-        kind, section = "data", data_section(run)
-    elif (run / "selection.json").is_file():
-        kind, section = "checkpoint selection", _selection_section(read_object(run / "selection.json"))
-    elif (run / "results.json").is_file():
-        kind, section = "evaluation", _eval_section(read_object(run / "results.json"))
-        section += _responses(run) if alone else ""
+def _section(part: Chapter, alone: bool = False) -> Markup:
+    """The section of a run; on a page of its own with more to read."""
+    run, raw = part.run, read_config(part.run)
+    settings = changed(raw, part.kind)
+    if part.kind == "data":
+        section = data_section(run, settings)
+    elif part.kind == "checkpoint selection":
+        section = _selection_section(read_object(run / "selection.json"), settings)
+    elif part.kind == "evaluation":
+        responses = _responses(run) if alone else []
+        section = _eval_section(read_object(run / "results.json"), raw, responses)
+        section += page.render("responses", benchmarks=responses, verdicts=VERDICTS)
     else:
-        kind, section = _training_section(run)
-    return kind, section + _origin(run)
+        steps = page.total(raw.get("stages", ()), "steps")
+        section = _training_section(run, steps, settings)
+    return section + _origin(run)
 
 
-def _training_section(run: Path) -> tuple[str, Markup]:
+def _training_section(run: Path, steps: int, settings: Settings) -> Markup:
+    """steps: how many RL is to take, 0 if that is not known."""
     metrics, cut = readable_lines(run / "metrics.jsonl")
     evals, cut_evals = readable_lines(run / "evals.jsonl")
-    notes = [f"{cut + cut_evals} line(s) could not be read and are left out."] if cut + cut_evals else []
+    note = f"{cut + cut_evals} line(s) could not be read and are left out." if cut + cut_evals else ""
     if not metrics + evals:
-        kind, section = "run", Markup()
-        notes.append("Nothing is recorded yet.")
-    elif any("stage" in row for row in metrics + evals):
-        kind, section = "RL", _rl_section(metrics, evals) + _rollouts(run)
-    else:
-        kind, section = "SFT", _sft_section(metrics, evals)
-    return kind, Markup().join(Markup('<p class="soft">{}</p>').format(note) for note in notes) + section
+        return page.render("section", note=note or "Nothing is recorded yet.", settings=settings)
+    if any("stage" in row for row in metrics + evals):
+        more = {"note": note, "alarms": _alarms(run), "settings": settings}
+        return _rl_section(metrics, evals, steps, more) + _rollouts(run)
+    return _sft_section(metrics, evals, settings, note)
 
 
-def _sft_section(metrics: list[Row], evals: list[Row]) -> Markup:
+def _sft_section(metrics: list[Row], evals: list[Row], settings: Settings, note: str) -> Markup:
     last = (evals or [{}])[-1] | (metrics or [{}])[-1]
     seconds = page.total(metrics, "time_step_s")
     first, *others = plots.SFT_PANELS
     figures = page.panels([first], metrics, "tokens_total")
     figures += page.panels(plots.SFT_EVAL_PANELS, evals, "tokens_total")
     figures += page.panels(others, metrics, "tokens_total")
+    flat = page.constants(plots.SFT_PANELS, metrics), page.constants(plots.SFT_EVAL_PANELS, evals)
     facts = [*page.facts(last, SFT_FACTS), ("time in steps", page.duration(seconds))]
-    return page.render("section", facts=facts, above=figures)
+    return page.render("section", facts=facts, note=note, figures=figures, flat="; ".join(filter(None, flat)),
+                       settings=settings)  # fmt: skip
 
 
-def _selection_section(selection: Row) -> Markup:
+def _selection_section(selection: Row, settings: Settings) -> Markup:
+    rows = selection.get("rows", [])
+    if not rows:
+        return page.render("section", note="Nothing is recorded yet.", settings=settings)
     band = " to ".join(map(show, selection.get("band", ())))
     facts = [*page.facts(selection, SELECTION_FACTS), ("band, nats per token", band)]
     caption = "Shaded: the band asked for. Circle: the checkpoint RL starts from. Bars: one standard error."
     figure = page.figure("Entropy and score along SFT", caption, plots.draw_selection, selection, axes=2)
-    rows = selection.get("rows", [])
-    marked = [row["name"] for row in rows].index(selection["chosen"]) if rows else -1
-    note, table = selection.get("reason", ""), page.table(SELECTION_COLUMNS, rows)
-    return page.render("section", facts=facts, note=note, above=[figure], table=table, marked=marked)
+    marked = [row["name"] for row in rows].index(selection["chosen"])
+    return page.render("section", facts=facts, note=selection.get("reason", ""), figures=[figure],
+                       table=page.table(SELECTION_COLUMNS, rows), marked=marked, settings=settings)  # fmt: skip
 
 
-def _rl_section(metrics: list[Row], evals: list[Row]) -> Markup:
+def _rl_section(metrics: list[Row], evals: list[Row], all_steps: int, more: Row) -> Markup:
+    """more: further values of the template."""
     equal = sum(row.get("phi") == row.get("tokens_trained") for row in metrics)
     seconds = page.total(metrics, "time_rollout_s", "time_reward_s", "time_train_s", "time_sync_s")
-    phi = ", ".join(dict.fromkeys(show(row["phi"]) for row in metrics if row.get("phi")))
+    steps, budgets = (metrics or [{}])[-1].get("step"), _budgets(metrics)
     facts = [
-        ("steps", (metrics or [{}])[-1].get("step")),
-        ("budget Φ, tokens per step", phi),
-        ("steps that train on exactly Φ", f"{equal} of {len(metrics)}" if phi else ""),
+        ("steps", f"{show(steps)} of {all_steps:,}" if steps != all_steps and all_steps else steps),
+        *budgets,
+        ("steps that train on exactly Φ", f"{equal} of {len(metrics)}" if budgets else ""),
         ("tokens trained", page.total(metrics, "tokens_trained")),
         ("tokens generated", page.total(metrics, "tokens_generated")),
         ("grader errors", page.total(metrics, "reward_errors")),
@@ -160,31 +231,50 @@ def _rl_section(metrics: list[Row], evals: list[Row]) -> Markup:
     for row in metrics:
         errors.update(row.get("errors_of_problems", {}))
     listed = _worst({("all steps", problem): n for problem, n in errors.items()})
+    flat = page.constants((plots.REWARD, *plots.RL_PANELS), metrics)
     verdicts = _verdicts({"all steps": metrics})
-    return page.render("section", facts=facts, above=figures, verdicts=verdicts, errors=listed)
+    return page.render("section", facts=facts, figures=figures, flat=flat, verdicts=verdicts, errors=listed, **more)
 
 
-def _eval_section(results: Row) -> Markup:
-    facts = [
-        ("model", results.get("model", "")),
-        ("sampling", ", ".join(f"{name} {value}" for name, value in results.get("sampling", {}).items())),
-        ("chat template, sha256", results.get("template_sha256", "")[:12]),
+def _budgets(metrics: Sequence[Row]) -> list[tuple[str, str]]:
+    """The token budget of every stage; of one stage without its name."""
+    budgets = {str(row.get("stage")): show(row["phi"]) for row in metrics if row.get("phi")}
+    names = [f"budget Φ, {stage}" if len(budgets) > 1 else "budget Φ" for stage in budgets]
+    return [(name, f"{phi} tokens a step") for name, phi in zip(names, budgets.values(), strict=True)]
+
+
+def _alarms(run: Path) -> list[tuple[Any, ...]]:
+    """What the watchdog said: step, kind, whether it ended or rewound the run, and why."""
+    files = sorted((run / "watchdog").glob("step_*.json"))
+    return [
+        (file.stem.replace("_", " "), alarm.get("kind"), alarm.get("collapse"), alarm.get("text"))
+        for file in files
+        for alarm in read_object(file).get("alarms", ())
     ]
+
+
+def _eval_section(results: Row, raw: Row, responses: Sequence[Row]) -> Markup:
+    """responses: those of every benchmark, as `_responses` returns them, to draw their lengths."""
     rows = []
     for name, row in results.get("benchmarks", {}).items():
         rates = [p["passed"] / p["total"] for p in row.get("problems", []) if p["total"]]
         always, never = rates.count(1.0), rates.count(0.0)
-        solved = {"always": always, "some": len(rates) - always - never, "never": never}
-        rows.append(row | solved | {"name": name, "score_se": row["se"]})
+        solved = page.render("solved", counts=(always, len(rates) - always - never, never), all=len(rates) or 1)
+        without = row.get("score_without_errors") if row.get("errors") else None
+        rows.append(row | {"name": name, "solved": solved, "without_errors": without, "score_se": row.get("se")})
     caption = "Thin: one standard error over problems. Thick: over samples of the same problems."
     figures = [page.figure("Scores", caption, plots.draw_scores, rows)] if rows else []
-    verdicts = _verdicts({row["name"]: [row] for row in rows})
     errors = _worst({
         (row["name"], str(problem["id"])): problem["errors"]
         for row in rows for problem in row.get("problems", []) if problem.get("errors")
     })  # fmt: skip
-    table = page.table(EVAL_COLUMNS, rows)
-    return page.render("section", facts=facts, table=table, verdicts=verdicts, errors=errors, below=figures)
+    facts = [("engine", results.get("engine", "")), ("dtype", results.get("dtype", "")),
+             ("chat template, sha256", results.get("template_sha256", "")[:12])]  # fmt: skip
+    settings = changed({"model": results.get("model", "")} | results.get("sampling", {}) | raw, "evaluation")
+    figures += [benchmark["lengths"] for benchmark in responses]
+    return page.render("section", lead=page.table(EVAL_COLUMNS, rows), figures=figures, facts=facts, errors=errors,
+                       verdicts=_verdicts({row["name"]: [row] for row in rows}), settings=settings,
+                       note="" if rows else "No results yet.")  # fmt: skip
 
 
 def _verdicts(judged: Mapping[str, Sequence[Row]]) -> list[tuple[str, ...]]:
@@ -209,11 +299,11 @@ def _worst(errors: Mapping[tuple[str, str], int]) -> list[tuple[str, ...]]:
 # ---- responses ----
 
 
-def _responses(run: Path) -> Markup:
-    """Every benchmark's lengths against verdicts, and its responses by problem."""
+def _responses(run: Path) -> list[Row]:
+    """Every benchmark's lengths against verdicts, and its responses by problem, the hardest first."""
     benchmarks = []
     for path in sorted((run / "responses").glob("*.jsonl")):
-        rows = [row for row in readable_lines(path)[0] if "verdict" in row]
+        rows = _judged(path)
         if not rows:
             continue
         prompts = {p["id"]: p for p in readable_lines(run / "prompts" / path.name)[0]}
@@ -221,10 +311,20 @@ def _responses(run: Path) -> Markup:
         for row in rows:
             groups.setdefault(row["id"], []).append(row)
         caption = "Responses in ten groups of equal size by length; bars one standard error. Falling: long ones ramble."
-        lengths = page.figure("Length against correctness", caption, plots.draw_lengths, rows)
+        lengths = page.figure(f"Length against correctness, {path.stem}", caption, plots.draw_lengths, rows)
         problems = [_problem(prompts.get(i, {"id": i}), group) for i, group in groups.items()]
+        problems.sort(key=lambda problem: problem["share"])
         benchmarks.append({"name": path.stem, "lengths": lengths, "problems": problems})
-    return page.render("responses", benchmarks=benchmarks, verdicts=VERDICTS)
+    return benchmarks
+
+
+def _judged(path: Path) -> list[Row]:
+    """The responses that have a verdict. While a run goes on, a response and its verdict are two lines."""
+    responses: dict[tuple[str, int], Row] = {}
+    for row in readable_lines(path)[0]:
+        key = (row["id"], row["sample"])
+        responses[key] = responses.get(key, {}) | row
+    return [row for row in responses.values() if "verdict" in row and "text" in row]
 
 
 def _problem(prompt: Row, rows: Sequence[Row]) -> dict[str, Any]:
@@ -233,9 +333,13 @@ def _problem(prompt: Row, rows: Sequence[Row]) -> dict[str, Any]:
     wrong = [row for row in rows if row["verdict"] != "pass"]
     most = max(SHOWN - len(right), SHOWN // 2)
     shown = sorted(wrong[:most] + right[: SHOWN - min(len(wrong), most)], key=lambda row: row["sample"])
-    text = "\n\n".join(m["content"] for m in prompt.get("messages", ()))
+    messages = [m["content"] for m in prompt.get("messages", ())]
+    text, words = "\n\n".join(messages), " ".join(messages[-1].split()) if messages else ""
     return {
-        "title": f"{prompt['id']} · {len(right)} of {len(rows)} right",
+        "share": len(right) / len(rows),
+        "right": f"{len(right)} of {len(rows)} right",
+        "words": words if len(words) <= WORDS else (words[:WORDS].rpartition(" ")[0] or words[:WORDS]) + " …",
+        "id": prompt["id"],
         "text": text + (f"\n\n[expected] {prompt['answer']}" if prompt.get("answer") else ""),
         "responses": [_response(row) for row in shown],
         "left": len(rows) - len(shown),
@@ -274,9 +378,11 @@ def _rollouts(run: Path, shown: int = 4) -> Markup:
 # ---- the head of a pipeline, the foot of a run ----
 
 
-def _summary(run: Path, parts: Sequence[str]) -> Markup:
-    """Links to the parts, and the scores of every stage with what changed since the stage above."""
-    summary = read_object(run / "summary.json")
+def _summary(run: Path, parts: Sequence[Chapter]) -> Markup:
+    """Links to the parts, the headline picture, and the scores of every stage with what changed since the stage
+    above."""
+    summary, metrics = read_object(run / "summary.json"), readable_lines(run / "rl" / "metrics.jsonl")[0]
+    seconds = {part: read_object(part.run / "finished.json").get("seconds") or 0.0 for part in parts}
     rows = summary.get("rows", [])
     for before, row in zip([None, *rows], rows, strict=False):
         row["cells"] = [
@@ -286,7 +392,28 @@ def _summary(run: Path, parts: Sequence[str]) -> Markup:
             )
             for name, score in row["scores"].items()
         ]
-    return page.render("pipeline", names=parts, summary=summary, rows=rows)
+        row["model"] = str(row["model"]).removeprefix(f"{run.resolve()}/")
+    facts = [*_budgets(metrics), ("seed", str(read_config(run).get("seed", summary.get("seed", "")))),
+             ("time", page.duration(sum(seconds.values())) if any(seconds.values()) else "")]  # fmt: skip
+    times = [(part.title, page.duration(s)) for part, s in seconds.items() if s]
+    headline = _headline(metrics, run)
+    return page.render("pipeline", parts=parts, facts=facts, times=times, headline=headline, rows=rows)
+
+
+def _headline(metrics: list[Row], run: Path) -> list[Figure]:
+    """The columns of the headline picture for which there is something to draw."""
+    selection, evals = read_object(run / "select" / "selection.json"), readable_lines(run / "rl" / "evals.jsonl")[0]
+    columns: Sequence[tuple[str, Callable[..., None], Sequence[Any]]] = (
+        ("Shaded: the band asked for. Circle: the checkpoint RL starts from.", plots.draw_selection, (selection,)),
+        ("Above in training, below on held-out problems; bars one standard error.", plots.draw_rewards,
+         (metrics, evals)),
+        ("The trained line lies on the budget Φ. A steady norm is healthy.", plots.draw_budget, (metrics,)),
+    )  # fmt: skip
+    return [
+        page.figure(title, caption, draw, *values, stages=() if draw is plots.draw_selection else metrics, axes=2)
+        for title, (caption, draw, values) in zip(plots.COLUMNS, columns, strict=True)
+        if all(values)
+    ]
 
 
 def _change(now: Row, before: Row) -> tuple[str, str]:

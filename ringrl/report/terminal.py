@@ -44,7 +44,12 @@ def literal(text: object, style: str = "", lines: bool = False) -> Text:
     return Text(printable(str(text), lines), style)
 
 
-def show_chain(run: Path, reported: bool) -> None:
+def show_error(text: str, lines: bool = False) -> None:
+    """Shows why something ends, in red unless NO_COLOR is set; with `lines` its text may have several."""
+    screen().print(Text("error", "bold red"), literal(text, lines=lines), soft_wrap=True)
+
+
+def show_chain(run: Path) -> None:
     """What a finished run of `ringrl data` made of its rows, and the files to look at."""
     console = screen()
     table = Table("step", box=SIMPLE_HEAD)
@@ -62,8 +67,7 @@ def show_chain(run: Path, reported: bool) -> None:
         short = facts.get("problems", 0) < facts.get("wanted", 0)
         wanted = f", {facts['problems']:,} of {facts['wanted']:,} problems wanted" * short
         console.print(literal(f"{run}/data/{name}.jsonl  {facts['lines']:,} lines{wanted}"), soft_wrap=True)
-    if reported:
-        console.print(literal(f"{run}/report.html"), soft_wrap=True)
+    console.print(literal(f"{run}/report.html"), soft_wrap=True)
 
 
 class Display:
@@ -127,7 +131,7 @@ class Display:
 
     def fail(self, text: str) -> None:
         """Shows an error; its text may have several lines, the end of a log for instance."""
-        self.console.print(Text("error", "bold red"), literal(text, lines=True), soft_wrap=True)
+        show_error(text, lines=True)
 
     def _refresh(self) -> None:
         if self.live:

@@ -40,6 +40,7 @@ class TrainingRun(ABC):
     def __init__(self, ctx: Context, cfg: RLConfig) -> None:
         self.ctx, self.cfg = ctx, cfg
         self.stopped, self.rollbacks = False, 0
+        self.history: list[Row] = []  # metrics up to here, of which the watchdog needs some keys; on rank 0
         self.reference_model: PolicyModule | None = None
         self.reference_path = ""
         tokenizer = load_tokenizer(cfg.model, cfg.prompting)
@@ -107,6 +108,7 @@ class TrainingRun(ABC):
             )
         if self.sampler:
             self.ctx.run.rewind(self.state.step or -1)
+            self.history = watchdog.remembered(self.ctx.run.rows("metrics"))
             version = f"weights version {self.state.version}, parity {gap:.2g} nats"
             self.ctx.progress.note(f"{self.sampler.engine.name}; {version}")
         if self.state.step == 0:
@@ -151,6 +153,7 @@ class TrainingRun(ABC):
         if collapse := self.ranks.broadcast(self.watch(rows, batch)):
             self.roll_back(collapse)
             return
+        self.history += watchdog.remembered(rows)
         state.step += len(results)
         self.stopped = self.ranks.broadcast(self.ctx.interrupted)
         if self.is_due(len(results), cfg.eval_every):
@@ -169,7 +172,7 @@ class TrainingRun(ABC):
         cfg, run = self.cfg, self.ctx.run
         if not rows:
             return ""
-        history = [r for r in run.rows("metrics") if r["stage"] == rows[0]["stage"] and r["step"] < rows[0]["step"]]
+        history = [r for r in self.history if r["stage"] == rows[0]["stage"]]
         for row in rows:
             alarms = watchdog.judge(history, row, cfg.watchdog, cfg.optimizer.clip_norm, cfg.rollout.parity_limit)
             if collapses := [a for a in alarms if a.collapse]:
@@ -221,6 +224,7 @@ class TrainingRun(ABC):
         if self.sampler:
             self.queue.go_to((self.sampler.taken, []))
             run.rewind(self.state.step)
+            self.history = [r for r in self.history if r["step"] <= self.state.step]
             self.ctx.progress.note(f"{why}; back to step {self.state.step}, without the batch")
         self.sync.push(self.state.version)
 
@@ -235,6 +239,8 @@ class TrainingRun(ABC):
             for row in run.rows("evals"):
                 evals.setdefault(row["step"], []).append(row["avg"])
             scores = {step: sum(averages) / len(averages) for step, averages in evals.items()}
-            run.tidy(cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
+            run.tidy(cfg.keep_resumable, cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
 
+        if self.sampler:
+            run.sync()
         self.policy.save(run.checkpoint(self.state.step), asdict(self.state), self.queue.unfinished(), tidy)

@@ -26,12 +26,19 @@ from ringrl.rl.kept import plain
 from ringrl.rl.record import Batch, Row, is_finite
 from ringrl.run import Run
 
+HISTORY = ("step", "stage", "version", "tokens_trained", "grad_norm", "entropy", "score_mean", "reward_mean")
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     kind: str
     collapse: bool
     text: str
+
+
+def remembered(rows: Sequence[Row]) -> list[Row]:
+    """What `judge` needs of rows that are history, so that a long run keeps little of them."""
+    return [{key: row[key] for key in HISTORY if key in row} for row in rows]
 
 
 def judge(history: Sequence[Row], row: Row, limits: Watchdog, clip_norm: float, parity_limit: float) -> list[Alarm]:

@@ -104,6 +104,10 @@ def test_an_interrupt_keeps_what_is_finished(config: Path, tmp_path: Path) -> No
     counts = run / "steps" / "1_cleanse" / "counts"
     stopped = ringrl_until(lambda: any(counts.glob("*.json")), signal.SIGINT, "data", config, f"run={run}")
     assert stopped.code == 130, stopped.text
+    again = f"ringrl data {config} run={run} --resume"
+    assert stopped.text.endswith(f"interrupted; continue with --resume: {again}\n")
+    assert "not finished: interrupted<" in (run / "report.html").read_text()
+    assert ringrl("report", run).text == f"{run}/report.html\n"
     before = {f: f.stat().st_mtime_ns for f in counts.glob("*.json")}
     assert ringrl("data", config, f"run={run}", "--resume").code == 0
     assert {f: f.stat().st_mtime_ns for f in before} == before

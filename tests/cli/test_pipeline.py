@@ -86,7 +86,11 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     summary = json.loads((run / "summary.json").read_text())
     assert [r["stage"] for r in summary["rows"]] == ["sft", "math", "code_science"]
     assert all(set(r["scores"]) == {"math", "code"} and Path(r["model"]).is_dir() for r in summary["rows"])
-    assert (run / "report.html").stat().st_size > 10_000
+    stages = ("data", "sft", "select", "rl", "eval_sft", "eval_math", "eval_code_science")
+    for name in stages:
+        assert f'href="{name}/report.html"' in (run / "report.html").read_text()
+    assert all((run / name / "report.html").stat().st_size > 10_000 for name in (*stages, ""))
+    assert "Responses, math" in (run / "eval_sft" / "report.html").read_text()
 
     outputs = json.loads((run / "data" / "data" / "outputs.json").read_text())
     assert {name: o["lines"] for name, o in outputs.items()} == {"sft_val": 16, "sft": 256}
@@ -118,7 +122,7 @@ def test_general_sft_follows_rl_and_is_evaluated(inputs: Inputs, tmp_path: Path)
     assert [r["stage"] for r in rows] == ["sft", "math", "general"]
     assert rows[-1]["model"] == str(run / "general" / "checkpoints" / "step_000001")
     assert json.loads((run / "general" / "lineage.json").read_text())["parent"] == rows[1]["model"]
-    assert '<h2 id="general">general <small>SFT</small></h2>' in (run / "report.html").read_text()
+    assert '<h2 id="general">SFT general <small>finished in ' in (run / "report.html").read_text()
 
 
 @pytest.mark.slow

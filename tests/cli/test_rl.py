@@ -204,7 +204,10 @@ def test_interrupt_saves_and_resumes_exactly(finished: Path, inputs: Inputs, tmp
     stopped = ringrl_until(lambda: first.is_file() and first.read_text().endswith("\n"), signal.SIGINT, "rl", config)
     assert stopped.code == 130, stopped.text
     assert list((run / "checkpoints").glob("step_*")), stopped.text
+    assert stopped.text.endswith(f"interrupted; continue with --resume: ringrl rl {config} --resume\n")
+    assert "not finished: interrupted<" in (run / "report.html").read_text()
     assert ringrl("rl", config, "--resume").code == 0
+    assert "finished in " in (run / "report.html").read_text()
     assert numbers(run) == numbers(finished)
 
 
@@ -213,6 +216,7 @@ def test_diverging_run_ends_with_3(inputs: Inputs, tmp_path: Path) -> None:
     result = ringrl("rl", config)
     assert result.code == 3, result.text
     assert "step 1: not finite: " in result.text
+    assert "not finished: diverged: step 1: not finite: " in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_grpo_is_the_same_loop_with_other_weights(inputs: Inputs, tmp_path: Path) -> None:

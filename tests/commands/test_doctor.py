@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import sys
 
 import pytest
 
+from ringrl import __version__ as ringrl_version
 from ringrl.commands.doctor import examine
 from ringrl.sandbox.box import isolation
 from ringrl.sandbox.kernel import NAMESPACED
@@ -21,6 +24,13 @@ def test_doctor():
     assert done.code == 0
     lines = dict(line.split(None, 1) for line in done.text.splitlines())
     assert {"system", "engine", "python", "cpp", "java", "sandbox"} <= lines.keys()
+    versions = dict(item.split() for item in lines["versions"].split(", "))
+    assert versions["python"] == platform.python_version()
+    for library in ("torch", "transformers", "deepspeed"):
+        assert versions[library] == importlib.metadata.version(library)
+    assert versions["ringrl"] == ringrl_version
+    assert re.match(r"[\d.,]+ GiB, [\d.,]+ GiB available", lines["memory"])
+    assert f" GiB free in {os.getcwd()}, " in lines["disk"]
     assert lines["sandbox"] == str(isolation())
     if isolation().level in NAMESPACED:
         assert re.search(

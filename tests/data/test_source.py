@@ -193,7 +193,7 @@ def test_a_thought_stands_before_the_answer_however_it_is_written(
 def test_two_thoughts_in_one_turn_are_refused(tmp_path: Path, more: dict[str, Any]):
     turn = {"role": "assistant", "content": "<think>a</think>b" if "reasoning_content" in more else "b", **more}
     file = write(tmp_path / "rows.jsonl", {"messages": [TALK["messages"][0], turn]})
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: messages: reasoning_content and thinking: expected one text"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: messages: reasoning_content, .*thinking: expected one text"):
         read_conversations(source(file))
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from ringrl.report.runs import write_picture, write_report
+from ringrl.report import page, plots
+from ringrl.report.runs import write_picture, write_report, write_reports
+from ringrl.report.settings import changed, kind_of, read_config
 
 PHI = 8192
 NASTY = "<script>alert('$x$ & y')</script>"
@@ -31,10 +33,13 @@ def write(path: Path, value: Any) -> None:
 
 
 def make_sft(run: Path) -> None:
-    other = {"lr": 1e-4, "grad_norm": 1.2, "balance_loss": 1.02, "z_loss": 0.4, "tokens_per_s": 5200.0}
+    other = {"lr": 1e-4, "balance_loss": 1.02, "z_loss": 0.4, "tokens_per_s": 5200.0}
     at = [{"step": i, "epoch": i / 20, "tokens_total": i * 4096} for i in range(1, 61)]
-    write(run / "metrics.jsonl", [a | {"loss": 3 * math.exp(-a["step"] / 12), **other} for a in at])
-    write(run / "evals.jsonl", [a | {"val_loss": 0.6, "val_entropy": 0.3} for a in at[9::10]])
+    write(
+        run / "metrics.jsonl",
+        [a | {"loss": 3 * math.exp(-a["step"] / 12), "grad_norm": 1 / a["step"]} | other for a in at],
+    )
+    write(run / "evals.jsonl", [a | {"val_loss": 1 / a["epoch"], "val_entropy": 0.3} for a in at[9::10]])
 
 
 def make_selection(run: Path) -> None:
@@ -51,8 +56,9 @@ def make_selection(run: Path) -> None:
 
 def rl_row(i: int) -> dict[str, Any]:
     row = {"step": i, "stage": "math" if i <= 25 else NASTY, "reward_mean": 0.35 + 0.01 * i, "entropy": 0.55}
-    row |= {"groups_solved": 3, "groups_mixed": 6, "groups_unsolved": 7, "phi": PHI, "tokens_generated": 14000 + i}
-    row |= {"tokens_trained": PHI, "response_length_mean": 100.5, "truncated_frac": 0.05, "kl": 0.001 * i}
+    phi = PHI if i <= 25 else 2 * PHI
+    row |= {"groups_solved": 3, "groups_mixed": 6, "groups_unsolved": 7, "phi": phi, "tokens_generated": 14000 + i}
+    row |= {"tokens_trained": phi, "response_length_mean": 100.5, "truncated_frac": 0.05, "kl": 0.001 * i}
     row |= {"grad_norm": 0.4, "clip_frac": 0.01, "balance_loss": 1.01, "z_loss": 0.3, "mismatch_kl": 0.0004}
     row |= {"verdicts": {"pass": {"exact": 3}, "fail": {NASTY: 5}, "error": {"deadline": i % 2}}}
     row |= {"errors_of_problems": {f"p{NASTY}": 1} if i % 2 else {}}
@@ -92,7 +98,7 @@ def make_pipeline(run: Path) -> None:
     make_selection(run / "select")
     make_rl(run / "rl")
     make_eval(run / "eval_final")
-    (run / "config.yaml").write_text("seed: 7\nrl:\n  phi: 8192\n")
+    (run / "config.yaml").write_text("seed: 7\nsft: {}\nrl:\n  phi: 8192\n")
     write(run / "lineage.json", {"parent": "base", "command": NASTY})
     stages = {"sft": (0.05, 0.42), "rl math": (0.41, 0.40)}
     rows = [
@@ -104,7 +110,9 @@ def make_pipeline(run: Path) -> None:
         }
         for stage, both in stages.items()
     ]
-    write(run / "summary.json", {"rows": rows, "phi": PHI, "seed": 7, "seconds": {"sft": 92.0, "rl": 4210.0}})
+    write(run / "sft" / "finished.json", {"seconds": 92.0})
+    write(run / "rl" / "finished.json", {"seconds": 4210.0})
+    write(run / "summary.json", {"rows": rows, "phi": {"math": PHI}, "seed": 7})
 
 
 class Tags(HTMLParser):
@@ -144,13 +152,14 @@ class Tags(HTMLParser):
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     run = tmp_path_factory.mktemp("pipeline")
     make_pipeline(run)
-    return run, write_report(run).read_text()
+    return run, write_reports(run)[-1].read_text()
 
 
 def test_the_page_is_safe_and_self_contained(pipeline: tuple[Path, str]) -> None:
     run, text = pipeline
     assert not {"script", "link", "img", "iframe", "metadata"} & Tags(text).seen
-    assert not re.search(r'(src|href)="(?!#)|url\((?!#)|@import', text)
+    assert not re.search(r"src=|url\((?!#)|@import", text)
+    assert all(link[0] == "#" or (run / link).is_file() for link in re.findall(r'href="([^"]*)"', text))
     assert NASTY not in text
     assert not re.search(r">[^<]*\bnan\b", text)
     assert {p.name for p in run.iterdir() if p.is_file()} == {
@@ -191,15 +200,18 @@ def test_what_a_reader_would_not_see_is_shown_by_its_number(tmp_path: Path) -> N
 def test_a_pipeline_shows_every_part_and_what_changed(pipeline: tuple[Path, str]) -> None:
     _, text = pipeline
     assert re.findall(r'<h2 id="(\w+)">', text) == ["sft", "select", "rl", "eval_final"]
-    assert text.count("<figure") == 7 + 1 + 13 + 1
+    assert text.count("<figure") == 3 + 3 + 1 + 4 + 1
     for words in (
         '41.0 ± 3.0 <span class="good">+36.0</span>',
         '40.0 ± 3.0 <span class="bad faint">-2.0</span>',
         *("1 h 10 min", "1 min 32 s", "seed: 7", "characters left out"),
         *("Responses of step 000001", "Responses of step 000050"),
-        *("exactly Φ<b>50 of 50<", "grader errors<b>50<", "tokens trained<b>409,600<"),
+        *("exactly Φ<b>50 of 50<", "grader errors<b>50<", "tokens trained<b>614,400<"),
+        "budget Φ, math<b>8,192 tokens a step<",
+        f"budget Φ, {escape(NASTY)}<b>16,384 tokens a step<",
         '<tr class="marked"><td>step_000040</td>',
-        "<td>4</td><td>4</td><td>12</td><td>4</td></tr>",  # errors, always, sometimes, never; one problem unjudged
+        "<span>4</span><span>12</span><span>4</span>",  # always, sometimes, never; one problem unjudged
+        *("width:20.00%", "width:60.00%"),
     ):
         assert words in text, words
     assert "step 000025" not in text
@@ -213,9 +225,9 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("maker", "kind", "figures"),
     [
-        (make_sft, "SFT", 7),
+        (make_sft, "SFT", 3),
         (make_selection, "checkpoint selection", 1),
-        (make_rl, "RL", 13),
+        (make_rl, "RL", 4),
         (make_eval, "evaluation", 2),
         (lambda run: write(run / "metrics.jsonl", []), "run", 0),
     ],
@@ -223,7 +235,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_single_run(tmp_path: Path, maker: Callable[[Path], None], kind: str, figures: int) -> None:
     maker(tmp_path)
     text = write_report(tmp_path).read_text()
-    assert f"ringrl, {kind}<" in text
+    assert f"ringrl, {kind}; not finished<" in text
     assert text.count("<figure") == figures
     Tags(text)
 
@@ -232,7 +244,9 @@ def test_an_evaluation_shows_responses_by_problem(tmp_path: Path) -> None:
     make_eval(tmp_path)
     text = write_report(tmp_path).read_text()
     assert NASTY not in text
-    assert re.findall(r">(p\d · \d of 12 right)<", text) == [f"p{i} · 4 of 12 right" for i in range(4)]
+    assert re.findall(r"<b>(\d of 12 right)</b> .*<small>(p\d)<", text) == [
+        ("4 of 12 right", f"p{i}") for i in range(4)
+    ]
     assert len(re.findall(r'class="card r (pass|fail|error)"', text)) == 4 * 8
     assert text.count('class="card r pass"') == 4 * 4
     assert text.count("4 more responses are in the run directory") == 4
@@ -258,8 +272,9 @@ def test_verdicts_are_summed_over_the_steps(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text()
     counted = (("fail", escape(NASTY), 250, 58.8), ("pass", "exact", 150, 35.3), ("error", "deadline", 25, 5.9))
     for kind, reason, count, share in counted:
-        assert f"<td>all steps</td><td>{kind}</td><td>{reason}</td><td>{count}</td><td>{share}</td>" in page
-    assert f"<td>all steps</td><td>p{escape(NASTY)}</td><td>25</td>" in page
+        assert f"<td>all steps</td><td>{kind}</td><td>{reason}</td>" in page
+        assert f'<td class="num">{count}</td><td class="num">{share}</td>' in page
+    assert f'<td>all steps</td><td>p{escape(NASTY)}</td><td class="num">25</td>' in page
 
 
 def test_a_budget_not_met_is_counted(tmp_path: Path) -> None:
@@ -293,3 +308,139 @@ def test_the_picture(pipeline: tuple[Path, str], tmp_path: Path) -> None:
 def test_importing_loads_no_matplotlib() -> None:
     code = "import sys, ringrl.report.runs; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_the_picture_comes_first(pipeline: tuple[Path, str]) -> None:
+    _, text = pipeline
+    assert text.index("<nav>") < text.index("<svg") < text.index("<table") < text.index('class="tiles"')
+
+
+def test_stages_come_in_the_order_of_the_run(tmp_path: Path) -> None:
+    keys = {"general": "epochs", "sft": "epochs", "rl": "stages", "select": "probe"}
+    keys |= {f"eval_{name}": "benchmarks" for name in ("zeta", "general", "final", "sft", "math")}
+    for name, key in keys.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"{key}: []")
+    write(tmp_path / "rl" / "metrics.jsonl", few([1]))
+    write(tmp_path / "data" / "steps" / "0_read" / "summary.json", {"kept": {"a": 1}})
+    text = write_report(tmp_path).read_text()
+    nav = re.findall(r'<a href="#(\w+)">([^<]*)</a>', text)
+    assert [name for name, _ in nav] == re.findall(r'<h2 id="(\w+)">', text) == [
+        *("data", "sft", "select", "rl", "general", "eval_sft", "eval_math", "eval_general", "eval_final", "eval_zeta")
+    ]  # fmt: skip
+    titles = [title for _, title in nav]
+    assert titles[:5] == ["Data", "SFT", "Checkpoint selection", "RL", "SFT general"]
+    assert titles[5:7] == ["Evaluation after sft", "Evaluation after math"]
+
+
+def test_every_stage_gets_its_report_and_links(pipeline: tuple[Path, str]) -> None:
+    run, text = pipeline
+    for name in ("sft", "select", "rl", "eval_final"):
+        assert f'href="{name}/report.html"' in text
+        assert 'href="../report.html"' in (run / name / "report.html").read_text()
+    assert "sample 3" in (run / "eval_final" / "report.html").read_text()
+
+
+def test_the_hardest_problems_come_first_with_their_words(tmp_path: Path) -> None:
+    rights = {"easy": 3, "hard": 0, "middling": 1}
+    rows = [
+        {"id": name, "sample": i, "verdict": "pass" if i < n else "fail", "reason": "", "length": 5, "finish": "stop"}
+        for name, n in rights.items()
+        for i in range(3)
+    ]
+    write(tmp_path / "responses" / "b.jsonl", [row | {"text": "It is 4."} for row in rows])
+    prompts = [{"id": name, "messages": [{"content": "Be brief."}, {"content": "What is\n  2 and 2? " + "long " * 40}]}
+               for name in rights]  # fmt: skip
+    write(tmp_path / "prompts" / "b.jsonl", prompts)
+    write(tmp_path / "results.json", {"benchmarks": {}})
+    text = write_report(tmp_path).read_text()
+    shown = re.findall(r"<b>(\d of 3 right)</b> (What is 2 and 2\? (?:long )+)… <small>(\w+)<", text)
+    assert [(right, name) for right, _, name in shown] == [
+        *(("0 of 3 right", "hard"), ("1 of 3 right", "middling"), ("3 of 3 right", "easy"))
+    ]
+    assert "Be brief." in text
+
+
+def test_an_evaluation_that_was_interrupted_shows_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: m\nbenchmarks: [{name: b}]\ntop_p: 0.95\ntemperature: 0.6\n")
+    verdict = {"verdict": "pass", "reason": "exact"}
+    rows = [{"id": "p0", "sample": i, "text": f"It is {i}.", "length": 5, "finish": "stop"} for i in range(3)]
+    write(tmp_path / "responses" / "b.jsonl", [*rows, *({"id": "p0", "sample": i, **verdict} for i in range(2))])
+    write(tmp_path / "stopped.json", {"code": 130, "text": ""})
+    text = write_report(tmp_path).read_text()
+    assert "ringrl, evaluation; not finished: interrupted<" in text
+    assert "2 of 2 right" in text
+    assert "<dt>temperature</dt><dd>0.6</dd>" in text
+    assert "top_p</dt>" not in text
+
+
+def test_a_run_that_diverged_says_why(tmp_path: Path) -> None:
+    make_rl(tmp_path)
+    write(tmp_path / "stopped.json", {"code": 3, "text": NASTY})
+    alarms = [{"kind": "gradient", "collapse": True, "text": "grad_norm 812 is 90 times what it was"}]
+    write(tmp_path / "watchdog" / "step_000012.json", {"alarms": alarms, "rows": []})
+    text = write_report(tmp_path).read_text()
+    assert f"not finished: diverged: {escape(NASTY)}<" in text
+    assert "<td>step 000012</td><td>gradient</td><td>yes</td><td>grad_norm 812 is 90 times what it was</td>" in text
+
+
+def test_what_never_changes_is_a_line_and_no_plot(tmp_path: Path) -> None:
+    make_sft(tmp_path)
+    text = write_report(tmp_path).read_text()
+    assert [title for title in ("Learning rate", "Router losses", "Throughput") if f"<h3>{title}<" in text] == []
+    constant = re.search("The same at all steps: (.*?)<", text)
+    assert constant
+    assert constant[1] == (
+        "learning rate 0.0001; router losses: balance 1.02, z 0.4; tokens per second 5200; entropy 0.3."
+    )
+
+
+def test_axes_have_plain_numbers() -> None:
+    """Whatever the range; text.parse_math is off, so that a formatter of mathematics would show its source."""
+    for lengths in ({20: 3, 35: 1}, {15: 2, 900: 5}, {1: 1, 80_000: 2}, {12: 1}):
+        svg = plots.svg(plots.draw_characters, {"": lengths})
+        assert "mathdefault" not in svg
+        assert "$" not in svg
+    for ticks in ("plain", "percent", "tokens"):
+        panel = plots.Panel("", "", (("y", "y"),), "", ticks=ticks)
+        rows = [{"step": i, "y": 1e-9 * i} for i in (1, 2)]
+        assert "mathdefault" not in plots.svg(plots.draw_panel, panel, rows, "step")
+
+
+def test_settings_are_those_that_differ_from_the_defaults(tmp_path: Path) -> None:
+    text = """
+run: runs/x
+model: m
+stages:
+- {name: math, data: [{files: [a.jsonl, b.jsonl], split: train}], steps: 60, prompts: 512, budget: {phi: 2048}}
+trainer: {ranks: 2, parallel: {expert: 1, of_another_version: 3}}
+prompting: {suffix: {}}
+optimizer: {lr: 3.0e-6}
+temperature: 1.0
+"""
+    (tmp_path / "config.yaml").write_text(text)
+    raw = read_config(tmp_path)
+    assert kind_of(raw) == "RL"
+    rows = dict(changed(raw, "RL"))
+    assert rows["stages.math.data.0.files"] == "a.jsonl, b.jsonl"
+    assert rows["trainer.parallel.of_another_version"] == "3"
+    assert {
+        "run",
+        "optimizer.lr",
+        "temperature",
+        "stages.math.prompts",
+        "stages.math.data.0.split",
+    } & rows.keys() == set()
+    assert rows.keys() <= {"model", "stages.math.data.0.files", "stages.math.steps", "stages.math.budget.phi",
+                           "trainer.ranks", "trainer.parallel.of_another_version", "prompting.suffix"}  # fmt: skip
+    write(tmp_path / "metrics.jsonl", map(rl_row, range(1, 4)))
+    page_text = write_report(tmp_path).read_text()
+    assert "<dt>stages.math.steps</dt><dd>60</dd>" in page_text
+    assert "steps<b>3 of 60<" in page_text
+
+
+def test_columns_without_a_value_are_left_out() -> None:
+    spec = (("name", "name"), ("majority, %", "majority"), ("k", "k"))
+    assert page.table(spec, [{"name": "a", "k": 1}, {"name": "b", "majority": None}]) == [
+        ["name", "k"], ["a", "1"], ["b", "–"],
+    ]  # fmt: skip

@@ -35,10 +35,10 @@ STEERING = (
 LITERAL = ("⟨U+001B⟩]0;owned", "[bold]b[/bold]", "[link=http://evil]l[/link]", ":smile:", "http://***@host/")
 
 
-def on_terminal(*args: str | Path, code: int = 0) -> str:
+def on_terminal(*args: str | Path, code: int = 0, **more: str) -> str:
     """What a Python process writes to a terminal of its own, which is as wide as the texts are long."""
     ours, its = pty.openpty()
-    env = {**ENVIRONMENT, "COLUMNS": "900", "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    env = {**ENVIRONMENT, "COLUMNS": "900", "TERM": "xterm-256color", "PYTHONUTF8": "1", **more}
     process = subprocess.Popen([sys.executable, *args], stdin=its, stdout=its, stderr=its, env=env)
     os.close(its)
     written = b""
@@ -72,6 +72,16 @@ def test_the_display_shows_texts_literally(call: str) -> None:
 
 def test_the_name_of_a_run_is_shown_literally() -> None:
     is_harmless(on_terminal("-c", f"from ringrl.report.terminal import Display\nDisplay('c', {HOSTILE!r})"))
+
+
+def test_an_error_is_red_unless_the_user_wants_no_colour() -> None:
+    assert "\x1b[1;31merror" in on_terminal("-m", "ringrl", "sft", "gone.yaml", code=2)
+    for text in (
+        on_terminal("-m", "ringrl", "sft", "gone.yaml", code=2, NO_COLOR="1"),
+        on_terminal("-c", "from ringrl.report.terminal import Display\nDisplay('c', 'r').fail('x')", NO_COLOR="1"),
+    ):
+        assert "error" in text
+        assert "31m" not in text
 
 
 def test_only_an_error_has_several_lines() -> None:
