@@ -108,7 +108,7 @@ def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
         DataError: names the first bad rows and how many they are.
     """
 
-    def conversation(row: Row, where: str) -> tuple[str, list[dict[str, str]]]:
+    def conversation(row: Row, where: str) -> tuple[str, list[Message]]:
         messages = messages_in(with_messages(row, source.format, where), where)
         if fault := next(filter(None, (_unwritable(m["content"]) for m in messages)), ""):
             raise DataError(fault)
