@@ -77,7 +77,7 @@ def load_model(path: str, config: PreTrainedConfig, dtype: torch.dtype, **more: 
             path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, **more,
         )  # fmt: skip
-    except (RuntimeError, ValueError, TypeError, LookupError, OSError, AssertionError, AttributeError) as e:
+    except Exception as e:  # whatever a class makes of wrong sizes
         _refuse(path, *_differences(path, config)[:2])  # which say more, if there are any
         raise DataError(f"{path}: the model cannot be loaded: {_words(e)}") from None
     if found["missing_keys"] or found["mismatched_keys"]:

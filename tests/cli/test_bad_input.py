@@ -114,7 +114,7 @@ def test_models_that_are_not_whole(inputs: Inputs, config: Path, tmp_path: Path)
     """Before the run directory, by every command and every dry run; what only the weights show, before it is kept."""
     model, run = Path(shutil.copytree(inputs.model, tmp_path / "model")), tmp_path / "run"
     given = f"model={model}"
-    said = "max_total_tokens: got 64, expected at most 60: max_position_embeddings of"
+    said = "got sequences of 64 tokens, expected at most 60, max_position_embeddings in"
     saved = (model / "config.json").read_text()
     (model / "config.json").write_text(json.dumps(json.loads(saved) | {"max_position_embeddings": 60}))
     assert said in refused("rl", config, given)
