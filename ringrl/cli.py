@@ -48,8 +48,9 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
 
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
+        notes = check_what_is_there(command, cfg)
         _say(command.describe(cfg))
-        for line in check_what_is_there(command, cfg):
+        for line in notes:
             _say(f"# {line}")
         return
     try:
@@ -154,7 +155,8 @@ for _definition in COMMANDS.values():
 @click.option("--address-file", type=click.Path(path_type=Path), required=True, help="Will hold this worker's address.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
 @click.option("--port", default=0, help="To listen on; by default the system chooses.")
-def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int) -> None:
+@click.option("--index", default=0, type=click.IntRange(0), help="Which of this machine's workers: chooses its GPUs.")
+def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int, index: int) -> None:
     """A vLLM worker for `ringrl rl CONFIG` on another machine.
 
     Runs until it is stopped; a new process takes over whenever a controller has left. There, `rollout.addresses` names
@@ -163,12 +165,13 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: st
     """
     from ringrl.commands.worker import serve_worker
     from ringrl.launch.machine import read_key
-    from ringrl.launch.start import check_model_folder
+    from ringrl.launch.start import check_models
 
-    (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
+    need = rl_needs(load(RLConfig, config, overrides))
+    (sampler,) = need.launches
     assert sampler
-    check_model_folder(sampler.model)
-    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute()))
+    check_models(need)
+    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute(), index))
 
 
 @cli.command("report")
@@ -177,7 +180,7 @@ def write_pages(run: Path) -> None:
     """Write RUN/report.html from what RUN holds by now, finished or not; the stages of a pipeline get theirs, too."""
     from ringrl.report.runs import write_reports
 
-    if not (run / "config.yaml").is_file():
+    if not any(run.glob("config.yaml")) and not any(run.glob("*/config.yaml")):
         raise DataError(f"{run}: no config.yaml in it, expected the directory of a run")
     for page in write_reports(run):
         _say(str(page))

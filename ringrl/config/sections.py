@@ -271,6 +271,9 @@ class Trainer(Layout):
         return self
 
 
+PARITY = {"float32": 1e-3, "bfloat16": 0.1}  # nats; trainer and engine round differently, and near-ties of routers flip
+
+
 class Rollout(Layout):
     """The sampling engine."""
 
@@ -290,7 +293,8 @@ class Rollout(Layout):
     update_deadline_s: float = Field(600.0, gt=0)  # per phase of a weight sync
     bucket_mib: int = Field(512, ge=1)  # size of one transfer in a weight sync
     max_restarts: int = Field(3, ge=0)  # restarts of failed workers before the run gives up
-    parity_limit: float = Field(0.2, gt=0)  # nats: largest mean trainer/worker log-prob gap after a sync
+    parity_limit: float = Field(0.0, ge=0)  # nats: largest mean trainer/worker log-prob gap of a response after a
+    # sync; 0 = by the dtypes, PARITY
 
     @model_validator(mode="after")
     def _check(self) -> Rollout:
@@ -299,6 +303,10 @@ class Rollout(Layout):
         if self.addresses and self.colocated:
             raise ValueError("colocated: got true, expected false with addresses")
         return self
+
+    def parity(self, trainer_dtype: str) -> float:
+        """Largest mean log-prob gap that is rounding, in nats."""
+        return self.parity_limit or max(PARITY[self.dtype], PARITY[trainer_dtype])
 
 
 class Verify(Layout):

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
@@ -23,6 +23,7 @@ from ringrl.data.source import Row, messages_of
 from ringrl.data.turns import ChatTemplate, Turn, TurnEnd, turns_of
 from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
+from ringrl.models.loading import read_tokenizer
 from ringrl.types import Prompt
 
 # by architecture: the template of models whose tokenizer has none, and what ends a turn where templates do not say it
@@ -42,12 +43,7 @@ def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
         DataError: no tokenizer in the folder, no chat template, one that cannot switch thinking off as configured, or
             one that ends turns with a token that does not end generation.
     """
-    if not (Path(model) / "tokenizer_config.json").is_file():
-        raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{model}: the tokenizer cannot be loaded: {' '.join(str(e).split())}") from None
+    tokenizer = read_tokenizer(model)
     if name := prompting.template or ("" if tokenizer.chat_template else _family(model)[0]):
         tokenizer.chat_template = _template(name)
     if not tokenizer.chat_template:
@@ -172,9 +168,8 @@ def make_sequences(
         texts = [text for row in chains for chain in row for text in _texts(chain)]
         encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
         for row in chains:
-            yield [
-                s for chain in row for s in _sequences(chain, [next(encoded) for _ in _texts(chain)], tokenizer, end)
-            ]
+            ids = [[next(encoded) for _ in _texts(chain)] for chain in row]
+            yield [s for chain, i in zip(row, ids, strict=True) for s in _sequences(chain, i, tokenizer, end)]
 
 
 def _chains(turns: Sequence[Turn]) -> list[list[Turn]]:
@@ -204,7 +199,7 @@ def _sequences(
     position = 0
     for prompt in prompts:
         begin = position + len(prompt)
-        stop = next((i for i in range(begin, len(whole)) if whole[i] in end.ids), None)
+        stop = min((whole.index(i, begin) for i in end.ids if i in whole[begin:]), default=None)
         if whole[position:begin] != prompt or stop is None:
             break
         position = stop + 1
@@ -217,15 +212,17 @@ def _sequences(
 
 def _apart(turn: Turn, tokenizer: PreTrainedTokenizerBase, end: TurnEnd) -> TokenSequence:
     """A turn whose prompt has the tokens that sampling would send."""
-    prompt, reply, whole = tokenizer([turn.prompt, turn.reply, turn.prompt + turn.reply],
-                                     add_special_tokens=False)["input_ids"]  # fmt: skip
+    texts = [turn.prompt, turn.reply, turn.prompt + turn.reply]
+    prompt, reply, whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
     if whole[: len(prompt)] == prompt:
         reply = whole[len(prompt) :]
-    elif tokenizer.decode(prompt + reply) != tokenizer.decode(whole):
-        raise DataError(f"{turn.where}: the tokenizer joins the prompt and the assistant's turn")
+    else:  # a token of the whole lies across the border; the reply may begin with a space of the tokenizer's own
+        text, ways = tokenizer.decode(whole), (reply, reply[1:])
+        reply = next((way for way in ways if tokenizer.decode(prompt + way) == text), [])
     ends = [i for i, t in enumerate(reply, 1) if t in end.ids]
+    if not reply:
+        raise DataError(f"{turn.where}: the tokenizer joins the end of the prompt and the assistant's turn")
     if ends != [len(reply)]:
-        texts = " or ".join(end.texts)
-        what = "in the middle, expected it at the end only" if ends else f"no {texts} at the end, expected one"
-        raise DataError(f"{turn.where}: the assistant's turn has {texts + ' ' if ends else ''}{what}")
+        what = "in the middle, expected it at the end only" if ends else "not at its end, expected it there"
+        raise DataError(f"{turn.where}: the assistant's turn has {' or '.join(end.texts)} {what}")
     return TokenSequence(tuple(prompt + reply), (False,) * len(prompt) + (True,) * len(reply), 1.0)

@@ -10,13 +10,14 @@ Templates come from strangers, so nothing about them is believed. Checked for ev
    them. It is rendered a second time with a mark inside each, which tells an answer "4" from the question "2 + 4".
 2. Whole begins with prompt. Some templates write the tags around a thought otherwise in prompts than in what was said,
    or leave thoughts out of the latter; then the reply goes on from the prompt with thought and answer, see `_joined`.
-3. The thought is opened once and closed once, by prompt and reply together, and not at all where there is none, unless
-   the template itself writes an empty one.
+3. The thought is opened once and closed once, by prompt and reply together. Where there is none, neither is, unless the
+   template writes an empty one, or a prompt that always opens a thought makes one necessary.
 4. The reply ends with a token that ends generation: the template's, or `TurnEnd.stop` if the template has none.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ringrl.errors import DataError
 
 MARK = re.compile("\ue000(\\d+)\ue001")  # of Unicode's private use
 FOLDED = ""  # layout of thoughts: in the content; otherwise the message key that holds them
+EMPTY = f"\n\n{THOUGHT}\n\n"  # a thought that is none, behind a prompt that opens it
 THE_THOUGHT, ANSWER = "the thought", "the answer"
 
 
@@ -126,7 +128,8 @@ def _laid_out(
         if thought and not spans[THE_THOUGHT].stop:
             reply = _thought_left_out(prompt, whole[: answer.start], content) + whole[answer.start : answer.stop]
         else:
-            reply = _joined(prompt, whole, spans[THE_THOUGHT], answer)
+            thinks = functools.partial(template.render, [plain[:-1]], True, True, where)
+            reply = _joined(prompt, whole, spans[THE_THOUGHT], answer, thinks)
         return Turn(where, prompt, reply + _ending(whole[answer.stop :], end))
     except ValueError as e:
         raise template.refusal(where, f"the chat template {e}") from None
@@ -204,9 +207,12 @@ class _Marks:
         return spans
 
 
-def _joined(prompt: str, whole: str, thought: slice, answer: slice) -> str:
+def _joined(prompt: str, whole: str, thought: slice, answer: slice, thinks: Callable[[], list[str]]) -> str:
     """What is said after the prompt, up to the end of the answer: whole, which goes on from prompt but for the tags
-    around a thought.
+    around a thought. A prompt that opens a thought where the turn has none is answered with an empty one.
+
+    Args:
+        thinks: renders the prompt that asks for a thought.
 
     Raises:
         ValueError: whole does not go on from prompt, or the thought is not opened and closed once.
@@ -219,13 +225,23 @@ def _joined(prompt: str, whole: str, thought: slice, answer: slice) -> str:
     else:
         same = min(_same(prompt, whole), begin)
         tail, lead = prompt[same:], whole[same:begin]
-        if _bare(tail) == _bare(lead) or (not lead.strip() and _bare(tail) == THINK + THOUGHT):
-            lead = ""  # the tags with other space between them, or an empty thought of which only the prompt has one
+        if not thought.stop and not lead.strip() and tail.strip() == THINK:
+            lead = EMPTY.removeprefix(tail.rpartition(THINK)[2])
+        elif _bare(tail) == _bare(lead) or (not thought.stop and _says_not_to_think(tail, lead, thinks)):
+            lead = ""
         elif tail.strip():
             raise ValueError("writes a turn otherwise than the prompt before it, expected one that goes on from it")
-        lead = lead.lstrip()
+        else:
+            lead = lead.lstrip()
     _check_tags(prompt, lead, whole[thought.stop : answer.start] if thought.stop else None)
     return lead + whole[begin : answer.stop]
+
+
+def _says_not_to_think(tail: str, lead: str, thinks: Callable[[], list[str]]) -> bool:
+    """Whether a prompt ends in an empty thought, which the turn itself does not have, or only closes."""
+    if _bare(tail) == THINK + THOUGHT:
+        return _bare(lead) in ("", THOUGHT)
+    return not lead.strip() and tail not in thinks()[0]
 
 
 def _thought_left_out(prompt: str, whole: str, content: str) -> str:
@@ -281,9 +297,11 @@ def _ending(rest: str, end: TurnEnd) -> str:
 
 
 def _same(a: str, b: str) -> int:
-    """Length of the beginning that both texts have."""
+    """Length of the beginning that both texts have, which does not end within a tag."""
     n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
+    n = next((i for i in range(n) if a[i] != b[i]), n)
+    tag = a.rfind("<", 0, n)
+    return tag if tag > a.rfind(">", 0, n) else n
 
 
 def _bare(text: str) -> str:

@@ -28,6 +28,7 @@ from ringrl.launch.command import WorkerSpec
 from ringrl.launch.machine import (
     LOOPBACK,
     LOST_CODE,
+    check_ranks,
     engine_name,
     first_gpu,
     listening,
@@ -95,7 +96,7 @@ class Crew:
         self.run, self.meeting, self.display, self.sampler = run, meeting, display, sampler
         self.workers: list[Child] = []
         self.ready: list[Path] = []  # per worker: the file with its address, which exists once it is ready
-        self.first_gpu = 0  # index of the first worker's first GPU
+        self.first_gpu = 0  # place of the first worker's first GPU among those visible
         self.worker_threads = 1  # OpenMP threads of a worker
         self.ranks: list[Child] = []
         self.ended: dict[str, Any] = {}
@@ -106,6 +107,7 @@ class Crew:
 
     def work(self, command: str, main: str, trainer: Trainer | None) -> int:
         ranks, threads = (trainer.ranks, trainer.threads) if trainer else (1, 0)
+        check_ranks(ranks if trainer else 0)
         rollout = self.sampler.rollout if self.sampler else None
         ahead = self.sampler.ahead if self.sampler else False
         threads, self.worker_threads = shares(ranks, threads, rollout.workers if rollout else 0, ahead)

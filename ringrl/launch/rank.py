@@ -25,7 +25,9 @@ from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
 from ringrl.safe_text import printable
 
-LOST = re.compile(r"Timed out waiting (\d+)ms|Connection (?:closed|reset) by peer")  # gloo's words
+# words of gloo, and of torch's store while ranks meet
+LATE = re.compile(r"Timed out waiting (\d+)ms|Timeout waiting for key.* after (\d+) ms|[Ww]ait timeout")
+GONE = re.compile(r"Connection (closed|reset) by peer")
 
 
 @dataclass
@@ -106,17 +108,26 @@ def run(context: Context) -> int:
         log(traceback.format_exc())
         return e.exit_code
     except Exception as e:
-        lost = LOST.search(str(e)) if isinstance(e, RuntimeError) else None
+        lost = told_of_others(e)
         if fault := fault_of_machine(e):
             text = f"{context.run.path}: {fault}; --resume goes on when that is mended"
         elif lost:
-            how = f"did not answer within {int(lost[1]) / 1000:g} s" if lost[1] else "ended"
-            text = f"rank {os.environ['RANK']}: another rank {how}; see {context.run.path}/logs/"
+            text = f"rank {os.environ['RANK']}: another rank {lost}; see {context.run.path}/logs/"
         else:  # a bug: show the traceback in the log and on the terminal
             text = f"{traceback.format_exc()}see {context.run.path}/logs/"
         context.progress.ended(text, 1)
         log(traceback.format_exc())
         return LOST_CODE if lost else 1
+
+
+def told_of_others(error: Exception) -> str:
+    """What an error in a collective says of the other ranks, "" for other errors."""
+    if not isinstance(error, RuntimeError):
+        return ""
+    if late := LATE.search(str(error)):
+        ms = late[1] or late[2]
+        return f"did not answer within {int(ms) / 1000:g} s" if ms else "did not answer in time"
+    return "ended" if GONE.search(str(error)) else ""
 
 
 def log(text: str = "") -> None:

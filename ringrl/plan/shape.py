@@ -9,13 +9,14 @@ Parameter counts equal those of transformers' models exactly (`tests/plan/test_s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ConfigError
+from ringrl.models.families import refusal
+from ringrl.models.folder import read_object
 
 # separate projections for q, k and v
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral", "olmoe")
@@ -124,10 +125,11 @@ def read_shape(model: str) -> Shape:
         ConfigError: there is no such file, or the model family is unknown.
     """
     file = find_config(model)
-    raw = json.loads(file.read_text())
-    if not isinstance(raw, dict) or raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
-        got = raw.get("model_type") if isinstance(raw, dict) else raw
-        raise ConfigError(f"{file}: model_type: got {got!r}, expected one of {', '.join((*SEPARATE, *LATENT, *FUSED))}")
+    raw = read_object(file)
+    if raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
+        got = refusal(raw) and f", which cannot be trained ({refusal(raw)})"
+        raise ConfigError(f"{file}: model_type: got {raw.get('model_type')!r}{got}, expected one of "
+                          f"{', '.join((*SEPARATE, *LATENT, *FUSED))}")  # fmt: skip
     try:
         return _shape(raw)
     except KeyError as e:

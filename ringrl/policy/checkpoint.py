@@ -111,6 +111,7 @@ class Writer:
         save_file(dict(bucket), self.part / name, metadata={"format": "pt"})
         with (self.part / name).open("rb") as f:
             os.fsync(f.fileno())
+        shutil.copymode(self.part / "config.json", self.part / name)  # safetensors keeps others from reading it
 
     @contextmanager
     def guard(self) -> Iterator[None]:

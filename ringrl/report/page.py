@@ -136,11 +136,11 @@ def panels(which: Iterable[Panel], rows: Sequence[Row], x: str) -> list[Figure]:
 
 
 def constants(which: Iterable[Panel], rows: Sequence[Row]) -> str:
-    """The panels in which nothing changes, in words."""
+    """The curves of the panels in which nothing changes, in words."""
     parts = []
     for panel in (panel for panel in which if not plots.varies(rows, panel)):
-        curves = [(name, [v for v in plots.column(rows, key) if v == v]) for key, name in panel.curves]
-        known = [f"{name} {show(values[0])}" for name, values in curves if values]
-        title = "" if len(curves) == 1 else f"{panel.title.lower()}: "
-        parts += [title + ", ".join(known)] if known else []
+        for key, name in panel.curves:
+            values = [value for value in plots.column(rows, key) if value == value]
+            title = name if len(panel.curves) == 1 else f"{panel.title.lower()} ({name})"
+            parts += [f"{title}: {show(values[0])}"] if values else []
     return "; ".join(parts)

@@ -66,9 +66,10 @@ REWARD = Panel("Reward", "mean reward (0 to 1)", (("reward_mean", "reward"),),
                "Mean over all samples of a step. Stages have other prompts: compare within one stage.")  # fmt: skip
 RL_GRADIENT = Panel("Gradient norm", "gradient norm (L2)", (("grad_norm", "gradient norm"),),
                     "Before clipping. Steady is healthy; a swinging token count per step would show here.")  # fmt: skip
+ENTROPY = Panel("Entropy", "entropy (nats per token)", (("entropy", "entropy"),),
+                "Of the policy on the trained tokens. A fall to zero is collapse, a steady rise is noise.")  # fmt: skip
 RL_PANELS = (
-    Panel("Entropy", "entropy (nats per token)", (("entropy", "entropy"),),
-          "Of the policy on the trained tokens. A fall to zero is collapse, a steady rise is noise."),
+    ENTROPY,
     Panel("Response length", "tokens",
           (("response_length_mean", "all"), ("length_right", "right ones"), ("length_wrong", "wrong ones")),
           "Mean sampled tokens of a response. Wrong ones that grow alone are rambling.", ticks="tokens"),
@@ -101,8 +102,6 @@ RL_PANELS = (
 
 
 NAME = 18  # most characters of a stage's name above a plot
-# titles of the headline picture's columns
-COLUMNS = ("The SFT checkpoint for RL", "RL: reward and held-out score", "C3PO: tokens against Φ, and gradients")
 
 
 def number(value: Any) -> float:
@@ -121,6 +120,12 @@ def varies(rows: Sequence[Row], panel: Panel) -> bool:
     """Whether any curve of a panel has two different values."""
     curves = ({value for value in column(rows, key) if not math.isnan(value)} for key, _ in panel.curves)
     return any(len(values) > 1 for values in curves)
+
+
+def column_titles(evals: Sequence[Row]) -> tuple[str, str, str]:
+    """Those of the headline picture: of `draw_selection`, `draw_rewards` and `draw_budget`."""
+    scores = "held-out score" if evals else "entropy"
+    return "The SFT checkpoint for RL", f"RL: reward and {scores}", "C3PO: tokens against Φ, and gradients"
 
 
 def svg(draw: Callable[..., None], *values: Any, stages: Sequence[Row] = (), axes: int = 1) -> str:
@@ -160,7 +165,7 @@ def picture(path: Path, metrics: Sequence[Row], evals: Sequence[Row], selection:
         draw_budget(axes[0, 2], axes[1, 2], metrics)
         for i, ax in enumerate(axes.flat):
             _finish(ax, metrics if i % 3 else (), below=False, names=i < 3)
-        for ax, title in zip(axes[0], COLUMNS, strict=True):
+        for ax, title in zip(axes[0], column_titles(evals), strict=True):
             ax.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=18)
         figure.align_ylabels()
         figure.savefig(path, dpi=150)
@@ -182,9 +187,12 @@ def draw_panel(ax: Any, panel: Panel, rows: Sequence[Row], x: str) -> None:
 
 
 def draw_rewards(top: Any, bottom: Any, metrics: Sequence[Row], evals: Sequence[Row]) -> None:
-    """The reward in training, and below it the scores on held-out prompts."""
+    """The reward in training, and below it the scores on held-out prompts, or the entropy where there are none."""
     draw_panel(top, REWARD, metrics, "step")
-    draw_held_out(bottom, evals, pass_k=False)
+    if evals:
+        draw_held_out(bottom, evals, pass_k=False)
+    else:
+        draw_panel(bottom, ENTROPY, metrics, "step")
     top.set(xlabel="")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -157,8 +157,9 @@ def _section(part: Chapter, alone: bool = False) -> Markup:
     elif part.kind == "checkpoint selection":
         section = _selection_section(read_object(run / "selection.json"), settings)
     elif part.kind == "evaluation":
-        responses = _responses(run) if alone else []
-        section = _eval_section(read_object(run / "results.json"), raw, responses)
+        results = read_object(run / "results.json")
+        responses = _responses(run, results.get("benchmarks", ())) if alone else []
+        section = _eval_section(results, raw, responses)
         section += page.render("responses", benchmarks=responses, verdicts=VERDICTS)
     else:
         steps = page.total(raw.get("stages", ()), "steps")
@@ -299,10 +300,11 @@ def _worst(errors: Mapping[tuple[str, str], int]) -> list[tuple[str, ...]]:
 # ---- responses ----
 
 
-def _responses(run: Path) -> list[Row]:
-    """Every benchmark's lengths against verdicts, and its responses by problem, the hardest first."""
-    benchmarks = []
-    for path in sorted((run / "responses").glob("*.jsonl")):
+def _responses(run: Path, names: Iterable[str]) -> list[Row]:
+    """Every benchmark's lengths against verdicts, and its responses by problem, the hardest first; in the order of
+    `names`, then others."""
+    benchmarks, order = [], {f"{name}.jsonl": i for i, name in enumerate(names)}
+    for path in sorted((run / "responses").glob("*.jsonl"), key=lambda p: (order.get(p.name, len(order)), p.name)):
         rows = _judged(path)
         if not rows:
             continue
@@ -403,16 +405,16 @@ def _summary(run: Path, parts: Sequence[Chapter]) -> Markup:
 def _headline(metrics: list[Row], run: Path) -> list[Figure]:
     """The columns of the headline picture for which there is something to draw."""
     selection, evals = read_object(run / "select" / "selection.json"), readable_lines(run / "rl" / "evals.jsonl")[0]
+    below = "on held-out problems; bars one standard error." if evals else "the entropy of the policy."
     columns: Sequence[tuple[str, Callable[..., None], Sequence[Any]]] = (
         ("Shaded: the band asked for. Circle: the checkpoint RL starts from.", plots.draw_selection, (selection,)),
-        ("Above in training, below on held-out problems; bars one standard error.", plots.draw_rewards,
-         (metrics, evals)),
+        (f"Above in training, below {below}", plots.draw_rewards, (metrics, evals)),
         ("The trained line lies on the budget Φ. A steady norm is healthy.", plots.draw_budget, (metrics,)),
-    )  # fmt: skip
+    )
     return [
         page.figure(title, caption, draw, *values, stages=() if draw is plots.draw_selection else metrics, axes=2)
-        for title, (caption, draw, values) in zip(plots.COLUMNS, columns, strict=True)
-        if all(values)
+        for title, (caption, draw, values) in zip(plots.column_titles(evals), columns, strict=True)
+        if values[0]
     ]
 
 

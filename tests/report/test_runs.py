@@ -391,7 +391,8 @@ def test_what_never_changes_is_a_line_and_no_plot(tmp_path: Path) -> None:
     constant = re.search("The same at all steps: (.*?)<", text)
     assert constant
     assert constant[1] == (
-        "learning rate 0.0001; router losses: balance 1.02, z 0.4; tokens per second 5200; entropy 0.3."
+        "learning rate: 0.0001; router losses (balance): 1.02; router losses (z): 0.4; tokens per second: 5200; "
+        "entropy: 0.3."
     )
 
 
