@@ -17,7 +17,6 @@ from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
 from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
 from ringrl.errors import DataError, RingError, UserError, fault_of_machine
-from ringrl.evals.benchmarks import BENCHMARKS
 from ringrl.launch.command import Command
 from ringrl.launch.machine import started_by_others
 from ringrl.launch.opening import Resume
@@ -103,9 +102,6 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
     """The configuration from a file, or from the flags alone."""
     if config:
         return load(EvalConfig, config, overrides)
-    if not flags["bench"] and not any(item.startswith("benchmarks") for item in overrides):
-        raise click.UsageError(f"--bench: missing, expected one or more of {', '.join(BENCHMARKS)}, or a name of your "
-                               f"own with --data FILE")  # fmt: skip
     name = Path(str(flags["model"])).resolve().name
     raw: dict[str, Any] = {
         "run": flags["run_dir"] or f"runs/eval/{name}",

@@ -18,7 +18,9 @@ def refused(*args: str | Path) -> str:
     """The one line that is shown besides what the run would be; asserts that there is no more."""
     result = ringrl(*args)
     assert result.code == 2, result.text
-    shown = [line for line in result.text.splitlines() if not line.startswith(("ringrl rl ", "stage ", "model: "))]
+    shown = [
+        line for line in result.text.splitlines() if not line.startswith(("ringrl ", "stage ", "step: ", "model: "))
+    ]
     assert len(shown) == 1, result.text
     assert "Traceback" not in result.text
     return shown[0]
@@ -82,6 +84,28 @@ def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, cont
     ):
         assert f"{file}{said}" in shown
     assert not run.exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    file, run = tmp_path / "two.jsonl", tmp_path / "run"
+    file.write_text("".join(f"{line}\n" for line in Path(inputs.data("sft")).read_text().splitlines()[:2]))
+    sft = {"run": str(run), "model": inputs.model, "batch_examples": 3, "data": {"files": [str(file)]},
+           "trainer": {"dtype": "float32", "attention": "packed"}}  # fmt: skip
+    said = refused("sft", write_yaml(tmp_path / "sft.yaml", sft))
+    assert f"batch_examples: got 3, expected at most 2, the examples in {file}" in said
+    assert not run.exists()
+
+
+def test_data_that_gives_no_row_is_one_line(tmp_path: Path) -> None:
+    file, run = tmp_path / "a.jsonl", tmp_path / "run"
+    for content, said in (
+        ("not json\n[]\n{}\n", f"no row of {file} can be read: {file}:1: "),
+        ("", ": no rows"),
+    ):
+        file.write_text(content)
+        data = {"run": str(run), "sources": [{"name": "a", "files": [str(file)]}], "decontaminate": {"benchmarks": []}}
+        assert said in refused("data", write_yaml(tmp_path / "data.yaml", data))
+        assert not run.exists()
 
 
 def test_references_that_no_verifier_can_use_are_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
