@@ -31,6 +31,8 @@ lock:           ## hashes for requirements/*.in, with uv; then audit them: docs/
 	for set in build cpu reasoning-gym; do \
 	    uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes --no-annotate \
 	        --custom-compile-command "make lock" requirements/$$set.in -o requirements/$$set.txt; done
+	uv pip compile --quiet pyproject.toml --extra vllm --constraints requirements/gpu.in --universal --python-version 3.11 \
+	    --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements/gpu.txt
 
 bench: setup    ## the demo over three seeds, with standard errors (an hour)
 	$(BIN)/python scripts/bench_demo.py

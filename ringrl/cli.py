@@ -16,9 +16,11 @@ from ringrl import __version__
 from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
 from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
-from ringrl.errors import DataError, RingError, UserError
+from ringrl.errors import DataError, RingError, UserError, fault_of_machine
+from ringrl.evals.benchmarks import BENCHMARKS
 from ringrl.launch.command import Command
 from ringrl.launch.machine import started_by_others
+from ringrl.launch.opening import Resume
 from ringrl.launch.start import check_what_is_there
 from ringrl.plan import report
 from ringrl.plan.hardware import find_gpu
@@ -45,10 +47,11 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
     click.echo(printable(text, lines=True) + end, nl=False, err=err)
 
 
-def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: bool) -> None:
+def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
+        notes = check_what_is_there(command, cfg)
         _say(command.describe(cfg))
-        for line in check_what_is_there(command, cfg):
+        for line in notes:
             _say(f"# {line}")
         return
     try:
@@ -93,13 +96,16 @@ def evaluate(
         from ringrl.commands.eval_tools import check_contamination, show_benchmark
 
         sys.exit(check_contamination(cfg, train) if train else show_benchmark(cfg))
-    _perform(COMMANDS["eval"], cfg, dry_run, resume)
+    _perform(COMMANDS["eval"], cfg, dry_run, Resume() if resume else None)
 
 
 def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """The configuration from a file, or from the flags alone."""
     if config:
         return load(EvalConfig, config, overrides)
+    if not flags["bench"] and not any(item.startswith("benchmarks") for item in overrides):
+        raise click.UsageError(f"--bench: missing, expected one or more of {', '.join(BENCHMARKS)}, or a name of your "
+                               f"own with --data FILE")  # fmt: skip
     name = Path(str(flags["model"])).resolve().name
     raw: dict[str, Any] = {
         "run": flags["run_dir"] or f"runs/eval/{name}",
@@ -111,16 +117,35 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
     return resolve(EvalConfig, raw, overrides, "command line")
 
 
+CHANGE = click.option(
+    "--change", multiple=True, metavar="KEY=VALUE", help="With --resume: go on with another value of a key that may "
+    "change (epochs, stages.N.steps, optimizer.lr, save_every, ...), or, given its name, with another content of a "
+    "file; lineage.json keeps record.")  # fmt: skip
+FROM = click.option("--from-checkpoint", type=int, metavar="STEP", help="With --resume: go on from an older "
+                    "checkpoint; newer ones are set aside.")  # fmt: skip
+
+
 def _register(definition: Command[Any]) -> None:
     """Add a command that takes CONFIG, overrides, --dry-run and --resume."""
 
-    @cli.command(definition.name, help=definition.help)
     @click.argument("config")
     @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
     @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and its arithmetic, start nothing.")
     @click.option("--resume", is_flag=True, help="Continue the run in its directory.")
-    def command(config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool) -> None:
-        _perform(definition, load(definition.config, config, overrides), dry_run, resume)
+    def command(
+        config: str, overrides: tuple[str, ...], dry_run: bool, resume: bool, change: tuple[str, ...] = (),
+        from_checkpoint: int | None = None,
+    ) -> None:  # fmt: skip
+        if (change or from_checkpoint is not None) and not resume:
+            raise click.UsageError("--change and --from-checkpoint go with --resume")
+        cfg = load(definition.config, config, overrides)
+        if keys := [c for c in change if "=" in c]:  # over what the configuration comes to, defaults included
+            cfg = resolve(definition.config, cfg.model_dump(mode="json"), keys, f"{config} with --change")
+        _perform(definition, cfg, dry_run, Resume(change, from_checkpoint) if resume else None)
+
+    if definition.trains:
+        command = CHANGE(FROM(command))
+    cli.command(definition.name, help=definition.help)(command)
 
 
 for _definition in COMMANDS.values():
@@ -134,7 +159,8 @@ for _definition in COMMANDS.values():
 @click.option("--address-file", type=click.Path(path_type=Path), required=True, help="Will hold this worker's address.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
 @click.option("--port", default=0, help="To listen on; by default the system chooses.")
-def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int) -> None:
+@click.option("--index", default=0, type=click.IntRange(0), help="Which of this machine's workers: chooses its GPUs.")
+def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: str, port: int, index: int) -> None:
     """A vLLM worker for `ringrl rl CONFIG` on another machine.
 
     Runs until it is stopped; a new process takes over whenever a controller has left. There, `rollout.addresses` names
@@ -143,12 +169,13 @@ def worker(config: str, overrides: tuple[str, ...], address_file: Path, host: st
     """
     from ringrl.commands.worker import serve_worker
     from ringrl.launch.machine import read_key
-    from ringrl.launch.start import check_model_folder
+    from ringrl.launch.start import check_models
 
-    (sampler,) = rl_needs(load(RLConfig, config, overrides)).launches
+    need = rl_needs(load(RLConfig, config, overrides))
+    (sampler,) = need.launches
     assert sampler
-    check_model_folder(sampler.model)
-    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute()))
+    check_models(need)
+    sys.exit(serve_worker(sampler, read_key(sampler.rollout.key_file), host, port, address_file.absolute(), index))
 
 
 @cli.command("report")
@@ -253,6 +280,11 @@ def main() -> None:
         sys.exit(e.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except Exception:  # a bug of ours, whose message may quote anything
-        _say(traceback.format_exc(), end="", err=True)
+    except Exception as e:
+        if fault := fault_of_machine(e):
+            from ringrl.report.terminal import show_error
+
+            show_error(fault)
+        else:  # a bug of ours, whose message may quote anything
+            _say(traceback.format_exc(), end="", err=True)
         sys.exit(1)

@@ -14,6 +14,11 @@ All of them can be pickled, so a child process may send them to its parent.
 
 from __future__ import annotations
 
+import errno
+
+NO_FAULT_OF_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+                    errno.EACCES, errno.EPERM)  # fmt: skip
+
 
 class RingError(Exception):
     """Base class. `exit_code` is what the command line returns."""
@@ -43,6 +48,13 @@ class Diverged(RingError):
 
 class ChildDied(RingError):
     exit_code = 1
+
+
+def fault_of_machine(error: BaseException) -> str:
+    """What a full or read-only disk, or another limit of the machine, has refused, in one line; "" for other errors."""
+    if not isinstance(error, OSError) or error.errno not in NO_FAULT_OF_OURS:
+        return ""
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
 
 
 def require(library: str, installed: str, at_least: str, below: str) -> None:

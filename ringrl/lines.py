@@ -1,7 +1,8 @@
-"""Files of JSON lines, and atomic replacement of files: readers see the old content or the new, never a part."""
+"""Files of JSON lines, hashes, and atomic replacement of files: readers see the old content or the new, no part."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,21 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ringrl.errors import DataError
+
 
 def read_lines(file: Path, cut: bool = False) -> Iterator[Any]:
     """The values in a file of JSON lines, one in memory at a time.
 
     Args:
         cut: skip a last line without its end, as a killed process may leave it.
+
+    Raises:
+        DataError: names the line that is not JSON.
     """
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 value = json.loads(line)
             except ValueError:
-                was_cut = cut and not line.endswith(b"\n")
-                assert was_cut, f"{file}:{number}: broken line"
-                return
+                if cut and not line.endswith(b"\n"):
+                    return
+                raise DataError(f"{file}:{number}: got a broken line, expected JSON as it was written there") from None
             yield value
 
 
@@ -40,12 +46,17 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The parsed JSON object, {} if the text is not JSON."""
+    """The parsed JSON object, {} if the text is none."""
     try:
         value = json.loads(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

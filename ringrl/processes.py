@@ -1,15 +1,24 @@
-"""Helpers for parent and child processes: dying together, messages, free ports."""
+"""Helpers for parent and child processes: dying together, locks, temporary folders, messages, free ports."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+BEAT_S = 1.0
 
 
 def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
@@ -23,6 +32,67 @@ def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)
         if os.getppid() != parent:  # the parent died before the call
             os.kill(os.getpid(), how)
+
+
+def locked(path: Path, flags: int = os.O_RDONLY) -> int | None:
+    """A file descriptor that holds the only lock on a file or folder, None if somebody else holds it.
+
+    The kernel lets go of the lock when the last process that has the descriptor ends, however it ends. Children get
+    the descriptor only by `pass_fds`.
+
+    Raises:
+        OSError: no such file, or a file system without locks.
+    """
+    while True:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except FileNotFoundError:  # removed, and perhaps made again, before we had the lock: try once more
+            pass
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+class Scratch:
+    """A temporary folder that never outlives its owner for long: `close` removes it, and after a kill the next process
+    that makes one of the same kind in the same place does.
+
+    Its owner holds a lock on it, not a name with a process id in it, which would mean another process elsewhere where
+    containers share the place.
+    """
+
+    def __init__(self, kind: str, parent: str = "") -> None:
+        parent = parent or tempfile.gettempdir()
+        for left in Path(parent).glob(f"ringrl.{kind}.*"):
+            _remove_abandoned(left)
+        self.fd = None
+        while self.fd is None:  # another process may take a folder for abandoned before it is locked
+            self.path = Path(tempfile.mkdtemp(prefix=f"ringrl.{kind}.", dir=parent))
+            with suppress(FileNotFoundError):
+                self.fd = locked(self.path)
+
+    def close(self) -> None:
+        if self.fd is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self.fd)
+            self.fd = None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    try:
+        fd = locked(folder)
+    except OSError:  # gone by now, or another user's
+        return
+    if fd is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
 
 
 def descendants(pid: int) -> list[int]:
@@ -39,6 +109,32 @@ def descendants(pid: int) -> list[int]:
     for child in pids:  # the list grows during the loop
         pids += children.get(child, [])
     return pids
+
+
+def live(file: Path) -> None:
+    """From now on a thread touches this file every BEAT_S, as long as there is its folder."""
+
+    def beat() -> None:
+        with suppress(OSError):
+            while True:
+                file.touch()
+                time.sleep(BEAT_S)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def silence(file: Path) -> float:
+    """For how many seconds a process that `live`s gives no sign of life, 0 before its first."""
+    return time.time() - file.stat().st_mtime if file.is_file() else 0.0
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter: T for a process that was stopped, "" for one that has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return ""
+    return "" if state in "ZX" else state
 
 
 def kill_tree(pid: int) -> None:

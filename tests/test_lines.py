@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ringrl.errors import DataError
 from ringrl.lines import read_lines, readable_lines, replacing
 
 
@@ -13,10 +14,10 @@ def test_only_a_last_line_without_its_end_may_be_broken(tmp_path: Path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n{"a"')
     assert list(read_lines(file, cut=True)) == [{"a": 1}]
-    with pytest.raises(AssertionError, match=r"a\.jsonl:2: broken line"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: got a broken line"):
         list(read_lines(file))
     file.write_text('{"a": 1}\n{"a"\n')
-    with pytest.raises(AssertionError, match=r"a\.jsonl:2: broken line"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: got a broken line"):
         list(read_lines(file, cut=True))
     assert readable_lines(file) == ([{"a": 1}], 1)
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +24,11 @@ from ringrl.config.load import dump, resolve
 from ringrl.config.sections import Source
 from ringrl.data.source import fingerprint
 from ringrl.errors import DataError
-from ringrl.run import FORM, Progress, Run, forgettable, open_run
+from ringrl.launch.opening import Origin, Resume, exclusive, open_run, opened
+from ringrl.launch.origin import hashes_of_models
+from ringrl.lines import sha256
+from ringrl.processes import locked
+from ringrl.run import FILES, FORM, Progress, Run, forgettable, verify_checkpoint
 
 
 @pytest.fixture
@@ -33,8 +44,8 @@ def config(tmp_path: Path, data: Path, *overrides: str) -> SFTConfig:
     return resolve(SFTConfig, raw, overrides, "x")
 
 
-def opened(cfg: SFTConfig | RLConfig, data: Path, resume: bool = False) -> Run:
-    return open_run(cfg, cfg.model, fingerprint([Source(files=(str(data),))]), resume)
+def reopened(cfg: SFTConfig | RLConfig, data: Path, resume: bool = False) -> Run:
+    return open_run(cfg, Origin(cfg.model, fingerprint([Source(files=(str(data),))])), Resume() if resume else None)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -43,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_new_run_holds_its_configuration_and_where_it_comes_from(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
-    run = opened(cfg, data)
+    run = reopened(cfg, data)
     assert SFTConfig.model_validate(yaml.safe_load((run.path / "config.yaml").read_text())) == cfg
     lineage = json.loads((run.path / "lineage.json").read_text())
     assert lineage["data"] == {str(data): hashlib.sha256(data.read_bytes()).hexdigest()}
@@ -56,44 +67,259 @@ def test_lineage_names_no_credential_of_the_command(tmp_path: Path, data: Path, 
     monkeypatch.setattr(
         "sys.argv", ["ringrl", "sft", "x=http://user:hunter2@h/?api_key=hunter2&y=1", "hf_hunter2hunter2"]
     )
-    run = opened(config(tmp_path, data), data)
+    run = reopened(config(tmp_path, data), data)
     command = json.loads((run.path / "lineage.json").read_text())["command"]
     assert command == "ringrl sft 'x=http://***@h/?api_key=***&y=1' ***"
 
 
 def test_hidden_characters_of_a_configuration_are_escaped_and_read_back(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data, "prompting.system='Größe \u202e \u200b'")
-    text = (opened(cfg, data).path / "config.yaml").read_text()
+    text = (reopened(cfg, data).path / "config.yaml").read_text()
     assert "\u202e" not in text
     assert SFTConfig.model_validate(yaml.safe_load(text)) == cfg
 
 
-@pytest.mark.parametrize("layout", [{}, {"form": 1}, {"form": 3}])
-def test_a_checkpoint_of_another_form_ends_a_resume_in_one_line(layout: dict[str, int], tmp_path: Path, data: Path):
+def add_checkpoint(run: Run, step: int, **layout: int) -> Path:
+    """A checkpoint as it is written, in small, and the metrics up to it."""
+    folder = run.checkpoint(step)
+    (folder / "trainer").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+    (folder / "trainer" / "state.json").write_text(json.dumps({"layout": layout or {"form": FORM}}))
+    entries = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files(folder).items()}
+    (folder / FILES).write_text(json.dumps(entries))
+    for done in range(len(run.rows("metrics")) + 1, step + 1):
+        run.append("metrics", {"step": done})
+    return folder
+
+
+@pytest.mark.parametrize("form", [1, 2, 4])
+def test_a_checkpoint_of_another_form_ends_a_resume_in_one_line(form: int, tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
-    run = opened(cfg, data)
-    for step, known in ((1, layout), (2, {"form": FORM})):
-        (run.checkpoint(step) / "trainer").mkdir(parents=True)
-        (run.checkpoint(step) / "trainer" / "state.json").write_text(json.dumps({"layout": known}))
-    opened(cfg, data, resume=True)
-    state = run.checkpoint(2) / "trainer" / "state.json"
-    state.write_text(json.dumps({"layout": layout}))
+    run = reopened(cfg, data)
+    add_checkpoint(run, 1, form=form)
+    add_checkpoint(run, 2)
+    reopened(cfg, data, resume=True)
+    (run.checkpoint(2) / "trainer" / "state.json").write_text(json.dumps({"layout": {"form": form}}))
     before = files(run.path)
-    message = rf"step_000002: got trainer state in the form {layout.get('form', 1)}, expected 2: [^\n]* model: [^\n]*$"
+    message = rf"step_000002: got trainer state in the form {form}, expected {FORM}: [^\n]* model: [^\n]*$"
     with pytest.raises(DataError, match=message):
-        opened(cfg, data, resume=True)
+        reopened(cfg, data, resume=True)
     assert files(run.path) == before
     run.write("finished.json", {})
-    opened(cfg, data, resume=True)  # which will read no trainer state
+    reopened(cfg, data, resume=True)  # which will read no trainer state
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit of the weights": (lambda c: flipped(c / "model.safetensors"), r"model\.safetensors: got sha256 \w{64}, exp"),
+    "a shorter file": (lambda c: (c / "model.safetensors").write_bytes(b"a"), r"model\.safetensors: got 1 bytes, exp"),
+    "a missing file": (lambda c: (c / "model.safetensors").unlink(), r"model\.safetensors: got no such file, expected"),
+    "another state": (lambda c: flipped(c / "trainer" / "state.json"), r"state\.json: got sha256"),
+    "no list": (lambda c: (c / FILES).unlink(), r"files\.json: got no list of files"),
+    "an empty list": (lambda c: (c / FILES).write_text(""), r"files\.json: got no list of files"),
+    "a list without hashes": (lambda c: (c / FILES).write_text('{"config.json": 9}'), r"files\.json: got no list"),
+    "no trainer state": (lambda c: shutil.rmtree(c / "trainer"), r"files\.json: got no list of files"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_asked_for(damage: str, tmp_path: Path, data: Path):
+    do, said = DAMAGES[damage]
+    cfg = config(tmp_path, data)
+    run = reopened(cfg, data)
+    add_checkpoint(run, 2)
+    verify_checkpoint(add_checkpoint(run, 4))
+    do(run.checkpoint(4))
+    before = files(run.path)
+    with pytest.raises(DataError, match=f"{said}.*; --resume --from-checkpoint 2 goes on from the one before$"):
+        reopened(cfg, data, resume=True)
+    assert files(run.path) == before
+    with pytest.raises(DataError, match=r"--from-checkpoint: got 3, expected the step of .* go on from: 2(, 4)?$"):
+        open_run(cfg, Origin(), Resume(checkpoint=3))
+    open_run(cfg, Origin(), Resume(checkpoint=2))
+    assert [c.name for c in run.checkpoints] == ["step_000002"]
+    assert (run.path / "set_aside" / "step_000004").is_dir()
+    [change] = json.loads((run.path / "lineage.json").read_text())["changes"]
+    assert (change["step"], change["set_aside"]) == (2, ["set_aside/step_000004"])
+    reopened(cfg, data, resume=True)
+
+
+def test_metrics_that_a_checkpoint_counts_on_must_be_there(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = reopened(cfg, data)
+    add_checkpoint(run, 3)
+    run.append("metrics", {"step": 4})
+    reopened(cfg, data, resume=True)
+    for steps, missing in (([1, 2], 3), ([1, 3], 2), ([1, 2, 2, 3], 3), ([], 1)):
+        run.write_lines("metrics.jsonl", [{"step": s} for s in steps])
+        with pytest.raises(DataError, match=rf"metrics\.jsonl: got no line for step {missing} in its place"):
+            reopened(cfg, data, resume=True)
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2: got a broken line"):
+        reopened(cfg, data, resume=True)
+
+
+def test_data_changed_in_place_is_refused_unless_it_is_asked_for(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    run = reopened(cfg, data)
+    was = sha256(data)
+    data.write_text('{"messages": [1]}\n')
+    before = files(run.path)
+    with pytest.raises(DataError, match=f"^{data}: got {sha256(data)}, expected {was} as when .* began; --resume goes"):
+        reopened(cfg, data, resume=True)
+    assert files(run.path) == before
+    open_run(cfg, Origin(data=fingerprint([cfg.data])), Resume((str(data),)))
+    lineage = json.loads((run.path / "lineage.json").read_text())
+    assert lineage["data"] == {str(data): sha256(data)}
+    assert [c["changed"] for c in lineage["changes"]] == [{str(data): [was, sha256(data)]}]
+    reopened(cfg, data, resume=True)
+
+
+def test_a_model_changed_in_place_is_refused(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
+    model, cfg = tmp_path / "model", config(tmp_path, data)
+    (model / "trainer").mkdir(parents=True)
+    for name in ("config.json", "trainer/state.json", "README.md"):
+        (model / name).write_text("{}")
+    weights = model / "model.safetensors"
+    weights.write_bytes((40).to_bytes(8, "little") + bytes(3 << 20))
+
+    def begun(resume: Resume | None) -> Run:
+        return open_run(cfg, Origin(models=hashes_of_models([str(model)])), resume)
+
+    begun(None)
+    (model / "trainer" / "state.json").unlink()  # as when its run has gone on
+    begun(Resume())
+    for content in (bytes(3 << 20), bytes((3 << 20) - 1), None):
+        flipped(weights) if content == bytes(3 << 20) else weights.write_bytes(content) if content else weights.unlink()
+        with pytest.raises(DataError, match=rf"^{weights}: got [\w ]+, expected \w{{64}} as when"):
+            begun(Resume())
+    weights.write_bytes((40).to_bytes(8, "little") + bytes(3 << 20))
+    begun(Resume())
+    monkeypatch.setattr("ringrl.launch.origin.WHOLE", 1 << 10)
+    monkeypatch.setattr("ringrl.launch.origin.BLOCK", 1 << 10)
+    [_, (_, sampled)] = hashes_of_models([str(model)]).items()
+    weights.write_bytes((40).to_bytes(8, "little") + b"\1" * (3 << 20))  # other weights of the same size
+    [_, (_, other)] = hashes_of_models([str(model)]).items()
+    assert sampled != other
+    assert sampled.endswith(" of 64 MiB in it")
+
+
+def test_one_process_works_in_a_run_directory(tmp_path: Path, data: Path):
+    cfg = config(tmp_path, data)
+    program = "import sys\nfrom pathlib import Path\nfrom ringrl.launch.opening import exclusive\n"
+    program += "with exclusive(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()\n"
+    args = [sys.executable, "-c", program, cfg.run]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"in\n"
+        who = rf"process {other.pid} on {socket.gethostname()} works in this run directory, expected one at a time"
+        for resume in (None, Resume()):
+            with pytest.raises(DataError, match=who), opened(cfg, Origin(), resume):
+                pass
+        other.kill()
+        other.wait()
+        with opened(cfg, Origin(), None), pytest.raises(DataError, match=f"process {os.getpid()} on "):
+            exclusive(Path(cfg.run)).__enter__()
+    with opened(cfg, Origin(), Resume()):
+        pass
+
+
+def test_the_children_of_a_killed_launcher_are_waited_for(tmp_path: Path):
+    program = "import subprocess, sys\nfrom pathlib import Path\nfrom ringrl.launch.opening import exclusive\n"
+    program += "with exclusive(Path(sys.argv[1])) as lock:\n"
+    program += (
+        "    child = subprocess.Popen(['sh', '-c', f'until [ -e {sys.argv[1]}/end ]; do :; done'], pass_fds=[lock])\n"
+    )
+    program += "    print('in', flush=True)\n    sys.stdin.read()\n"
+    args = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == b"in\n"
+        launcher.kill()
+        launcher.wait()
+        assert locked(tmp_path / ".lock") is None
+        threading.Timer(0.3, (tmp_path / "end").touch).start()
+        with exclusive(tmp_path) as lock:
+            assert lock >= 0
+
+
+def test_a_run_in_which_nothing_was_computed_is_begun_anew(tmp_path: Path, data: Path):
+    run = reopened(config(tmp_path, data), data)
+    (run.path / "logs" / "rank0.log").write_text("Traceback")
+    (run.path / "responses").mkdir()
+    (run.path / "responses" / "empty.jsonl").touch()
+    (run.path / "report.html").write_text("<html>")  # a run that ends early gets one, too
+    reopened(config(tmp_path, data, "seed=3"), data)
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["seed"] == 3
+    (run.path / "responses" / "empty.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="exists; continue it with --resume"):
+        reopened(config(tmp_path, data, "seed=4"), data)
+
+
+def test_a_place_that_cannot_be_a_run_is_one_line(tmp_path: Path, data: Path):
+    (tmp_path / "file").write_text("")
+    for run, said in (
+        (tmp_path / "file", "got a file, expected a folder"),
+        (tmp_path / "file" / "run", "cannot be wri"),
+    ):
+        cfg = config(tmp_path, data, f"run={run}")
+        with pytest.raises(DataError, match=f"^{run}: {said}"), opened(cfg, Origin(), None):
+            pass
+
+
+def test_what_may_change_on_demand_is_recorded(tmp_path: Path, data: Path):
+    run = reopened(config(tmp_path, data), data)
+    add_checkpoint(run, 2)
+    run.write("finished.json", {})
+    more = ("epochs=5", "optimizer.lr=1e-5", "save_every=3")
+    cfg = resolve(SFTConfig, config(tmp_path, data).model_dump(), more, "x")
+    with pytest.raises(DataError, match=r"optimizer\.lr was 0\.0003, now 1e-05; .* with --change optimizer\.lr=1e-05"):
+        open_run(cfg, Origin(), Resume(("epochs=5", "save_every=3")))
+    assert (run.path / "finished.json").is_file()
+    open_run(cfg, Origin(), Resume(more))
+    assert not (run.path / "finished.json").exists()
+    [change] = json.loads((run.path / "lineage.json").read_text())["changes"]
+    assert change["changed"] == {"epochs": [3, 5], "optimizer.lr": [0.0003, 1e-5], "save_every": [0, 3]}
+    assert change["step"] == 2
+    open_run(cfg, Origin(), Resume())
+    open_run(cfg, Origin(), Resume(more))  # nothing that is new
+    assert len(json.loads((run.path / "lineage.json").read_text())["changes"]) == 1
+    with pytest.raises(DataError, match=r"seed was 0, now 3; --resume continues with the same configuration, but for"):
+        open_run(cfg.model_copy(update={"seed": 3}), Origin(), Resume(("seed=3",)))
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "ahead", "fine"),
+    [(3, (6, 4), 0, True), (3, (4, 4), 0, True), (3, (3, 4), 0, False), (4, (6, 4), 0, False), (3, (6, 4), 1, False),
+     (6, (4, 9), 0, True), (6, (4, 2), 0, True), (7, (4, 2), 0, False), (8, (4, 9), 1, True)],
+)  # fmt: skip
+def test_only_stages_that_are_not_over_may_get_another_length(step: int, steps: list[int], ahead: int, fine: bool):
+    def rl(lengths: Sequence[int]) -> RLConfig:
+        stages = [{"name": str(i), "data": [{"files": ["a"]}], "steps": n} for i, n in enumerate(lengths)]
+        raw = {"run": "r", "model": "m", "stages": stages, "max_staleness": ahead, "loss": {"old_logprobs": "sampler"}}
+        return RLConfig.model_validate(raw)
+
+    if fine:
+        rl(steps).check_continues(rl([4, 4]), step)
+    else:
+        with pytest.raises(
+            ValueError, match=rf"stages\.\d\.steps: got \d, expected 4: {step} steps of the run are done"
+        ):
+            rl(steps).check_continues(rl([4, 4]), step)
 
 
 def test_an_existing_run_is_refused_without_resume_and_left_alone(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
-    run = opened(cfg, data)
+    run = reopened(cfg, data)
     run.append("metrics", {"step": 1})
     before = files(run.path)
     with pytest.raises(DataError, match="exists; continue it with --resume"):
-        opened(cfg, data)
+        reopened(cfg, data)
     assert files(run.path) == before
 
 
@@ -102,21 +328,26 @@ def test_a_run_killed_while_its_first_file_was_written_begins_again(resume: bool
     cfg = config(tmp_path, data)
     Path(cfg.run).mkdir(parents=True)
     (Path(cfg.run) / ".config.yaml.4711.part").write_text("run: ")
-    opened(cfg, data, resume)
+    reopened(cfg, data, resume)
     assert set(files(Path(cfg.run))) == {"config.yaml", "lineage.json"}
 
 
 def test_what_a_killed_process_was_writing_is_gone_on_resume(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
-    run = opened(cfg, data)
+    run = reopened(cfg, data)
+    add_checkpoint(run, 1)
     before = files(run.path)
     (run.path / "rollouts").mkdir()
     for name in (".lineage.json.4711.part", "rollouts/.step_000001.jsonl.4711.part"):
         (run.path / name).write_text("{")
-    for name in ("checkpoints/.step_000002.part", "checkpoints/.step_000001.old"):
+    for name in (
+        "checkpoints/.step_000002.part",
+        "checkpoints/.step_000001.old",
+        "checkpoints/step_000000/.trainer.old",
+    ):
         (run.path / name / "trainer").mkdir(parents=True)
         (run.path / name / "model.safetensors").write_text("{")
-    opened(cfg, data, True)
+    reopened(cfg, data, True)
     assert files(run.path) == before
 
 
@@ -126,24 +357,24 @@ def test_a_folder_of_something_else_is_refused_with_and_without_resume(tmp_path:
     (Path(cfg.run) / "thesis.tex").write_text("years of work")
     for resume in (True, False):
         with pytest.raises(DataError, match="is not a run directory"):
-            opened(cfg, data, resume)
+            reopened(cfg, data, resume)
     assert files(Path(cfg.run)) == {"thesis.tex": b"years of work"}
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     Path(cfg.run).mkdir(parents=True)
-    assert (opened(cfg, data).path / "config.yaml").is_file()
+    assert (reopened(cfg, data).path / "config.yaml").is_file()
 
 
 def test_resuming_changes_nothing_in_the_directory(tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
-    before = files(opened(cfg, data).path)
-    assert files(opened(cfg, data, resume=True).path) == before
+    before = files(reopened(cfg, data).path)
+    assert files(reopened(cfg, data, resume=True).path) == before
 
 
 def test_resuming_what_is_not_there_begins_it(tmp_path: Path, data: Path):
-    assert (opened(config(tmp_path, data), data, resume=True).path / "lineage.json").is_file()
+    assert (reopened(config(tmp_path, data), data, resume=True).path / "lineage.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -158,18 +389,18 @@ def test_resuming_what_is_not_there_begins_it(tmp_path: Path, data: Path):
 def test_resuming_with_another_configuration_is_refused_naming_the_key(
     tmp_path: Path, data: Path, override: str, named: str
 ):
-    run = opened(config(tmp_path, data), data)
+    run = reopened(config(tmp_path, data), data)
     before = files(run.path)
     with pytest.raises(DataError) as error:
-        opened(config(tmp_path, data, override), data, resume=True)
+        reopened(config(tmp_path, data, override), data, resume=True)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
     assert files(run.path) == before
 
 
 def test_how_a_run_is_computed_may_change_on_resuming(tmp_path: Path, data: Path):
-    run = opened(config(tmp_path, data), data)
-    opened(config(tmp_path, data, "trainer.ranks=2", "trainer.packing=false"), data, resume=True)
+    run = reopened(config(tmp_path, data), data)
+    reopened(config(tmp_path, data, "trainer.ranks=2", "trainer.packing=false"), data, resume=True)
     trainer = yaml.safe_load((run.path / "config.yaml").read_text())["trainer"]
     assert (trainer["ranks"], trainer["packing"]) == (2, False)
 
@@ -178,7 +409,7 @@ def test_how_teachers_are_sampled_may_change_but_not_who_they_are(tmp_path: Path
     def opened(*names: str, **rollout: Any) -> Run:
         teachers = [{"name": name, "model": f"/models/{name}", "rollout": rollout} for name in names]
         cfg = {"run": str(tmp_path), "sources": [{"name": "a", "files": ["a.jsonl"]}], "grade": {"teachers": teachers}}
-        return open_run(DataConfig.model_validate(cfg), "", {}, resume=True)
+        return open_run(DataConfig.model_validate(cfg), Origin(), Resume())
 
     opened("start", "strong")
     run = opened("start", "strong", workers=4)
@@ -203,9 +434,9 @@ def test_what_only_has_the_name_of_such_a_section_may_not_change(
     before: dict[str, Any], after: dict[str, Any], said: str, tmp_path: Path
 ):
     raw = {"run": str(tmp_path), "sources": [{"name": "a", "files": ["a.jsonl"]}]}
-    open_run(DataConfig.model_validate(raw | before), "", {}, resume=False)
+    open_run(DataConfig.model_validate(raw | before), Origin(), None)
     with pytest.raises(DataError, match=said):
-        open_run(DataConfig.model_validate(raw | after), "", {}, resume=True)
+        open_run(DataConfig.model_validate(raw | after), Origin(), Resume())
 
 
 def test_sections_of_a_pipeline_are_compared_as_the_configurations_that_they_are(tmp_path: Path):
@@ -216,7 +447,7 @@ def test_sections_of_a_pipeline_are_compared_as_the_configurations_that_they_are
 
     def opened(*overrides: str, **more: Any) -> Run:
         raw = json.loads(json.dumps({"run": str(tmp_path), "model": "m", **sections, **more}))
-        return open_run(resolve(PipelineConfig, raw, overrides, "x"), "", {}, resume=True)
+        return open_run(resolve(PipelineConfig, raw, overrides, "x"), Origin(), Resume())
 
     opened()
     run = opened("rl.rollout.workers=4", "select.verify.deadline_s=9", "sft.epochs=3")  # the default
@@ -294,7 +525,7 @@ def test_a_last_line_that_was_cut_off_is_dropped_and_the_rest_survives(tmp_path:
 
 def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(AssertionError, match=r"metrics\.jsonl:2: broken line"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2: got a broken line"):
         Run(tmp_path).rows("metrics")
 
 
@@ -304,14 +535,15 @@ def test_lines_hold_any_text(tmp_path: Path):
     assert Run(tmp_path).rows("metrics") == [row]
 
 
-def test_checkpoints_are_listed_in_order_and_only_the_newest_keeps_trainer_state(tmp_path: Path):
+def test_checkpoints_are_listed_in_order_and_only_the_newest_keep_trainer_state(tmp_path: Path):
     run = Run(tmp_path)
     for step in (20, 100, 3):
         (run.checkpoint(step) / "trainer").mkdir(parents=True)
         (run.checkpoint(step) / "config.json").write_text("{}")
     assert [p.name for p in run.checkpoints] == ["step_000003", "step_000020", "step_000100"]
-    run.tidy()
-    assert [(p / "trainer").is_dir() for p in run.checkpoints] == [False, False, True]
+    for resumable, kept in ((3, [True, True, True]), (2, [False, True, True]), (1, [False, False, True])):
+        run.tidy(resumable)
+        assert [(p / "trainer").is_dir() for p in run.checkpoints] == kept
     assert all((p / "config.json").is_file() for p in run.checkpoints)
 
 

@@ -69,8 +69,10 @@ class Chain:
         else:
             self.apply(phase)
         sampling = sum(float(file.read_text()) for file in phase.shards.work.glob("*.done"))
-        phase.shards.close(time.monotonic() - began + sampling)
+        summary = phase.shards.close(time.monotonic() - began + sampling)
         self.ctx.progress.note(_line(accounts(self.ctx.run.path)[-1]))
+        for row in summary["examples"].get(read.MALFORMED, ()):
+            self.ctx.progress.note(f"dropped: {row['detail']}")
 
     def read(self, phase: Phase) -> None:
         """Runs in this process: parsing is cheap, and rows must be numbered in order."""

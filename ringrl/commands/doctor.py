@@ -32,7 +32,7 @@ print('writes to', ' '.join(p for p in ('/', '/usr', '/var/tmp', '/dev/shm', '/t
 
 def examine() -> Iterator[str]:
     """Yields the lines of the report."""
-    yield f"system     {platform.system()} {platform.release()}, {os.cpu_count()} cores, {gpus()} GPUs"
+    yield f"system     {platform.system()} {platform.release()}, {os.cpu_count()} cores, {len(gpus())} GPUs"
     yield "versions   " + ", ".join(f"{name} {version}" for name, version in versions().items())
     yield f"memory     {_memory()}"
     disks = [(path.absolute(), shutil.disk_usage(path).free) for path in DISKS if path.is_dir()]

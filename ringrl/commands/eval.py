@@ -27,6 +27,7 @@ from ringrl.evals.results import (
 from ringrl.evals.server import ServedModel
 from ringrl.http import secret
 from ringrl.launch.rank import Context
+from ringrl.models.loading import check_tensors, load_config
 from ringrl.rewards import Verdict, VerifierPool
 from ringrl.rollout.respond import NO_ROOM, Ask, EngineModel, Model
 
@@ -62,6 +63,7 @@ def open_model(
         served = ServedModel(model, server, secret(server.key_variable), prompting, domains, *sampling)
         return served, {"engine": server.base_url, "template_sha256": ""}
     tokenizer = load_tokenizer(model, prompting)
+    check_tensors(model, load_config(model))  # else a worker that does not start is all there is to see
     engine = EngineModel(ctx.rollout_engine(model, rollout), tokenizer, prompting, domains, *sampling)
     return engine, {"engine": engine.name, "dtype": rollout.dtype, "template_sha256": template_hash(tokenizer)}
 

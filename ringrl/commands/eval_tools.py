@@ -17,6 +17,7 @@ from ringrl.errors import DataError
 from ringrl.evals.benchmarks import describe_benchmark, read_benchmark
 from ringrl.evals.compare import compare_runs
 from ringrl.evals.results import load_responses, remarks, table, tasks_of, verdict_fields, verifier_pool, write_results
+from ringrl.launch.opening import exclusive
 from ringrl.launch.start import verifiers_of
 from ringrl.report.runs import write_report
 from ringrl.report.terminal import Display
@@ -65,6 +66,11 @@ def rejudge(folder: str) -> int:
     run = Run(folder)
     if not (run.path / "results.json").is_file():
         raise DataError(f"{folder}: no results.json, expected a finished `ringrl eval` run")
+    with exclusive(run.path):
+        return _rejudge(run)
+
+
+def _rejudge(run: Run) -> int:
     before = json.loads((run.path / "results.json").read_text())
     cfg = load(EvalConfig, run.path / "config.yaml")
     verifiers_of(cfg)
@@ -82,7 +88,7 @@ def rejudge(folder: str) -> int:
                 changed += fields["verdict"] != row["verdict"]
                 row |= fields
     results = write_results(run, cfg, tasks, responses, {k: before[k] for k in FACTS if k in before})
-    display = Display("eval --rescore", folder)
+    display = Display("eval --rescore", str(run.path))
     display.table(f"{cfg.model}, judged again", table(results))
     for line in [*remarks(results), f"{changed} verdicts changed", str(write_report(run.path))]:
         display.note(line)

@@ -17,62 +17,78 @@ from rich.table import Table
 
 from ringrl.commands.table import command_of
 from ringrl.config.commands import PipelineConfig, RLConfig
+from ringrl.errors import DataError
 from ringrl.launch.command import Command
+from ringrl.launch.opening import Origin, Resume, is_begun, opened
 from ringrl.launch.start import is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
+from ringrl.models.folder import check_folder
 from ringrl.report.terminal import literal, screen
-from ringrl.run import Run, open_run
+from ringrl.run import Run
 
 Models = list[tuple[str, str]]  # (stage, model folder)
 
 
-def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: bool) -> int:
+def start(command: Command[PipelineConfig], cfg: PipelineConfig, resume: Resume | None) -> int:
     """Run every unfinished stage. Returns the exit code of the first that fails, or 0."""
     for name in cfg.sections:
         verifiers_of(cfg.stage(name, cfg.model))
-    run = open_run(cfg, cfg.model, {}, resume)
-    from ringrl.report.runs import write_report
+    check_folder(cfg.model, own_weights=True)
+    if resume and resume.checkpoint is not None:
+        raise DataError(f"--from-checkpoint: got {resume.checkpoint} for a pipeline, expected a stage: give it with "
+                        f"ringrl rl {cfg.run}/rl/config.yaml --resume, then resume the pipeline")  # fmt: skip
+    for name in cfg.sections:
+        if resume and is_finished(Run(f"{cfg.run}/{name}")) and (late := changes_of(name, resume).changes):
+            raise DataError(f"--change {name}.{late[0]}: {cfg.run}/{name} is finished, and later stages go on from it; "
+                            f"expected a key of a stage that is not")  # fmt: skip
+    with opened(cfg, Origin(cfg.model), resume) as run:
+        from ringrl.report.runs import write_report
 
-    code = advance_all(run, cfg)
-    report = write_report(run.path)
+        code = advance_all(cfg, run, resume or Resume())
+        report = write_report(run.path)
     if not code:
         show(json.loads((run.path / "summary.json").read_text()), report)
     return code
 
 
-def advance_all(run: Run, cfg: PipelineConfig) -> int:
+def changes_of(section: str, resume: Resume) -> Resume:
+    """What of the changes concerns the stages of one section: its keys."""
+    return Resume(tuple(c.removeprefix(f"{section}.") for c in resume.changes if c.startswith(f"{section}.")))
+
+
+def advance_all(cfg: PipelineConfig, run: Run, resume: Resume) -> int:
     """Advance stage after stage, and write summary.json. Returns the exit code of the first that fails, or 0."""
-    if cfg.data and (code := advance(cfg.stage("data", cfg.model))):
+
+    def advance(stage: Any, name: str) -> int:
+        """Start the command of a stage's configuration, resume it, or skip it if finished."""
+        if is_finished(Run(stage.run)):
+            return 0
+        how = changes_of(name, resume) if is_begun(Path(stage.run)) else None
+        return start_command(command_of(stage), stage, how)
+
+    if cfg.data and (code := advance(cfg.stage("data", cfg.model), "data")):
         return code
     sft = cfg.stage("sft", cfg.model)
     select = cfg.stage("select", sft.run)
-    for stage in (sft, select):
-        if code := advance(stage):
-            return code
+    if code := advance(sft, "sft") or advance(select, "select"):
+        return code
     selection = json.loads((Path(select.run) / "selection.json").read_text())
     rl = cfg.stage("rl", selection["chosen_path"])
-    if code := advance(rl):
+    if code := advance(rl, "rl"):
         return code
     models: Models = [("sft", rl.model), *stage_models(rl)]
     if cfg.general:
         general = cfg.stage("general", models[-1][1])
-        if code := advance(general):
+        if code := advance(general, "general"):
             return code
         models.append(("general", str(Run(general.run).checkpoints[-1])))
     for name, model in models:
-        if code := advance(cfg.stage("eval", model, f"eval_{name}")):
+        if code := advance(cfg.stage("eval", model, f"eval_{name}"), "eval"):
             return code
     trained = sum(r["tokens_trained"] for r in Run(rl.run).rows("metrics"))
     add_token_ratio(Run(select.run), selection, trained)
     run.write("summary.json", summarize(run, cfg, rl, models))
     return 0
-
-
-def advance(stage: Any) -> int:
-    """Start the command of a stage's configuration, resume it, or skip it if finished."""
-    if is_finished(Run(stage.run)):
-        return 0
-    return start_command(command_of(stage), stage, (Path(stage.run) / "config.yaml").is_file())
 
 
 def stage_models(rl: RLConfig) -> Models:

@@ -24,9 +24,9 @@ from ringrl.data.source import read_problems
 from ringrl.errors import RingError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
-from ringrl.policy.engine import to_device
-from ringrl.policy.forward import PolicyModule, load_lm
-from ringrl.policy.sync import checkpoint_kinds, logprob_gaps, response_rows, send_weights
+from ringrl.policy.check import check_forward
+from ringrl.policy.forward import PolicyModule, load_lm, to_device
+from ringrl.policy.sync import expected_kinds, logprob_gaps, response_rows, send_weights
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling
 from ringrl.rollout.score import sample_all
@@ -52,8 +52,9 @@ def main(ctx: Context) -> int:
             if ctx.interrupted:
                 return 130
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
+            check_forward(module, cfg.trainer, str(folder))
             module.to(device)
-            kinds, file = checkpoint_kinds(str(folder)), Path(ctx.spec["meeting"]) / "bucket"
+            kinds, file = expected_kinds(str(folder), module.lm), Path(ctx.spec["meeting"]) / "bucket"
             engine.resend = functools.partial(
                 send_weights, engine, module.lm, i + 1, kinds, cfg.rollout, module.lm.device, file
             )
@@ -68,9 +69,9 @@ def main(ctx: Context) -> int:
             if trouble := too_many_errors(scored, cfg.verify.max_error_share):
                 raise RingError(f"{folder}: {trouble}")
             entropy, gap = measure(module, scored, cfg)
-            if gap > cfg.rollout.parity_limit:
+            if not gap <= (limit := cfg.rollout.parity(cfg.trainer.dtype)):
                 raise RingError(f"{folder}: the engine's log-probs differ from the trainer's by {gap:.3g} nats, "
-                                f"expected at most rollout.parity_limit={cfg.rollout.parity_limit:g}")  # fmt: skip
+                                f"expected at most {limit:g} (rollout.parity_limit)")  # fmt: skip
             rows.append(make_row(folder, entropy, summarize(scored), cfg.band))
             shown = {"checkpoint": name, "entropy": entropy, f"avg@{cfg.samples}": rows[-1]["score"]}
             ctx.progress.step(i + 1, len(folders), shown)
@@ -93,8 +94,8 @@ def measure(module: PolicyModule, scored: list[ScoredGroup], cfg: SelectConfig) 
     tokens, while weights that did not arrive move all of them.
     """
     responses = [(g.group.prompt, c) for g in scored for c in g.group.completions]
-    total, n, gap = 0.0, 0, 0.0
-    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens)[0]:
+    total, n, gap, packing = 0.0, 0, 0.0, cfg.trainer.packing and module.packs
+    for row in response_rows(responses, 1, cfg.trainer.microbatch_tokens, packing)[0]:
         mb = to_device(row, module.lm.device)
         stats = module(mb)
         total, n = total + float(stats.entropy.double().sum()), n + len(stats.entropy)

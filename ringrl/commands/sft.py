@@ -21,11 +21,12 @@ from ringrl.algo.schedule import learning_rate
 from ringrl.config.commands import SFTConfig
 from ringrl.config.load import load
 from ringrl.config.sections import Source
-from ringrl.data.chat import load_tokenizer, make_sequence
+from ringrl.data.chat import load_tokenizer, make_sequences, turn_end
 from ringrl.data.source import read_conversations
 from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
+from ringrl.models.families import check_positions
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -49,7 +50,11 @@ class SFTLoop:
         self.ranks = Ranks(DEADLINE_S, ctx.spec["meeting"])
 
         def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
-            return read_sequences(ctx, cfg, cfg.data, tokenizer), read_sequences(ctx, cfg, cfg.validation, tokenizer)
+            examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
+            if len(examples) < cfg.batch_examples:
+                raise DataError(f"batch_examples: got {cfg.batch_examples}, expected at most {len(examples)}, the "
+                                f"examples in {', '.join(cfg.data.files)}")  # fmt: skip
+            return examples, read_sequences(ctx, cfg, cfg.validation, tokenizer) if cfg.validation else []
 
         examples, self.held_out = self.ranks.wait_for_main(read) or ([], [])
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
@@ -65,6 +70,9 @@ class SFTLoop:
             self.stream.taken = self.done * cfg.batch_examples
             ctx.run.rewind(self.done)
         self.total = round(cfg.epochs * self.examples / cfg.batch_examples)
+        if self.total < self.done:
+            raise DataError(f"epochs: got {cfg.epochs}, which are {self.total} steps, expected at least the "
+                            f"{self.done} that are done")  # fmt: skip
         every = cfg.save_every
         self.saves = set(range(every, self.total, every)) if every else epoch_ends(cfg, self.examples)
 
@@ -110,19 +118,21 @@ class SFTLoop:
             shown = {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
             self.ctx.progress.step(step, self.total, shown)
         due = step in self.saves or step == self.total
-        if due:
+        if due and self.cfg.validation:
             measured = validate(self.policy, self.scatter(self.held_out))
             if self.ranks.main:
                 run.append("evals", where | measured)
         if due or self.stopped:
             state = {"step": step, "tokens": self.tokens}
-            self.policy.save(run.checkpoint(step), state, then=run.tidy)
+            if self.ranks.main:
+                run.sync()
+            self.policy.save(run.checkpoint(step), state, then=lambda: run.tidy(self.cfg.keep_resumable))
         self.policy.writer.check()
 
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, trainer.packing)
+        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
         return self.ranks.scatter(shares)
 
 
@@ -166,12 +176,20 @@ def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
 
 def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[TokenSequence]:
     """Conversations as sequences; those over `max_tokens` are dropped, with a note of their number."""
-    sequences = [make_sequence(m, tokenizer, cfg.prompting, where) for where, m in read_conversations(source)]
-    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens and any(s.trained)]
+    end = turn_end(cfg.model, tokenizer, cfg.prompting)
+    rows = list(make_sequences(read_conversations(source), tokenizer, cfg.prompting, end))
+    sequences = [s for row in rows for s in row]
+    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens]
+    files = ", ".join(Path(f).name for f in source.files)
     if not fitting:
-        raise DataError(f"{source.files[0]}: no example of at most max_tokens={cfg.max_tokens} tokens")
+        raise DataError(f"{files}: no example of at most max_tokens={cfg.max_tokens} tokens")
+    check_positions(cfg.model, max(len(s.token_ids) for s in fitting), "max_tokens")
+    if untrained := sum(not row for row in rows):
+        ctx.progress.note(f"{files}: {untrained} of {len(rows)} conversations have no turn to train on")
+    if split := sum(len(row) > 1 for row in rows):
+        ctx.progress.note(f"{files}: {split} of {len(rows)} conversations are trained on in parts, since the chat "
+                          f"template rewrites earlier turns: {len(sequences)} examples")  # fmt: skip
     if len(fitting) < len(sequences):
-        files = ", ".join(Path(f).name for f in source.files)
         ctx.progress.note(f"{files}: {len(sequences) - len(fitting)} of {len(sequences)} examples are longer than "
                           f"max_tokens={cfg.max_tokens} and left out")  # fmt: skip
     return fitting

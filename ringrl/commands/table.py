@@ -16,7 +16,8 @@ from ringrl.config.commands import EvalConfig, PipelineConfig, RLConfig, SelectC
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, read, resolve
 from ringrl.curate.chain import phases, sampled, unfinished
-from ringrl.data.source import check_local, check_readable, read_conversations, read_graded, read_problems
+from ringrl.curate.read import check as check_sources
+from ringrl.data.source import check_local, read_conversations, read_graded, read_problems
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import definition, given_file, read_benchmark, source_of
 from ringrl.launch.command import Command, Needs, WorkerSpec
@@ -65,13 +66,15 @@ def data_needs(cfg: DataConfig) -> Needs:
         most = sampled(cfg, next(group).step).max_total_tokens
         launches.append(WorkerSpec(teacher.model, teacher.rollout, most) if teacher else None)
     models = dict.fromkeys(phase.engine.model for phase in phases(cfg) if phase.engine)
-    return Needs(", ".join(models), cfg.sources, launches=tuple(launches) or (None,))  # (None,) writes missing outputs
+    embedding = (cfg.deduplicate.embedding.model, cfg.decontaminate.embedding.model)
+    return Needs(", ".join(models), cfg.sources, models=(*models, *filter(None, embedding)),
+                 launches=tuple(launches) or (None,))  # (None,) writes missing outputs  # fmt: skip
 
 
 def check_data(cfg: DataConfig) -> set[str]:
     from ringrl.curate import known
 
-    check_readable(cfg.sources)
+    check_sources(cfg.sources, cfg.known_domains)
     if "decontaminate" in cfg.steps:
         known.check(cfg.decontaminate)
     return {source.domain for source in cfg.sources} - {"row"}
@@ -87,7 +90,7 @@ def rl_needs(cfg: RLConfig) -> Needs:
     sources = (*(s for stage in cfg.stages for s in stage.data), *(h.data for h in cfg.held_out))
     most = cfg.max_total_tokens
     sampler = WorkerSpec(cfg.model, cfg.rollout, most, cfg.loss.router_replay == "engine", cfg.max_staleness > 0)
-    return Needs(cfg.model, sources, cfg.model, cfg.trainer, (sampler,))
+    return Needs(cfg.model, sources, cfg.model, (cfg.model,), cfg.trainer, (sampler,))
 
 
 def check_rl(cfg: RLConfig) -> set[str]:
@@ -102,30 +105,31 @@ def eval_needs(cfg: EvalConfig) -> Needs:
     sources = tuple(source_of(b, cfg) for b in cfg.benchmarks)
     if cfg.server.base_url:
         return Needs(f"{cfg.server.base_url} {cfg.model}", sources)
-    return Needs(cfg.model, sources, launches=(WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens),))
+    sampler = WorkerSpec(cfg.model, cfg.rollout, cfg.max_total_tokens)
+    return Needs(cfg.model, sources, models=(cfg.model,), launches=(sampler,))
 
 
 def check_eval(cfg: EvalConfig) -> set[str]:
     given = [read_benchmark(bench, cfg) for bench in cfg.benchmarks if given_file(bench, cfg)]
-    ours = {definition(bench).domain for bench in cfg.benchmarks if not given_file(bench, cfg)}
+    ours = {definition(bench, cfg).domain for bench in cfg.benchmarks if not given_file(bench, cfg)}
     return ours | {problem["domain"] for problems in given for problem in problems}
 
 
 def select_needs(cfg: SelectConfig) -> Needs:
-    first = str(find_checkpoints(cfg.model)[0])
+    models = tuple(map(str, find_checkpoints(cfg.model)))
     trainer = cfg.trainer.model_copy(update={"ranks": 1})  # checkpoints are measured one at a time
-    sampler = WorkerSpec(first, cfg.rollout, cfg.max_total_tokens)
-    return Needs(cfg.model, (cfg.probe,), first, trainer, (sampler,))
+    sampler = WorkerSpec(models[0], cfg.rollout, cfg.max_total_tokens)
+    return Needs(cfg.model, (cfg.probe,), models[0], models, trainer, (sampler,))
 
 
 ENTRIES = (
     Command("run", "The whole method from one file: data, sft, select-ckpt, rl stages, eval.", PipelineConfig, "sft",
-            pipeline_arithmetic, pipeline_plan, starter="ringrl.commands.pipeline"),
+            pipeline_arithmetic, pipeline_plan, trains=True, starter="ringrl.commands.pipeline"),
     Command("data", "From raw problems to trainable data: cleanse, deduplicate, decontaminate, grade, distil, mix.",
             DataConfig, "sources", dry_run.data, report.data, "ringrl.commands.data", data_needs, check_data, show_data,
             starter="ringrl.launch.start"),
     Command("rl", "Reinforcement learning with C3PO on a fixed token budget, in stages.", RLConfig, "stages",
-            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl),
+            dry_run.rl, report.rl, "ringrl.rl.loop", rl_needs, check_rl, trains=True),
     Command("eval", "avg@k with its standard errors, pass@k and majority, on named benchmarks or your own JSONL.\n\n"
             "Either CONFIG, or --model and --bench. Without CONFIG the paper's protocol holds.", EvalConfig,
             "benchmarks", dry_run.evaluation, report.evaluation, "ringrl.commands.eval", eval_needs, check_eval),
@@ -133,8 +137,8 @@ ENTRIES = (
             dry_run.select_ckpt, report.select_ckpt, "ringrl.commands.select_ckpt", select_needs,
             lambda cfg: check_local((cfg.probe,), partial(read_problems, domains=cfg.known_domains))),
     Command("sft", "Long-CoT distillation: train on teacher responses, a checkpoint per epoch.", SFTConfig,
-            "validation", dry_run.sft, report.sft, "ringrl.commands.sft",
-            lambda cfg: Needs(cfg.model, (cfg.data, cfg.validation), cfg.model, cfg.trainer),
-            lambda cfg: check_local((cfg.data, cfg.validation), read_conversations)),
+            "data", dry_run.sft, report.sft, "ringrl.commands.sft",
+            lambda cfg: Needs(cfg.model, cfg.sources, cfg.model, (cfg.model,), cfg.trainer),
+            lambda cfg: check_local(cfg.sources, read_conversations), trains=True),
 )  # fmt: skip
 COMMANDS: dict[str, Command[Any]] = {command.name: command for command in ENTRIES}

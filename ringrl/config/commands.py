@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.data import DataConfig
-from ringrl.config.load import Knobs, check
+from ringrl.config.load import ON_DEMAND, Knobs, check
 from ringrl.config.loss import Budget, Loss, Watchdog
 from ringrl.config.sections import (
     DATE,
+    NAME,
     NamesDomains,
     Optimizer,
     Prompting,
@@ -27,6 +28,7 @@ from ringrl.config.sections import (
     Source,
     Trainer,
     Verify,
+    each_once,
 )
 from ringrl.errors import ConfigError
 
@@ -39,16 +41,22 @@ class SFTConfig(RunConfig):
     model: str
     seed: int = 0
     data: Source
-    validation: Source
+    validation: Source | None = None  # held-out conversations, whose loss is measured at every checkpoint
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
     optimizer: Optimizer = Optimizer(lr=3e-4, weight_decay=0.1, schedule="cosine", warmup=0.01)  # [P §4.1.1]
-    epochs: int = Field(3, ge=1)  # [P §4.1.1]
+    epochs: Annotated[int, ON_DEMAND] = Field(3, ge=1)  # [P §4.1.1]
     batch_examples: int = Field(256, ge=1)  # per optimizer step [P §4.1.1]
     max_tokens: int = Field(32768, ge=2)  # longer examples are dropped and counted [P §4.1.1]
-    save_every: int = Field(0, ge=0)  # steps; 0 = once per epoch
+    save_every: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # steps; 0 = once per epoch
+    keep_resumable: Annotated[int, ON_DEMAND] = Field(2, ge=1)  # newest checkpoints that --resume can go on from; the
+    # optimizer's state of each takes 12 bytes a parameter
     balance: float = Field(0.0, ge=0)  # router load-balance coefficient
     z: float = Field(0.0, ge=0)  # router z-loss coefficient
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.data, self.validation) if self.validation else (self.data,)
 
     @model_validator(mode="after")
     def _check(self) -> SFTConfig:
@@ -88,16 +96,16 @@ class SelectConfig(RunConfig):
 class HeldOut(Knobs):
     """A set of prompts evaluated during RL."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     data: Source
 
 
 class Stage(Knobs):
     """One stage of RL: its data, lengths and steps [P §3.4]."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     data: tuple[Source, ...] = Field(min_length=1)
-    steps: int = Field(ge=1)
+    steps: Annotated[int, ON_DEMAND] = Field(ge=1)
     prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
     samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
     max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
@@ -111,9 +119,9 @@ class RLConfig(RunConfig):
 
     model: str
     seed: int = 0
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    held_out: tuple[HeldOut, ...] = ()
-    eval_every: int = Field(0, ge=0)  # steps; 0 = only when a stage ends
+    stages: Annotated[tuple[Stage, ...], AfterValidator(each_once)] = Field(min_length=1)
+    held_out: Annotated[tuple[HeldOut, ...], AfterValidator(each_once)] = ()
+    eval_every: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # steps; 0 = only when a stage ends
     eval_samples: int = Field(8, ge=1)
     prompting: Prompting = Prompting()
     trainer: Trainer = Trainer()
@@ -121,14 +129,16 @@ class RLConfig(RunConfig):
     verify: Verify = Verify()
     optimizer: Optimizer = Optimizer(lr=3e-6)  # [P §4.1.1]
     loss: Loss = Loss()
-    watchdog: Watchdog = Watchdog()
+    watchdog: Annotated[Watchdog, ON_DEMAND] = Watchdog()
     temperature: float = Field(1.0, gt=0)  # [P §4.3.2]
     updates: int = Field(1, ge=1)  # optimizer steps (minibatches) per rollout batch; the paper gives no number
     max_staleness: int = Field(0, ge=0)  # rollout batches sampled ahead of training; 0 = sample, then train
-    save_every: int = Field(20, ge=1)  # steps
-    keep_last: int = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage always stay
-    keep_best: int = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
-    rollouts_kept: int = Field(8, ge=0)  # sampled responses written per step
+    save_every: Annotated[int, ON_DEMAND] = Field(20, ge=1)  # steps
+    keep_resumable: Annotated[int, ON_DEMAND] = Field(2, ge=1)  # newest checkpoints that --resume can go on from; the
+    # optimizer's state of each takes 12 bytes a parameter
+    keep_last: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage stay
+    keep_best: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
+    rollouts_kept: Annotated[int, ON_DEMAND] = Field(8, ge=0)  # sampled responses written per step
 
     @property
     def steps(self) -> int:
@@ -219,6 +229,16 @@ class RLConfig(RunConfig):
         if self.step_phi(s) % self.parts(s):
             raise ValueError(f"{at}.budget.phi: got {s.budget.phi}, expected a multiple of {self.parts(s)}")
 
+    def check_continues(self, was: Self, step: int) -> None:
+        """Raises ValueError when a stage that is over, or that more is sampled ahead than is left of, is to have
+        another length, or when more steps are done than there are to be."""
+        ahead = step + self.updates * self.max_staleness
+        for i, (stage, before, end) in enumerate(zip(self.stages, was.stages, was.stage_ends, strict=True)):
+            least = step if i + 1 == len(self.stages) else ahead + 1
+            if stage.steps != before.steps and min(end, self.stage_ends[i]) < least:
+                raise ValueError(f"stages.{i}.steps: got {stage.steps}, expected {before.steps}: {step} steps of the "
+                                 f"run are done, {ahead} sampled")  # fmt: skip
+
     @property
     def stage_ends(self) -> list[int]:
         """The step count at which each stage ends."""
@@ -257,7 +277,7 @@ class RLConfig(RunConfig):
 
 
 class Bench(NamesDomains):
-    name: str  # a built-in benchmark, or any name when `data` is given
+    name: str = Field(pattern=NAME)  # a built-in benchmark, or any name when `data` is given
     data: str = ""  # JSONL, parquet or CSV file, or hub dataset; empty = the benchmark's own source
     columns: dict[str, str] = {}  # renames keys of `data`, as in Source
     samples: int = Field(0, ge=0)  # 0 = the configuration's `samples`
@@ -277,7 +297,7 @@ class EvalConfig(RunConfig):
 
     model: str  # a folder, or its name on the server
     seed: int = 0
-    benchmarks: tuple[Bench, ...] = Field(min_length=1)
+    benchmarks: Annotated[tuple[Bench, ...], AfterValidator(each_once)] = Field(min_length=1)
     data: str = ""  # folder with NAME.jsonl (.parquet, .csv) per benchmark, or the file of the only one
     samples: int = Field(0, ge=0)  # k; 0 = the benchmark's default
     pass_k: tuple[int, ...] = ()  # values of k for pass@k, in addition to 1, 2, 4, ... and all samples
@@ -289,13 +309,6 @@ class EvalConfig(RunConfig):
     rollout: Rollout = Rollout()
     server: Server = Server()
     verify: Verify = Verify()
-
-    @model_validator(mode="after")
-    def _check(self) -> EvalConfig:
-        names = [b.name for b in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"benchmarks: got {', '.join(names)}, expected each name once")
-        return self
 
 
 # ---------------------------------------------------------------- run
@@ -347,7 +360,11 @@ class PipelineConfig(RunConfig):
     @model_validator(mode="after")
     def _check(self) -> PipelineConfig:
         for name in self.sections:
-            self.stage(name, self.model)
+            stage = self.stage(name, self.model)
+            for i, s in enumerate(stage.stages if isinstance(stage, RLConfig) else ()):
+                if s.name in ("sft", "general"):
+                    raise ValueError(f"rl.stages.{i}.name: got {s.name}, expected another: the pipeline evaluates what "
+                                     f"comes of its section {s.name} under this name")  # fmt: skip
         return self
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.load import FREE, Knobs
-from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify
+from ringrl.config.sections import NAME, NamesDomains, Prompting, Rollout, RunConfig, Server, Source, Verify, each_once
 from ringrl.domains import BUILT_IN
 
 SET_HERE = ("id", "own_id", "source", "where", "step", "reason", "output",
@@ -28,14 +28,6 @@ def _compiles(pattern: str) -> str:
     except re.error as e:
         raise ValueError(f"got {pattern!r}, expected a regular expression: {e}") from None
     return pattern
-
-
-def _each_once(named: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuses duplicates among strings, or among objects by their `name`."""
-    names = [n if isinstance(n, str) else n.name for n in named]
-    if len(set(names)) < len(names):
-        raise ValueError(f"got {', '.join(names)}, expected each name once")
-    return named
 
 
 Regex = Annotated[str, AfterValidator(_compiles)]
@@ -62,7 +54,7 @@ class Teacher(Knobs):
 class Sampled(Knobs):
     """Knobs shared by the steps that sample from models."""
 
-    teachers: Annotated[tuple[Teacher, ...], AfterValidator(_each_once)] = ()
+    teachers: Annotated[tuple[Teacher, ...], AfterValidator(each_once)] = ()
     samples: int = Field(8, ge=1)  # k, responses per problem and model
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -180,7 +172,7 @@ class Output(NamesDomains):
 class Mix(Knobs):
     """Assigns rows to files by a seeded draw; each output draws from what earlier ones left."""
 
-    outputs: Annotated[tuple[Output, ...], AfterValidator(_each_once)] = Field((Output(name="train"),), min_length=1)
+    outputs: Annotated[tuple[Output, ...], AfterValidator(each_once)] = Field((Output(name="train"),), min_length=1)
     prompting: Prompting = Prompting()  # conversations are prompted as `rl` will prompt
 
 
@@ -188,8 +180,8 @@ class DataConfig(RunConfig):
     """`ringrl data`: from raw problems to trainable data [P §2]."""
 
     seed: int = 0
-    sources: Annotated[tuple[Pile, ...], AfterValidator(_each_once)] = Field(min_length=1)
-    steps: Annotated[tuple[StepName, ...], AfterValidator(_each_once)] = (
+    sources: Annotated[tuple[Pile, ...], AfterValidator(each_once)] = Field(min_length=1)
+    steps: Annotated[tuple[StepName, ...], AfterValidator(each_once)] = (
         "cleanse", "deduplicate", "decontaminate", "annotate", "mix",
     )  # after reading  # fmt: skip
     workers: Annotated[int, FREE] = Field(0, ge=0)  # processes; 0 = one per core

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from ringrl.safe_text import HIDDEN, masked
 
 
 class Knobs(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def part(self, name: str) -> Any:
         """The value of a field, as a model even where the field holds a raw mapping."""
@@ -33,10 +33,41 @@ class Layout(Knobs):
     """Settings of how something is computed, which --resume may change except for fields marked FIXED."""
 
 
-FREE, FIXED = "--resume may change it", "--resume must not change it"  # field markers, in Annotated
+# field markers, in Annotated
+FREE, FIXED = "--resume may change it", "--resume must not change it"
+ON_DEMAND = "--resume --change may change it"
 
 
 C = TypeVar("C", bound=Knobs)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, Any], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and first.setdefault((key.tag, key.value), key) is not key:
+                line = first[key.tag, key.value].start_mark.line + 1
+                raise yaml.composer.ComposerError(None, None, f"{key.value}: written twice, first in line {line}, "
+                                                  f"expected each key once", key.start_mark)  # fmt: skip
+        return node
+
+
+def parse(text: str, where: str) -> Any:
+    """The value of a YAML text. Raises ConfigError, which names `where` and the line."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        kind = "" if isinstance(e, yaml.composer.ComposerError) else "not YAML: "
+        said = " ".join(filter(None, (e.context, e.problem)))
+        raise ConfigError(f"{where}{line}: {kind}{said}") from None
+    except (yaml.YAMLError, ValueError) as e:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(e).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: values are nested too deeply") from None
 
 
 def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
@@ -56,9 +87,11 @@ def read(path: str | Path, includers: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in (p.resolve() for p in includers):
         raise ConfigError(f"{' -> '.join(map(str, (*includers, path)))}: a file cannot be its own base")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+        raw = parse(path.read_text(encoding="utf-8-sig"), str(path))
+    except OSError as e:
+        raise ConfigError(f"{path}: not to be read: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8: {e.reason} at byte {e.start}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: got {type(raw).__name__}, expected a mapping of keys")
     return _with_bases(raw, (*includers, path))
@@ -113,6 +146,16 @@ def fixed(value: Any) -> Any:
     return [fixed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def changeable(value: Any, at: str = "") -> Iterator[str]:
+    """Keys of a configuration that are ON_DEMAND, with all that is below them."""
+    if isinstance(value, Knobs):
+        for name, f in type(value).model_fields.items():
+            yield from (f"{at}{name}",) if ON_DEMAND in f.metadata else changeable(value.part(name), f"{at}{name}.")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from changeable(item, f"{at}{i}.")
+
+
 def _with_bases(node: Any, files: tuple[Path, ...]) -> Any:
     """A copy of `node`, which stands in the last of `files`, with its bases merged in."""
     if isinstance(node, list):
@@ -142,18 +185,17 @@ def _override(raw: dict[str, Any], item: str) -> None:
     if not eq:
         raise ConfigError(f"override {item!r}: expected key.sub=value")
     node: Any = raw
+    given = parse(value, f"override {item!r}")
     *parents, last = key.split(".")
     try:
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         slot = int(last) if isinstance(node, list) else last
-        node[slot] = yaml.safe_load(value)
+        node[slot] = given
         if value == "null":  # only when spelled out: an empty value is a mistake
             del node[slot]
     except (TypeError, ValueError, IndexError, AttributeError):
         raise ConfigError(f"override {item!r}: the configuration has no {key!r}") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"override {item!r}: {value!r} is not a YAML value") from None
 
 
 def _explain(cls: type[Knobs], error: ValidationError) -> str:
@@ -166,11 +208,17 @@ def _explain(cls: type[Knobs], error: ValidationError) -> str:
         return f"{key}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
     if first["type"] == "missing":
         return f"{key}: missing"
+    if first["type"] == "too_short":
+        return f"{key}: got {_shown(first['input'])}, expected at least {first['ctx']['min_length']}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" or not key:
         # model validators start with a field's name, field validators with 'got'
         return f"{key}{': ' if message.startswith('got ') else '.'}{message}" if key else message
     return f"{key}: got {first['input']!r}, expected: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
 def _fields_at(cls: type[Knobs], loc: Sequence[str]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ringrl.config.load import FIXED, Knobs, Layout
+from ringrl.config.load import FIXED, ON_DEMAND, Knobs, Layout
 from ringrl.domains import BOXED, FENCED, Domain, Domains, Reward
 
 DATE = r"^(\d{4}-\d\d-\d\d)?$"
@@ -25,6 +26,14 @@ def _names_a_verifier(text: str) -> str:
 
 
 VerifierName = Annotated[str, AfterValidator(_names_a_verifier)]
+
+
+def each_once(named: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuses duplicates among strings, or among objects by their `name`."""
+    names = [n if isinstance(n, str) else n.name for n in named]
+    if len(set(names)) < len(names):
+        raise ValueError(f"got {', '.join(names)}, expected each name once")
+    return named
 
 
 class VerifierSection(Knobs):
@@ -95,6 +104,9 @@ class RunConfig(Knobs):
                 raise ValueError(f"{key}: {self.known_domains.unknown(name, *others)}")
         return self
 
+    def check_continues(self, was: Self, step: int) -> None:
+        """Raises ValueError if a run that was begun with `was` and has done `step` steps cannot go on with this."""
+
     @cached_property
     def known_domains(self) -> Domains:
         """All available domains, those of this configuration included."""
@@ -135,14 +147,60 @@ class NamesDomains(Knobs):
         raise NotImplementedError
 
 
+SLICE = re.compile(r"(?P<split>[\w.-]+)(\[(?P<first>-?\d+%?)?:(?P<end>-?\d+%?)?\])?")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a split of a hub dataset: a number of rows, or with % a share of them, below 0 from the end."""
+
+    split: str
+    first: str  # "" = from the start
+    end: str  # "" = to the end
+
+    @property
+    def needs_size(self) -> bool:
+        """Whether the number of all rows must be known."""
+        return bool({"-", "%"} & {*self.first, *self.end})
+
+    def bounds(self, rows: int | None) -> tuple[int, int | None]:
+        """The first row and the one behind the last; `rows`, of the whole split, may be None unless it is needed."""
+        return self._row(self.first, rows) or 0, self._row(self.end, rows) if self.end else rows
+
+    def _row(self, text: str, rows: int | None) -> int:
+        number = int(text.rstrip("%") or 0)
+        if rows is None:
+            return number
+        if text.endswith("%"):
+            number = round(number * rows / 100)  # as `datasets` does
+        return min(max(number + rows * text.startswith("-"), 0), rows)
+
+
+def slices(split: str) -> tuple[Slice, ...]:
+    """The parts that a split such as "train[:100]+test" has. Raises ValueError."""
+    matches = [SLICE.fullmatch(part) for part in split.split("+")]
+    found = tuple(Slice(m["split"], m["first"] or "", m["end"] or "") for m in matches if m)
+    if len(found) < len(matches):
+        raise ValueError(f"got {split!r}, expected a split such as train, train[:1000], train[10%:] or train+test")
+    return found
+
+
 class Source(NamesDomains):
     """Where rows come from: data files, or dataset names on the Hugging Face hub."""
 
     files: tuple[str, ...] = Field(min_length=1)
-    split: str = "train"  # only for hub datasets
+    split: str = "train"  # only for hub datasets, also a slice: train[:1000], train[10%:], train[-500:], train+test
     columns: dict[str, str] = {}  # our key -> key in the file, e.g. {problem: question}
+    format: Literal["messages", "sharegpt", "alpaca", "completion"] = "messages"  # how a row holds a conversation, with
+    # `columns` applied (ringrl/data/formats.py): conversations, from and value; instruction, input, output; prompt
     domain: str = "row"  # "row": each row names its own
     limit: int = Field(0, ge=0)  # rows to read, 0 = all
+
+    @field_validator("split")
+    @classmethod
+    def _is_split(cls, split: str) -> str:
+        slices(split)
+        return split
 
     @property
     def domain_names(self) -> dict[str, str]:
@@ -156,8 +214,10 @@ class Prompting(NamesDomains):
     # none if it is one of these, else its own suffix
     system: str = ""  # system message; empty = none
     max_tokens: int = Field(2048, ge=1)  # a longer prompt is an error that names its row
-    template: str = ""  # chat template: bailing (Ling-lite, Ring-lite), bailing_v2 (Ling 2.0) or a Jinja file;
-    # empty: the tokenizer's own or, if it has none, that of the model's family
+    template: str = ""  # chat template: ring-lite, ring-lite-distill-preview, ling-lite-1.5, ring-mini-2.0, ling-2.0
+    # or a Jinja file; empty: the tokenizer's own or, if it has none, that of the model's family
+    stop: str = ""  # token that ends the assistant's turn where the template writes none, one of generation's eos
+    # tokens; empty: the model family's, if known (docs/templates.md)
     thinking: bool = True  # `enable_thinking`, in templates that support it
 
     @property
@@ -165,15 +225,18 @@ class Prompting(NamesDomains):
         return {f"suffix.{name}": name for name in self.suffix}
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optimizer(Knobs):
     """AdamW. The paper gives the learning rate and, for SFT, weight decay 0.1; betas are [ours]."""
 
-    lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    lr: Annotated[float, ON_DEMAND] = Field(gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1)  # share of all steps; linear from 0
-    final_lr: float = Field(0.0, ge=0, le=1)  # end of the cosine schedule, as a share of lr
+    schedule: Annotated[Literal["constant", "cosine"], ON_DEMAND] = "constant"
+    warmup: Annotated[float, ON_DEMAND] = Field(0.0, ge=0, lt=1)  # share of all steps; linear from 0
+    final_lr: Annotated[float, ON_DEMAND] = Field(0.0, ge=0, le=1)  # end of the cosine schedule, as a share of lr
     clip_norm: float = Field(1.0, gt=0)  # largest global gradient norm
 
 
@@ -208,6 +271,9 @@ class Trainer(Layout):
         return self
 
 
+PARITY = {"float32": 1e-3, "bfloat16": 0.1}  # nats; trainer and engine round differently, and near-ties of routers flip
+
+
 class Rollout(Layout):
     """The sampling engine."""
 
@@ -227,7 +293,8 @@ class Rollout(Layout):
     update_deadline_s: float = Field(600.0, gt=0)  # per phase of a weight sync
     bucket_mib: int = Field(512, ge=1)  # size of one transfer in a weight sync
     max_restarts: int = Field(3, ge=0)  # restarts of failed workers before the run gives up
-    parity_limit: float = Field(0.2, gt=0)  # nats: largest mean trainer/worker log-prob gap after a sync
+    parity_limit: float = Field(0.0, ge=0)  # nats: largest mean trainer/worker log-prob gap of a response after a
+    # sync; 0 = by the dtypes, PARITY
 
     @model_validator(mode="after")
     def _check(self) -> Rollout:
@@ -236,6 +303,10 @@ class Rollout(Layout):
         if self.addresses and self.colocated:
             raise ValueError("colocated: got true, expected false with addresses")
         return self
+
+    def parity(self, trainer_dtype: str) -> float:
+        """Largest mean log-prob gap that is rounding, in nats."""
+        return self.parity_limit or max(PARITY[self.dtype], PARITY[trainer_dtype])
 
 
 class Verify(Layout):

@@ -26,7 +26,7 @@ from ringrl.curate.chain import MapShards
 from ringrl.curate.grade import TOO_LONG, UNVERIFIABLE
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.verdicts import RowVerdicts, StoredVerdict, TeacherAnswers, Verdicts
-from ringrl.data.source import THINK, THOUGHT
+from ringrl.data.messages import THINK, THOUGHT
 from ringrl.rewards.answers import after_thinking
 from ringrl.rollout.respond import NO_ROOM
 

@@ -27,7 +27,8 @@ from ringrl.curate.embed import embedder
 from ringrl.curate.lsh import save
 from ringrl.curate.overlap import Match, OverlapIndex
 from ringrl.curate.text import canonical, words
-from ringrl.data.source import FORMATS, Row, check_readable, fingerprint, read_rows
+from ringrl.data.files import ENDINGS
+from ringrl.data.source import Row, check_readable, fingerprint, read_rows
 from ringrl.errors import ConfigError, DataError
 from ringrl.evals.benchmarks import BENCHMARKS, read_benchmark, source_of
 from ringrl.lines import write_atomic
@@ -87,7 +88,7 @@ def names(knobs: Decontaminate) -> list[str]:
 
 def local_file(name: str, folder: str) -> str:
     """The user's own file of a benchmark, or ""."""
-    files = (Path(folder) / f"{name}{suffix}" for suffix in FORMATS) if folder else ()
+    files = (Path(folder) / f"{name}{suffix}" for suffix in ENDINGS) if folder else ()
     return next((str(f) for f in files if f.is_file()), "")
 
 

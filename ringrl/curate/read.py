@@ -10,8 +10,9 @@
     solutions  code: programs, if there are any
     responses  [{"text", "teacher"}], if there are any
 
-and the source's labels. All other keys of a row are kept as they are. A row that cannot be read, or has no problem, is
-malformed and dropped; quality is for later steps.
+and the source's labels. All other keys of a row are kept as they are, but for those of `OPTIONAL` that hold null, which
+is the same as no key. A row that cannot be read, or has no problem, is malformed and dropped; quality is for later
+steps. A file in which all rows are malformed ends the run: it is another one than was meant, or has other columns.
 """
 
 from __future__ import annotations
@@ -24,19 +25,48 @@ from typing import Any
 from ringrl.config.data import Pile
 from ringrl.curate.schemas import solutions_of, tests_of
 from ringrl.curate.shards import Dropped, Row
-from ringrl.data.source import THINK, THOUGHT, messages_in, problem_of, raw_rows, renamed
+from ringrl.data.faults import Faults, bad_row, shorten
+from ringrl.data.files import TOO_DEEP
+from ringrl.data.formats import with_messages
+from ringrl.data.messages import THINK, THOUGHT, messages_in
+from ringrl.data.source import is_path, problem_of, renamed, rows_named
 from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
+OPTIONAL: dict[str, type] = {"solutions": object, "responses": object, "language": str, "entry_point": str,
+                             "pass_rates": dict, "agreement": dict, "lengths": dict}  # fmt: skip
 RESERVED = ("id", "own_id", "source", "where", "step", "reason")  # keys that the chain sets
 
 
 def read(sources: Iterable[Pile], domains: Domains) -> Iterator[Row | Dropped]:
-    """Every row of every source, in order. Raises DataError for a file that cannot be read at all."""
+    """Every row of every source, in order. Raises DataError for a file that cannot be read, or gives no row."""
     for source in sources:
-        for n, (where, raw) in enumerate(raw_rows(source)):
-            yield read_row(source, domains, n, where, raw)
+        n = 0
+        for name in source.files:
+            if source.limit and n == source.limit:
+                break
+            kept, faults = 0, Faults(enough=0)
+            for where, raw in islice(rows_named(name, source.split), source.limit - n if source.limit else None):
+                row = read_row(source, domains, n, where, raw)
+                n += 1
+                faults.rows += 1
+                if isinstance(row, Dropped):
+                    faults.add(where, row.more["detail"])
+                else:
+                    kept += 1
+                yield row
+            if not kept:
+                raise DataError(f"source {source.name}: no row of {name} can be read: {faults}" if faults.rows else
+                                f"{name}: no rows")  # fmt: skip
+
+
+def check(sources: Iterable[Pile], domains: Domains) -> None:
+    """Checks that every local file gives a row, which is the first in most. Raises DataError."""
+    for source in sources:
+        for name in filter(is_path, source.files):
+            only = source.model_copy(update={"files": (name,)})
+            next((row for row in read((only,), domains) if not isinstance(row, Dropped)), None)
 
 
 def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
@@ -51,21 +81,36 @@ def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tup
 def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str) -> Row | Dropped:
     origin = {"id": f"{source.name}/{n}", "source": source.name, "where": where}
     if isinstance(raw, str):
-        return Dropped(origin, MALFORMED, {"detail": f"{where}: {raw}"})
+        return Dropped(origin, MALFORMED, {"detail": f"{where}: {shorten(raw)}"})
     try:
-        row = renamed(raw, source.columns, where)
+        row = _without_nulls(renamed(raw, source.columns, where), where)
         own = {k: v for k, v in row.items() if k not in RESERVED}
         if row.get("id") is not None:
             origin["own_id"] = str(row["id"])
         return {**origin, **own, **source.labels, **_content(row, source, domains, where)}
     except DataError as e:
-        return Dropped({**origin, "raw": raw}, MALFORMED, {"detail": str(e)})
+        return Dropped({**origin, "raw": raw}, MALFORMED, {"detail": str(bad_row(where, str(e)))})
+    except RecursionError:
+        return Dropped(origin, MALFORMED, {"detail": f"{where}: {TOO_DEEP}"})
+
+
+def _without_nulls(row: Row, where: str) -> Row:
+    """The row without those of the optional keys that hold null. Raises DataError for another type than they have."""
+    for key, kind in OPTIONAL.items():
+        if not isinstance(row.get(key, kind()), kind) and row[key] is not None:
+            raise DataError(f"{where}: {key}: got {row[key]!r}, expected {'a text' if kind is str else 'an object'}")
+    row = {key: value for key, value in row.items() if value is not None or key not in OPTIONAL}
+    for key in ("pass_rates", "agreement", "lengths"):  # {teacher: number}
+        row |= {key: {k: v for k, v in row[key].items() if v is not None}} if key in row else {}
+        if bad := [v for v in row.get(key, {}).values() if not isinstance(v, int | float)]:
+            raise DataError(f"{where}: {key}: got {bad[0]!r}, expected numbers")
+    return row
 
 
 def _content(row: Row, source: Pile, domains: Domains, where: str) -> Row:
     """The checked keys. Raises DataError."""
-    if row.get("problem") is None and row.get("messages"):
-        row = {**row, **_of_conversation(row, where)}
+    if row.get("problem") is None and (source.format != "messages" or row.get("messages")):
+        row = {**row, **_of_conversation(with_messages(row, source.format, where), where)}
     row = problem_of(row, where, source, domains)
     domain, text = domains[row["domain"]], row["problem"]
     for pattern in source.remove:
@@ -89,6 +134,8 @@ def _of_conversation(row: Row, where: str) -> Row:
     if [m["role"] for m in turns] != ["user", "assistant"]:
         roles = ", ".join(m["role"] for m in turns)
         raise DataError(f"{where}: messages: got roles {roles}, expected user, assistant")
+    if "weight" in turns[1]:
+        raise DataError(f"{where}: messages: weight: got 0, expected a turn to train on")
     return {"problem": turns[0]["content"], "responses": [turns[1]["content"]]}
 
 
@@ -113,4 +160,4 @@ def _list(value: Any, where: str) -> list[Any]:
         return [value]
     if not isinstance(value, list):
         raise DataError(f"{where}: got {type(value).__name__}, expected a list")
-    return value
+    return [item for item in value if item is not None]

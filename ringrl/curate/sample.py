@@ -91,13 +91,9 @@ class AnswerFile:
         self.path, self.file = path, path.open("a+b")
         self.places: dict[Key, int] = {}  # byte offset of each answer's line
         end = 0
-        self.file.seek(0)
-        for line in self.file:
-            if not line.endswith(b"\n"):
-                break
-            record = json.loads(line)
+        for record, size in zip(read_lines(path, cut=True), map(len, path.open("rb")), strict=False):
             self.places[record["id"], record["sample"]] = end
-            end += len(line)
+            end += size
         self.file.truncate(end)
 
     def append(self, ask: Ask, answer: Answer) -> None:

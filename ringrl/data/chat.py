@@ -1,51 +1,112 @@
-"""Chat templates: from problems to prompts, from conversations to SFT sequences. The only place that tokenizes."""
+"""Chat templates: from problems to prompts, from conversations to SFT sequences. The only place that tokenizes.
+
+What a turn is, as text, is `ringrl.data.turns`'. Invariants: the prompt of a sequence has the tokens that sampling
+would send; only what the assistant says is trained on; the last trained token of a turn ends generation, no other does.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
 from ringrl.config.sections import Prompting
-from ringrl.data.render import TEMPLATES, render
-from ringrl.data.source import THINK, Row, messages_of
+from ringrl.data.messages import Message
+from ringrl.data.render import TEMPLATES
+from ringrl.data.source import Row, messages_of
+from ringrl.data.turns import ChatTemplate, Turn, TurnEnd, turns_of
 from ringrl.domains import Domains
 from ringrl.errors import DataError, PromptTooLong
+from ringrl.models.loading import read_tokenizer
 from ringrl.types import Prompt
 
-FAMILIES = {"BailingMoeForCausalLM": "bailing", "BailingMoeV2ForCausalLM": "bailing_v2"}
+# by architecture: the template of models whose tokenizer has none, and what ends a turn where templates do not say it
+FAMILIES = {
+    "BailingMoeForCausalLM": ("ring-lite", "<|endoftext|>"),  # the eos of Ling-lite's and Ring-lite's generation_config
+    "BailingMoeV2ForCausalLM": ("ling-2.0", "<|endoftext|>"),  # as Ling 1.x, from which Ring-1T's template is
+    "Glm4MoeForCausalLM": ("", "<|user|>"),  # GLM-4.5's generation_config ends with whatever opens the next turn
+}
+PROBE = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "It is four."}]
+BATCH = 256  # conversations encoded together, by as many threads as there are cores
 
 
 def load_tokenizer(model: str, prompting: Prompting) -> PreTrainedTokenizerBase:
     """The model's tokenizer with the configured chat template, or with its model family's if it has none of its own.
 
     Raises:
-        DataError: no tokenizer in the folder, no chat template, or one that cannot switch thinking off as configured.
+        DataError: no tokenizer in the folder, no chat template, one that cannot switch thinking off as configured, or
+            one that ends turns with a token that does not end generation.
     """
-    if not (Path(model) / "tokenizer_config.json").is_file():
-        raise DataError(f"{model}: no tokenizer_config.json, expected a model folder with its tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{model}: the tokenizer cannot be loaded: {' '.join(str(e).split())}") from None
-    if name := prompting.template or ("" if tokenizer.chat_template else _family(model)):
+    tokenizer = read_tokenizer(model)
+    if name := prompting.template or ("" if tokenizer.chat_template else _family(model)[0]):
         tokenizer.chat_template = _template(name)
     if not tokenizer.chat_template:
         raise DataError(f"{model}: the tokenizer has no chat template, set prompting.template")
-    if not prompting.thinking and "enable_thinking" not in str(tokenizer.chat_template):
+    if not prompting.thinking and not chat_template(tokenizer, prompting).switches_thinking:
         raise DataError("prompting.thinking: got false, expected true: the chat template has no enable_thinking")
+    _check_end(tokenizer, prompting, turn_end(model, tokenizer, prompting))
     return tokenizer
 
 
-def _family(model: str) -> str:
-    """Name of the template that models of this architecture were trained with, "" if unknown."""
-    file = Path(model) / "config.json"
-    architectures = json.loads(file.read_text()).get("architectures") if file.is_file() else None
-    return next((FAMILIES[a] for a in architectures or () if a in FAMILIES), "")
+def chat_template(tokenizer: PreTrainedTokenizerBase, prompting: Prompting) -> ChatTemplate:
+    name = prompting.template or str(tokenizer.name_or_path)
+    return ChatTemplate(str(tokenizer.get_chat_template()), name, dict(tokenizer.special_tokens_map))
+
+
+def turn_end(model: str, tokenizer: PreTrainedTokenizerBase, prompting: Prompting) -> TurnEnd:
+    """What ends generation, by the model folder's generation_config.json or else config.json, as both engines read it;
+    and what ends a turn where the template does not say it.
+
+    Raises:
+        DataError: nothing ends generation, or `prompting.stop` does not.
+    """
+    config = _json(Path(model) / "config.json")
+    generation = Path(model) / "generation_config.json"
+    config = config.get("text_config", config)
+    ends = (_json(generation) if generation.is_file() else config).get("eos_token_id")
+    ids = frozenset([ends] if isinstance(ends, int) else ends or [])
+    if not ids:
+        raise DataError(f"{model}: got no eos_token_id in generation_config.json or config.json, expected what ends "
+                        f"generation")  # fmt: skip
+    texts = tuple(str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(ids) if i < len(tokenizer))
+    if prompting.stop and prompting.stop not in texts:
+        raise DataError(f"prompting.stop: got {prompting.stop!r}, expected what ends generation: {' or '.join(texts)}")
+    stop = prompting.stop or _family(model)[1]
+    if tokenizer.chat_template in {file.read_text(encoding="utf-8") for file in TEMPLATES.glob("*.jinja")}:
+        stop = stop or str(tokenizer.eos_token)
+    return TurnEnd(ids, texts, stop if stop in texts else "", bool(prompting.stop))
+
+
+def _check_end(tokenizer: PreTrainedTokenizerBase, prompting: Prompting, end: TurnEnd) -> None:
+    """Raises DataError if the template ends a turn with a special token, and generation would not end there."""
+    template = chat_template(tokenizer, prompting)
+    try:
+        [text] = template.render([PROBE], False, False, "")
+    except DataError:
+        return  # a template that wants another conversation is not compared
+    written = text.rpartition(PROBE[-1]["content"])[2]
+    special = [token for token in tokenizer.get_added_vocab() if token in written]
+    if special and not end.configured and not any(t in written for t in end.texts):
+        raise template.refusal(
+            "prompting", f"the chat template ends the assistant's turn with {written.strip()!r}, expected "
+                         f"{' or '.join(end.texts)}, which end generation; set prompting.stop, or eos_token_id in "
+                         f"generation_config.json")  # fmt: skip
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _family(model: str) -> tuple[str, str]:
+    """(template, stop) of the model's family, "" if unknown."""
+    architectures = _json(Path(model) / "config.json").get("architectures")
+    return next((FAMILIES[a] for a in architectures or () if a in FAMILIES), ("", ""))
 
 
 def _template(name: str) -> str:
@@ -70,66 +131,98 @@ def make_prompts(
 
     Raises:
         PromptTooLong: a prompt is longer than `prompting.max_tokens` or leaves no room; names the row.
-        DataError: the template refuses a row.
+        DataError: the template refuses a row, or leaves out its problem.
     """
     limit = min(prompting.max_tokens, room - 1)
     return [_prompt(row, tokenizer, prompting, limit, domains) for row in rows]
 
 
 def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, prompting: Prompting, limit: int, domains: Domains) -> Prompt:
-    text = _render(messages_of(row, prompting, domains), tokenizer, prompting.thinking, True, str(row["id"]))
+    template, messages = chat_template(tokenizer, prompting), messages_of(row, prompting, domains)
+    [text] = template.render([messages], prompting.thinking, True, str(row["id"]))
+    if lost := next((m["role"] for m in messages if m["content"].strip() not in text), ""):
+        raise template.refusal(str(row["id"]), f"the chat template leaves out the content of role {lost!r}")
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > limit:
         raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {limit}")
     return Prompt(str(row["id"]), row["domain"], tuple(ids), domains.reference(row))
 
 
-def make_sequence(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, prompting: Prompting, where: str
-) -> TokenSequence:
-    """A conversation as one sequence; only assistant turns are trained on (weight 1, set later).
+def make_sequences(
+    conversations: Iterable[tuple[str, Sequence[Message]]],
+    tokenizer: PreTrainedTokenizerBase,
+    prompting: Prompting,
+    end: TurnEnd,
+) -> Iterator[list[TokenSequence]]:
+    """The sequences of each conversation, of ("file:line", messages), weight 1 each.
 
-    An assistant turn is the text that the template appends to the prompt before it, up to the end of the turn. Prompt
-    and turn are encoded separately, so that the prompt's tokens equal those at sampling time, and training sees what
-    would be sampled. A turn without a thought follows the prompt rendered with `thinking: false`.
+    One sequence has all turns of a conversation if the template only appends; a turn before which it rewrites earlier
+    ones begins another. Conversations without a turn to train on have none.
 
     Raises:
-        DataError: the template rewrites earlier turns, so that a turn does not extend what came before it; or it does
-            not mark the end of a turn, so that the model could not learn to stop.
+        DataError: see `turns_of`; or the tokens of a turn do not end generation where it ends.
     """
-    ids: list[int] = []
-    trained: list[bool] = []
-    rendered = ""
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        thinking = prompting.thinking and message["content"].startswith(THINK)
-        before = _render(messages[:i], tokenizer, thinking, True, where)
-        after = _render(messages[: i + 1], tokenizer, thinking, False, where)
-        if not before.startswith(rendered) or not after.startswith(before):
-            raise DataError(f"{where}: the chat template rewrites earlier turns, expected one that only appends")
-        turn = after[len(before) :]
-        reply = turn.rstrip()  # Qwen's template adds a newline after the stop token, where sampling ends
-        if (content := message["content"].rstrip()) and content.endswith(reply):
-            raise DataError(f"{where}: the chat template does not end the assistant's turn, expected a stop token; set "
-                            f"prompting.template")  # fmt: skip
-        for text, train in ((before[len(rendered) :], False), (reply, True), (turn[len(reply) :], False)):
-            piece = tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids += piece
-            trained += [train] * len(piece)
-        rendered = after
-    return TokenSequence(tuple(ids), tuple(trained), 1.0)
+    template, rows = chat_template(tokenizer, prompting), iter(conversations)
+    while batch := list(islice(rows, BATCH)):
+        chains = [_chains(turns_of(m, template, end, prompting.thinking, where)) for where, m in batch]
+        texts = [text for row in chains for chain in row for text in _texts(chain)]
+        encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+        for row in chains:
+            ids = [[next(encoded) for _ in _texts(chain)] for chain in row]
+            yield [s for chain, i in zip(row, ids, strict=True) for s in _sequences(chain, i, tokenizer, end)]
 
 
-def _render(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, thinking: bool, prompt: bool, where: str
-) -> str:
-    """Raises DataError when the template refuses the conversation."""
-    if not messages:
-        raise DataError(f"{where}: got an assistant's turn first, expected something that it answers")
-    request = {**tokenizer.special_tokens_map, "conversations": [messages], "add_generation_prompt": prompt,
-               "chat_template": tokenizer.get_chat_template(), "enable_thinking": thinking}  # fmt: skip
-    try:
-        return render(request)
-    except DataError as e:
-        raise DataError(f"{where}: {e}") from None
+def _chains(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """Turns split where a prompt is not what came before it and more."""
+    chains: list[list[Turn]] = []
+    for turn in turns:
+        if chains and turn.prompt.startswith(chains[-1][-1].prompt + chains[-1][-1].reply):
+            chains[-1].append(turn)
+        else:
+            chains.append([turn])
+    return chains
+
+
+def _texts(chain: Sequence[Turn]) -> list[str]:
+    """What each turn's prompt adds to the turn before, and the whole."""
+    said = ["", *(t.prompt + t.reply for t in chain)]
+    return [*(t.prompt[len(before) :] for t, before in zip(chain, said, strict=False)), said[-1]]
+
+
+def _sequences(
+    chain: Sequence[Turn], encoded: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, end: TurnEnd
+) -> list[TokenSequence]:
+    """A chain as one sequence, with the tokens of the whole text; or turn by turn, where the tokens before a reply are
+    not those of its prompt, because the tokenizer reads across the border or begins each text with a space."""
+    *prompts, whole = encoded
+    trained = [False] * len(whole)
+    position = 0
+    for prompt in prompts:
+        begin = position + len(prompt)
+        stop = min((whole.index(i, begin) for i in end.ids if i in whole[begin:]), default=None)
+        if whole[position:begin] != prompt or stop is None:
+            break
+        position = stop + 1
+        trained[begin:position] = [True] * (position - begin)
+    else:
+        if position == len(whole):
+            return [TokenSequence(tuple(whole), tuple(trained), 1.0)]
+    return [_apart(turn, tokenizer, end) for turn in chain]
+
+
+def _apart(turn: Turn, tokenizer: PreTrainedTokenizerBase, end: TurnEnd) -> TokenSequence:
+    """A turn whose prompt has the tokens that sampling would send."""
+    texts = [turn.prompt, turn.reply, turn.prompt + turn.reply]
+    prompt, reply, whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    if whole[: len(prompt)] == prompt:
+        reply = whole[len(prompt) :]
+    else:  # a token of the whole lies across the border; the reply may begin with a space of the tokenizer's own
+        text, ways = tokenizer.decode(whole), (reply, reply[1:])
+        reply = next((way for way in ways if tokenizer.decode(prompt + way) == text), [])
+    ends = [i for i, t in enumerate(reply, 1) if t in end.ids]
+    if not reply:
+        raise DataError(f"{turn.where}: the tokenizer joins the end of the prompt and the assistant's turn")
+    if ends != [len(reply)]:
+        what = "in the middle, expected it at the end only" if ends else "not at its end, expected it there"
+        raise DataError(f"{turn.where}: the assistant's turn has {' or '.join(end.texts)} {what}")
+    return TokenSequence(tuple(prompt + reply), (False,) * len(prompt) + (True,) * len(reply), 1.0)

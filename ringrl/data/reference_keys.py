@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+ABSENT = ("", "nan", "null", "<na>", "n/a", "#n/a", "nat", "\\n")  # what tables write where there is nothing
 EXPECTED = 'expected {"relative": number below 1} or {"absolute": number, or a list of one for each answer}'
 
 
@@ -69,7 +70,9 @@ def answer_text(raw: Any) -> str:
 
 
 def _text(raw: Any) -> str:
-    if raw is None or (isinstance(raw, float) and math.isnan(raw)):  # what tables have where nothing is
+    if raw is None or (isinstance(raw, float) and math.isnan(raw)):
+        return ""
+    if isinstance(raw, str) and (raw.strip().lower() in ABSENT or raw.strip() == "None"):  # "none" is a word
         return ""
     if isinstance(raw, float) and raw.is_integer():
         return str(int(raw)) if abs(raw) < 1 << 53 else repr(raw)

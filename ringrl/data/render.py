@@ -20,7 +20,7 @@ from ringrl.errors import DataError
 from ringrl.processes import receive, send
 
 TEMPLATES = Path(__file__).parent / "templates"  # NAME.jinja
-RENDER_S = 10  # for one conversation
+RENDER_S = 10  # for the renderings of one turn
 START_S = 600.0  # for transformers to be imported on a busy machine
 MEMORY = 4 << 30  # bytes of address space
 MAX_CHARACTERS = 64 << 20  # of a rendered conversation
@@ -28,20 +28,20 @@ KEPT = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "TZ", "LANG"}
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from ringrl.data.render import serve; serve({limit})"
 
 
-def render(request: dict[str, Any]) -> str:
-    """One conversation rendered.
+def render(request: dict[str, Any]) -> list[str]:
+    """Conversations rendered.
 
     Args:
         request: arguments of transformers' `render_jinja_template`.
 
     Raises:
-        DataError: the template refuses the conversation, fails, or is over a limit.
+        DataError: the template refuses one of the conversations, fails, or is over a limit.
     """
     ours = request["chat_template"] in _ours()
     answer = _rendered(request) if ours else _child(RENDER_S).ask(request)
     if "error" in answer:
         raise DataError(answer["error"])
-    return str(answer["text"])
+    return list(answer["texts"])
 
 
 @functools.cache
@@ -61,7 +61,7 @@ class _Child:
         self.limit, self.lock = limit, threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: dict[str, Any]) -> dict[str, str]:
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
             try:
                 if self.process is None:
@@ -113,8 +113,8 @@ def serve(limit: int) -> None:
         send(conn, answer, START_S)
 
 
-def _rendered(request: dict[str, Any]) -> dict[str, str]:
-    """{"text"}, or {"error"}."""
+def _rendered(request: dict[str, Any]) -> dict[str, Any]:
+    """{"texts"}, or {"error"}."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -125,6 +125,6 @@ def _rendered(request: dict[str, Any]) -> dict[str, str]:
     except Exception as e:  # a template can raise anything, and what it says is all that can be known
         kind = "" if isinstance(e, TemplateError) else f"{type(e).__name__}: "
         return {"error": f"the chat template refuses the conversation: {kind}{' '.join(str(e).split())}"}
-    if len(texts[0]) > MAX_CHARACTERS:
-        return {"error": f"the chat template made {len(texts[0])} characters, expected at most {MAX_CHARACTERS}"}
-    return {"text": texts[0]}
+    if (longest := max(map(len, texts))) > MAX_CHARACTERS:
+        return {"error": f"the chat template made {longest} characters, expected at most {MAX_CHARACTERS}"}
+    return {"texts": texts}

@@ -1,41 +1,35 @@
-"""Rows from JSONL, JSON, parquet, CSV and TSV files, local or on the hub, from hub datasets, and from reasoning-gym's
-generators (`ringrl.data.gym`), checked row by row. Texts are in UTF-8, with or without a byte order mark.
+"""Rows of all sources, checked one by one: data files, local or on the hub (`ringrl.data.files` opens them), hub
+datasets and slices of them, and reasoning-gym's generators (`ringrl.data.gym`).
 
 A problem is {"id", "domain", "problem"} plus its domain's keys: "answer" for math and science, "tests" and optional
 keys such as "entry_point" for code, or what a user's domain declares (`ringrl.domains`). SFT data is {"messages":
-[{"role", "content"}, ...]}; a thought stands before the answer, between <think> and </think>, or in a separate key
-"reasoning_content" or "thinking" of the message. `columns` maps other schemas.
+[{"role", "content"}, ...]} (`ringrl.data.messages`), or what `ringrl.data.formats` makes that of. `columns` maps other
+schemas.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ringrl.config.sections import SUFFIXES, Prompting, Source
+from ringrl.config.sections import SUFFIXES, Prompting, Slice, Source, slices
 from ringrl.data import gym
+from ringrl.data.faults import Faults, bad_row
+from ringrl.data.files import ENDINGS, TABLE_ROWS, TOO_DEEP, Row, Rows, file_rows, table_rows
+from ringrl.data.formats import with_messages
+from ringrl.data.messages import Message, messages_in
 from ringrl.data.reference_keys import answer_text
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from ringrl.lines import sha256
 from ringrl.rewards.references import unusable
 
-THINK, THOUGHT = "<think>", "</think>"
-APART = ("reasoning_content", "thinking")  # message keys that may hold the thought
-PARQUET_ROWS = 1000  # rows per batch
-FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
-BOM, LF = b"\xef\xbb\xbf", b"\n"
-LONGEST_FIELD = 2**31 - 1  # characters of a field of a CSV file, which are 131,072 unless said otherwise
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
-SPACE = re.compile(r"\s*")
-TOO_DEEP = "values are nested too deeply"
-Row = dict[str, Any]
 Convert = Callable[[Row], Row | None]
+T = TypeVar("T")
 
 
 def read_problems(source: Source, domains: Domains, convert: Convert = lambda row: row) -> list[Row]:
@@ -45,25 +39,46 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
         convert: turns a row of the file into a problem, or into None to skip it.
 
     Raises:
-        DataError: names file, line and fault; the first of those that the verifier cannot use, and how many they are.
+        DataError: names the first bad rows, also those that the verifier cannot use, and how many they are.
     """
-    problems, faults = [], []
-    for where, row in _rows(source):
-        if (converted := _converted(row, where, convert)) is not None:
-            problem = problem_of({"id": where, **converted}, where, source, domains)
-            domain = domains[problem["domain"]]
-            try:
-                domain.check(problem, where)
-                fault = unusable(domain, domain.reference(problem))
-            except RecursionError:
-                raise DataError(f"{where}: {TOO_DEEP}") from None
-            if fault:
-                faults.append(f"{where}: {fault}")
-            problems.append(problem)
-    if faults:
-        more = f" ({len(faults):,} of {len(problems):,} rows have such faults)" if len(faults) > 1 else ""
-        raise DataError(f"{faults[0]}{more}; `ringrl data` drops such rows")
-    return problems
+
+    def problem(row: Row, where: str) -> Row | None:
+        if row.get("id", "") is None:  # as in a table where others have one
+            del row["id"]
+        if (converted := _converted(row, where, convert)) is None:
+            return None
+        made = problem_of({"id": where, **converted}, where, source, domains)
+        domain = domains[made["domain"]]
+        domain.check(made, where)
+        if fault := _unwritable(made["problem"]) or unusable(domain, domain.reference(made)):
+            raise DataError(f"{fault}; `ringrl data` drops such rows")
+        return made
+
+    return _checked(source, problem)
+
+
+def _checked(source: Source, make: Callable[[Row, str], T | None]) -> list[T]:
+    """What `make` makes of each row, which is None for a row to skip.
+
+    Raises:
+        DataError: names the first bad rows and how many they are.
+    """
+    made, faults = [], Faults()
+    for where, row in raw_rows(source):
+        faults.rows += 1
+        try:
+            if isinstance(row, str):
+                raise DataError(row)
+            item = make(renamed(row, source.columns, where), where)
+        except DataError as e:
+            faults.add(where, str(e))
+        except RecursionError:
+            faults.add(where, TOO_DEEP)
+        else:
+            if item is not None:
+                made.append(item)
+    faults.check()
+    return made
 
 
 def read_graded(source: Source, domains: Domains) -> list[Row]:
@@ -86,13 +101,20 @@ def messages_of(row: Row, prompting: Prompting, domains: Domains) -> list[dict[s
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
 
-def read_conversations(source: Source) -> list[tuple[str, list[dict[str, str]]]]:
+def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
     """("file:line", messages) of all rows. Each ends with the assistant, whose contents begin with the thoughts.
 
     Raises:
-        DataError: names file, line and fault.
+        DataError: names the first bad rows and how many they are.
     """
-    return [(where, messages_in(row, where)) for where, row in _rows(source)]
+
+    def conversation(row: Row, where: str) -> tuple[str, list[Message]]:
+        messages = messages_in(with_messages(row, source.format, where), where)
+        if fault := next(filter(None, (_unwritable(m["content"]) for m in messages)), ""):
+            raise DataError(fault)
+        return where, messages
+
+    return _checked(source, conversation)
 
 
 def read_texts(name: str) -> Iterator[tuple[str, str]]:
@@ -116,17 +138,12 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
     return digests
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
     """Read all local files as the run will; returns the domains of their problems. Raises DataError for the first
     fault."""
     domains: set[str] = set()
     for source in sources:
-        local = tuple(f for f in source.files if _is_path(f))
+        local = tuple(f for f in source.files if is_path(f))
         if local:
             rows = read(source.model_copy(update={"files": local}))
             if not rows:
@@ -137,13 +154,13 @@ def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any
 
 def absent_file(sources: Iterable[Source]) -> str:
     """The first local file that is not there, or ""."""
-    names = (f for s in sources for f in s.files if _is_path(f) and not f.startswith(gym.PREFIX))
+    names = (f for s in sources for f in s.files if is_path(f) and not f.startswith(gym.PREFIX))
     return next((name for name in names if not Path(name).is_file()), "")
 
 
 def check_readable(sources: Iterable[Source]) -> None:
     """Check that every local file has a first row, valid or not. Raises DataError."""
-    for name in (f for s in sources for f in s.files if _is_path(f)):
+    for name in (f for s in sources for f in s.files if is_path(f)):
         if next(_file_rows(name), None) is None:
             raise DataError(f"{name}: no rows")
 
@@ -155,7 +172,7 @@ def local_file(name: str) -> Path:
         DataError: no such file or revision, or the hub does not answer or requires a token.
     """
     if not name.startswith("hf://"):
-        return Path(name)
+        return Path(name).expanduser()
     import huggingface_hub
 
     location = HUB_FILE.fullmatch(name)
@@ -170,187 +187,71 @@ def local_file(name: str) -> Path:
     return Path(path)
 
 
-def _is_path(name: str) -> bool:
-    """Whether `name` is a local file: absolute, starting with a dot, with a data file's ending, or existing; or made by
-    a generator, which is as good as one. All others, and folders, are files on the hub or go to `datasets`: hub names,
-    or folders of parquet or JSONL files."""
+def is_path(name: str) -> bool:
+    """Whether `name` is a local file: absolute, starting with a dot, with a data file's ending, with more parts than a
+    name on the hub has, or existing; or made by a generator, which is as good as one. All others, and folders, are
+    files on the hub or go to `datasets`: hub names, or folders of parquet or JSONL files."""
     if name.startswith(gym.PREFIX):
         return True
-    named = name.startswith(("/", ".")) or name.endswith(FORMATS) or Path(name).is_file()
-    return named and not name.startswith("hf://") and not Path(name).is_dir()
+    named = name.startswith(("/", ".", "~")) or name.lower().endswith(ENDINGS) or name.strip("/").count("/") > 1
+    return (named or Path(name).is_file()) and not name.startswith("hf://") and not Path(name).is_dir()
 
 
-def _rows(source: Source) -> Iterator[tuple[str, Row]]:
-    """("file:line", row) with columns renamed, at most `limit`. Raises DataError."""
-    for where, row in raw_rows(source):
-        if isinstance(row, str):
-            raise DataError(f"{where}: {row}")
-        yield where, renamed(row, source.columns, where)
-
-
-def raw_rows(source: Source) -> Iterator[tuple[str, Row | str]]:
+def raw_rows(source: Source) -> Rows:
     """("file:line", unchanged row, or a message if it is broken), at most `limit`; one row in memory at a time.
 
     Raises:
         DataError: a file that cannot be read at all.
     """
-    left = source.limit or float("inf")
-    for name in source.files:
-        for item in _file_rows(name) if _is_path(name) or name.startswith("hf://") else _hub(name, source.split):
-            yield item
-            left -= 1
-            if left <= 0:
-                return
+    rows = (item for name in source.files for item in rows_named(name, source.split))
+    return islice(rows, source.limit or None)
+
+
+def rows_named(name: str, split: str) -> Rows:
+    """The same of one of the files or datasets of a source, of which `split` is taken."""
+    return _file_rows(name) if is_path(name) or name.startswith("hf://") else _hub(name, split)
 
 
 def read_rows(name: str) -> Iterator[tuple[str, Row]]:
     """("file:line", row) of a data file, local or on the hub. Raises DataError."""
     for where, row in _file_rows(name):
         if isinstance(row, str):
-            raise DataError(f"{where}: {row}")
+            raise bad_row(where, row)
         yield where, row
 
 
-def _file_rows(name: str) -> Iterator[tuple[str, Row | str]]:
-    if name.startswith(gym.PREFIX):
-        return gym.problems(name)
-    path = local_file(name)
-    if not path.is_file():
-        raise DataError(f"{name}: no such data file")
-    read = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix.lower(), _json)
-    return read(path, name)
+def _file_rows(name: str) -> Rows:
+    return gym.problems(name) if name.startswith(gym.PREFIX) else file_rows(local_file(name), name)
 
 
-def _parquet(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(PARQUET_ROWS)
-        for i, row in enumerate(row for batch in batches for row in batch.to_pylist()):
-            yield f"{name}[{i}]", row
-    except (pyarrow.ArrowException, OSError) as e:
-        raise DataError(f"{name}: not parquet: {_first_line(e)}") from None
-
-
-def _csv(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
-    """Rows by the first line of each; fields are separated by what the header has of comma, semicolon and tab."""
-    csv.field_size_limit(LONGEST_FIELD)
-    header: list[str] = []
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
-        first = text.readline()
-        text.seek(0)
-        separator = "\t" if path.suffix.lower() == ".tsv" else next((s for s in ",;\t" if s in first), ",")
-        lines = csv.reader(text, delimiter=separator, strict=True)
-        while True:
-            where = f"{name}:{lines.line_num + 1}"
-            try:
-                fields = next(lines, None)
-            except csv.Error as e:
-                yield where, f"not CSV: {e}"
-                continue
-            if fields is None:
-                return
-            if bad := _not_utf8(fields):
-                yield where, bad
-            elif len(fields) < 2 and not "".join(fields).strip():
-                continue  # a blank line
-            elif not header:
-                header = fields
-                if twice := next((f for f in header if f and header.count(f) > 1), ""):
-                    raise DataError(f"{where}: got two columns {twice!r}, expected one")
-            elif len(fields) != len(header):
-                yield where, f"got {len(fields)} fields, expected {len(header)} as in the header"
-            else:
-                yield where, dict(zip(header, fields, strict=True))
-
-
-def _not_utf8(fields: Iterable[str]) -> str:
-    """What is wrong with the first field that is not UTF-8, "" if all are."""
-    for field in fields:
-        try:
-            field.encode()
-        except UnicodeEncodeError as e:
-            return f"not UTF-8: byte 0x{ord(field[e.start]) & 0xFF:02x} after {field[max(e.start - 20, 0) : e.start]!r}"
-    return ""
-
-
-def _json(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
-    """One object a line, or one array of objects."""
-    begun = False
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            content = line.removeprefix(BOM).strip() if number == 1 else line.strip()
-            if content.startswith(b"[") and not begun:
-                yield from _array(path, name)
-                return
-            if content:
-                begun = True
-                yield f"{name}:{number}", _parsed(content)
-
-
-def _array(path: Path, name: str) -> Iterator[tuple[str, Row | str]]:
-    """The objects of a JSON array, in memory all at once; nothing is read behind a fault."""
-    content, rows, decoder = path.read_bytes().removeprefix(BOM), 0, json.JSONDecoder()
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as e:
-        yield f"{name}:{1 + content.count(LF, 0, e.start)}", _fault(e)
-        return
-    try:
-        at = _behind(text, text.index("["))
-        while not text.startswith("]", at):
-            row, at = decoder.raw_decode(text, at)
-            yield f"{name}[{rows}]", _object(row)
-            rows, at = rows + 1, _behind(text, at - 1)
-            if text.startswith(",", at):
-                at = _behind(text, at)
-            elif not text.startswith("]", at):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
-        if text[at + 1 :].strip():
-            raise json.JSONDecodeError("Extra data", text, _behind(text, at))
-    except (ValueError, RecursionError) as e:
-        yield f"{name}[{rows}]", _fault(e)
-
-
-def _behind(text: str, at: int) -> int:
-    """Where the text goes on behind a character and the space that follows it."""
-    match = SPACE.match(text, at + 1)
-    return match.end() if match else at + 1
-
-
-def _parsed(line: bytes) -> Row | str:
-    try:
-        return _object(json.loads(line.decode()))
-    except (ValueError, RecursionError) as e:
-        return _fault(e)
-
-
-def _object(row: Any) -> Row | str:
-    return row if isinstance(row, dict) else f"got {type(row).__name__}, expected an object"
-
-
-def _fault(error: ValueError | RecursionError) -> str:
-    """Why a text cannot be read as JSON."""
-    if isinstance(error, json.JSONDecodeError):
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        return f"not JSON: {error.msg} at {line}column {error.colno}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8: {error.reason} at byte {error.start}"
-    if isinstance(error, RecursionError):
-        return TOO_DEEP
-    return f"got an integer of more than {sys.get_int_max_str_digits():,} digits, expected it as a text"
-
-
-def _hub(name: str, split: str) -> Iterator[tuple[str, Row | str]]:
-    import datasets
-
+def _hub(name: str, split: str) -> Rows:
     path, _, config = name.partition(":")  # "owner/name" or "owner/name:config"
+    parts, empty = slices(split), True
     try:
-        for i, row in enumerate(datasets.load_dataset(path, config or None, split=split, streaming=True)):
-            yield f"{name}[{i}]", row
+        for part in parts:
+            place = name if len(parts) == 1 else f"{name}:{part.split}"
+            for i, row in _sliced(path, config or None, part):
+                yield f"{place}[{i}]", row
+                empty = False
     except Exception as e:  # any error here means: check the name or the network
         raise DataError(f"{name}: no such file, and not loadable as a hub dataset: {_first_line(e)}") from None
+    if empty:
+        raise DataError(f"{name}: no rows in split {split}")
+
+
+def _sliced(path: str, config: str | None, part: Slice) -> Iterator[tuple[int, Row]]:
+    """The rows of a slice with their numbers in the whole split, streamed unless the slice counts from the end."""
+    import datasets
+
+    if part.needs_size:
+        data = datasets.load_dataset(path, config, split=part.split)
+        first, end = part.bounds(len(data))
+        tables = data.select(range(first, max(first, end or 0))).with_format("arrow").iter(TABLE_ROWS)
+        yield from enumerate((row for table in tables for row in table_rows(table)), first)
+        return
+    tables = datasets.load_dataset(path, config, split=part.split, streaming=True).with_format("arrow").iter(TABLE_ROWS)
+    rows = enumerate(row for table in tables for row in table_rows(table))
+    yield from islice(rows, *part.bounds(None))
 
 
 def renamed(row: Row, columns: dict[str, str], where: str) -> Row:
@@ -403,34 +304,13 @@ def problem_of(row: Row, where: str, source: Source, domains: Domains) -> Row:
     return row
 
 
-def messages_in(row: Row, where: str) -> list[dict[str, str]]:
-    """The checked conversation of a row, with thoughts moved to the front of contents. Raises DataError."""
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: messages: got {messages!r}, expected a list of {{role, content}}")
-    for m in messages:
-        if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-            raise DataError(f"{where}: messages: got {m!r}, expected {{role, content}} with texts")
-    if messages[0]["role"] == "assistant":
-        raise DataError(f"{where}: messages: the first role is 'assistant', expected 'system' or 'user'")
-    if messages[-1]["role"] != "assistant":
-        raise DataError(f"{where}: messages: the last role is {messages[-1]['role']!r}, expected 'assistant'")
-    return [{**{k: v for k, v in m.items() if k not in APART}, "content": _content(m, where)} for m in messages]
-
-
-def _content(message: dict[str, Any], where: str) -> str:
-    """The content of a message, with the assistant's thought in front, in whichever form the row has it."""
-    content = message["content"]
-    if message["role"] != "assistant":
-        return content
-    apart = [message[k] for k in APART if message.get(k)]
-    if len(apart) + (THOUGHT in content) > 1 or not all(isinstance(t, str) for t in apart):
-        raise DataError(f"{where}: messages: {' and '.join(APART)}: expected one text, or a thought in the content")
-    if apart:
-        return f"{THINK}\n{apart[0].strip()}\n{THOUGHT}\n\n{content.lstrip()}"
-    if THOUGHT in content and THINK not in content:  # the prompt it was sampled from ended in <think>
-        return THINK + content
-    return content.lstrip() if content.lstrip().startswith(THINK) else content
+def _unwritable(text: str) -> str:
+    """What is wrong with a text that has half of a character, which JSON can hold and a tokenizer cannot; else ""."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        return f"got the surrogate U+{ord(text[e.start]):04X}, half of a character, at {e.start}; expected Unicode text"
+    return ""
 
 
 def _first_line(error: Exception) -> str:

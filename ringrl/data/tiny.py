@@ -8,6 +8,7 @@ and the seed alone.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ def build_model(
     )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    shutil.copymode(out / "config.json", out / "model.safetensors")  # safetensors keeps others from reading it
 
 
 def _tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import Source
+from ringrl.data.files import ENDINGS
 from ringrl.data.reference_keys import answer_text, read_tolerance
-from ringrl.data.source import FORMATS, Row, read_problems
+from ringrl.data.source import Row, read_problems
 from ringrl.errors import ConfigError, DataError
 
 DEFAULT_SAMPLES = 32  # k for a user's own problems
@@ -207,14 +208,14 @@ BENCHMARKS: dict[str, Benchmark] = {
 }  # fmt: skip
 
 
-def definition(bench: Bench) -> Benchmark:
+def definition(bench: Bench, cfg: EvalConfig) -> Benchmark:
     """The benchmark with the release and window of the configuration.
 
     Raises:
         ConfigError: the name is unknown and no data is given; a release or date is set for a benchmark without any.
     """
     known = BENCHMARKS.get(bench.name)
-    if known is None and not bench.data:
+    if known is None and not given_file(bench, cfg):
         raise ConfigError(
             f"benchmarks: got {bench.name!r}, expected one of {', '.join(BENCHMARKS)}, or a name with its `data`"
         )
@@ -231,7 +232,7 @@ def definition(bench: Bench) -> Benchmark:
 
 def samples_of(bench: Bench, cfg: EvalConfig) -> int:
     """k: from the entry in the configuration, else the whole configuration, else the benchmark."""
-    return bench.samples or cfg.samples or definition(bench).samples
+    return bench.samples or cfg.samples or definition(bench, cfg).samples
 
 
 def given_file(bench: Bench, cfg: EvalConfig) -> str:
@@ -247,13 +248,13 @@ def given_file(bench: Bench, cfg: EvalConfig) -> str:
         if len(cfg.benchmarks) > 1:
             raise DataError(f"data: got {cfg.data}, expected a folder for {len(cfg.benchmarks)} benchmarks")
         return cfg.data
-    existing = [f for suffix in FORMATS if (f := folder / f"{bench.name}{suffix}").is_file()]
+    existing = [f for suffix in ENDINGS if (f := folder / f"{bench.name}{suffix}").is_file()]
     return str(existing[0] if existing else folder / f"{bench.name}.jsonl")
 
 
 def source_of(bench: Bench, cfg: EvalConfig) -> Source:
     """Source of a benchmark's problems: the user's file, or the hub."""
-    own, benchmark = given_file(bench, cfg), definition(bench)
+    own, benchmark = given_file(bench, cfg), definition(bench, cfg)
     if not own:
         return Source(files=benchmark.files, domain=benchmark.domain)
     domain = benchmark.domain if bench.name in BENCHMARKS else bench.domain
@@ -268,7 +269,7 @@ def read_benchmark(bench: Bench, cfg: EvalConfig) -> list[Row]:
     Raises:
         DataError: a row is malformed (names file and line), two problems share an id, or none is in the window.
     """
-    benchmark = definition(bench)
+    benchmark = definition(bench, cfg)
     rows = read_problems(source_of(bench, cfg), cfg.known_domains, functools.partial(_as_problem, benchmark))
     rows = [{**r, "id": f"{bench.name}-{i}" if r["id"] is None else str(r["id"])} for i, r in enumerate(rows)]
     ids: set[str] = set()
@@ -293,7 +294,7 @@ def _as_problem(entry: Benchmark, row: Row) -> Row | None:
 
 def describe_benchmark(bench: Bench, cfg: EvalConfig) -> list[tuple[str, str]]:
     """(name, value) of everything that the scores depend on."""
-    benchmark, files = definition(bench), source_of(bench, cfg).files
+    benchmark, files = definition(bench, cfg), source_of(bench, cfg).files
     facts = [
         ("files", "\n".join(files)),
         ("not verified", "" if given_file(bench, cfg) else benchmark.unchecked),

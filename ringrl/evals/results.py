@@ -54,7 +54,7 @@ def tasks_of(cfg: EvalConfig) -> list[Task]:
         samples = samples_of(bench, cfg)
         if too_large := [k for k in cfg.pass_k if not 1 <= k <= samples]:
             raise ConfigError(f"pass_k: got {too_large[0]}, expected from 1 to {samples}, the samples of {bench.name}")
-        benchmark = definition(bench)
+        benchmark = definition(bench, cfg)
         deadline_s = max(cfg.verify.deadline_s, benchmark.deadline_s)
         problems = read_benchmark(bench, cfg)
         if bench.contests:  # fails now rather than after sampling if they do not match

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from ringrl.config.load import Knobs, dump
 from ringrl.config.sections import Rollout, Source, Trainer
 from ringrl.launch.machine import started_by_others
+from ringrl.launch.opening import Resume
 from ringrl.plan.report import Section
 from ringrl.plan.timing import Assumed
 
@@ -58,6 +59,7 @@ class Needs:
     parent: str  # origin of the run, for lineage.json
     sources: tuple[Source, ...] = ()
     model: str = ""  # folder whose weights and tokenizer the ranks load; empty if workers or a server do
+    models: tuple[str, ...] = ()  # folders of all models that the results depend on
     trainer: Trainer | None = None  # None: a single rank that trains nothing and needs no GPU
     launches: tuple[WorkerSpec | None, ...] = (None,)  # run one after the other, each with its own workers
     isolation: str = ""  # how programs that the data ask for are isolated on this machine; empty: there are none
@@ -77,11 +79,13 @@ class Command(Generic[C]):
     needs: Callable[[C], Needs] | None = None  # raises DataError for a folder that is no model
     check: Callable[[C], Set[str]] | None = None  # checks the data, returns their domains; raises UserError
     show: Callable[[Path], None] | None = None  # prints a finished run
+    trains: bool = False  # whether --resume takes --change and --from-checkpoint
     starter: str = ""  # module with `start(command, cfg, resume)`, called in the command line's process; empty: the
     # launcher or, in a process started by torchrun, a rank
 
-    def start(self, cfg: C, resume: bool) -> int:
-        """Run the command to its end. Returns the exit code; raises UserError."""
+    def start(self, cfg: C, resume: Resume | None) -> int:
+        """Run the command to its end; `resume`: how to go on with a run that is there, None for a new one. Returns the
+        exit code; raises UserError."""
         default = "ringrl.launch.torchrun" if started_by_others() else "ringrl.launch.start"
         return importlib.import_module(self.starter or default).start(self, cfg, resume)
 

@@ -11,23 +11,33 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ringrl.config.sections import Trainer
-from ringrl.errors import ChildDied, UserError
+from ringrl.errors import ChildDied
 from ringrl.launch.command import WorkerSpec
-from ringrl.launch.machine import LOOPBACK, engine_name, first_gpu, listening, rank_env, read_key, shares, worker_env
+from ringrl.launch.machine import (
+    LOOPBACK,
+    LOST_CODE,
+    check_ranks,
+    engine_name,
+    first_gpu,
+    listening,
+    rank_env,
+    read_key,
+    shares,
+    worker_env,
+)
+from ringrl.processes import Scratch, silence, state_of
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 from ringrl.safe_text import masked
@@ -40,6 +50,8 @@ die_with_parent({launcher})
 from ringrl.rollout.vllm_worker import main
 main()"""
 TAIL = 20  # log lines shown when a process has died
+SILENT_S = 60.0  # after which the user is told of a rank that has given no sign of life
+SOON_S = 3.0  # the same when something has failed, which that may be the cause of
 
 
 @dataclass
@@ -50,33 +62,29 @@ class Child:
 
 
 def launch(
-    command: str, main: str, run: Run, trainer: Trainer | None, sampler: WorkerSpec | None, notes: Sequence[str],
-    fresh: bool,
-) -> int:  # fmt: skip
+    command: str, main: str, run: Run, trainer: Trainer | None, sampler: WorkerSpec | None, notes: Sequence[str]
+) -> int:
     """Run the loop of `ringrl <command>` on the trainer's ranks, or on one rank without a GPU, and its workers.
 
     Args:
         main: the module whose `main` the ranks run.
         notes: lines shown to the user first.
-        fresh: the run directory was created for this call; it is removed on a user error, unless results are in it.
 
     Returns:
         The exit code of the command line.
     """
     stopped = run.path / "stopped.json"
     stopped.unlink(missing_ok=True)
-    shm = "/dev/shm" if Path("/dev/shm").is_dir() else None  # workers may map weights there
-    with tempfile.TemporaryDirectory(prefix="ringrl-", dir=shm) as meeting, Display(command, str(run.path)) as display:
+    shm = "/dev/shm" if Path("/dev/shm").is_dir() else ""  # workers may map weights there
+    with closing(Scratch("run", shm)) as meeting, Display(command, str(run.path)) as display:
         for text in notes:
             display.note(text)
-        crew = Crew(run, Path(meeting), display, sampler)
+        crew = Crew(run, meeting.path, display, sampler)
         try:
             code = crew.work(command, main, trainer)
         finally:
             crew.stop()
-    if code == UserError.exit_code and fresh and not any(file.stat().st_size for file in run.path.rglob("*.jsonl")):
-        shutil.rmtree(run.path)
-    elif code:
+    if code:
         run.write(stopped.name, {"code": code, "text": masked(crew.ended.get("text", ""))})
     return code
 
@@ -88,16 +96,18 @@ class Crew:
         self.run, self.meeting, self.display, self.sampler = run, meeting, display, sampler
         self.workers: list[Child] = []
         self.ready: list[Path] = []  # per worker: the file with its address, which exists once it is ready
-        self.first_gpu = 0  # index of the first worker's first GPU
+        self.first_gpu = 0  # place of the first worker's first GPU among those visible
         self.worker_threads = 1  # OpenMP threads of a worker
         self.ranks: list[Child] = []
         self.ended: dict[str, Any] = {}
         self.first_death = 0.0
+        self.silent: set[str] = set()  # ranks that the user was told of, since they do not answer
         self.unread = b""
         self.authkey = secrets.token_hex(32)
 
     def work(self, command: str, main: str, trainer: Trainer | None) -> int:
         ranks, threads = (trainer.ranks, trainer.threads) if trainer else (1, 0)
+        check_ranks(ranks if trainer else 0)
         rollout = self.sampler.rollout if self.sampler else None
         ahead = self.sampler.ahead if self.sampler else False
         threads, self.worker_threads = shares(ranks, threads, rollout.workers if rollout else 0, ahead)
@@ -117,6 +127,7 @@ class Crew:
             "restarts": bool(self.workers),
             "addresses": list(rollout.addresses) if rollout and rollout.addresses else [str(f) for f in self.ready],
             "authkey": self.authkey,
+            "lock": self.run.lock,
         }
         events = self._start_ranks(command, ranks, threads, spec)
         with interrupts() as interrupted:
@@ -140,11 +151,12 @@ class Crew:
         # with workers on other machines, what is listened on is the user's choice
         where = listening(LOOPBACK) if self.workers or not spec["addresses"] else {}
         read, write = os.pipe()
+        lock = (self.run.lock,) if self.run.lock >= 0 else ()  # a rank may write a little longer than we live
         for rank in range(ranks):
             env = rank_env(rank, ranks, threads) | where
             rank_spec = {**spec, "events": write if rank == 0 else -1}
-            args = ["-m", "ringrl.launch.rank", command]
-            self.ranks.append(self._start(f"rank{rank}", args, env, rank_spec, (write,) if rank == 0 else ()))
+            args, fds = ["-m", "ringrl.launch.rank", command], (write, *lock) if rank == 0 else lock
+            self.ranks.append(self._start(f"rank{rank}", args, env, rank_spec, fds))
         os.close(write)
         os.set_blocking(read, False)
         return read
@@ -175,6 +187,7 @@ class Crew:
         while True:
             time.sleep(POLL_S)
             code = self._verdict(bool(interrupted))
+            self._tell_of_silence()
             self._relay(events)  # after the verdict, to show the last events of a process that has ended
             if interrupted and deadline == float("inf"):
                 deadline = time.monotonic() + STOP_S + (self.sampler.rollout.deadline_s if self.sampler else 0)
@@ -205,6 +218,7 @@ class Crew:
         if self.ended and codes[0] is not None:  # rank 0 has reported the cause
             if self.ended["code"] == ChildDied.exit_code:  # the cause may be in the log of another process
                 self._show_ends([c for c in self.ranks[1:] + self.workers if c.process.poll() not in (None, 0)])
+                self._show_silent()
             self.display.fail(self.ended["text"])
             return self.ended["code"]
         dead = [c for c in self.ranks if c.process.poll() not in (None, 0)] + self._dead_workers()
@@ -216,6 +230,7 @@ class Crew:
         if time.monotonic() < self.first_death + GRACE_S:  # rank 0 may still report the cause
             return None
         self._show_ends(dead)
+        self._show_silent()
         return 1
 
     def _dead_workers(self) -> list[Child]:
@@ -226,8 +241,30 @@ class Crew:
 
     def _show_ends(self, dead: Sequence[Child]) -> None:
         for child in dead:
+            if child.process.poll() == LOST_CODE:
+                self.display.fail(f"{child.name} waited for another rank in vain; see {child.log}")
+                continue
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])
             self.display.fail(f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}")
+
+    def _unheard(self, seconds: float) -> dict[str, str]:
+        """What to say of the ranks that run and gave no sign of life for so long, by name."""
+        told = {}
+        for name, pid in ((c.name, c.process.pid) for c in self.ranks if c.process.poll() is None):
+            if (gone := silence(self.meeting / name)) > seconds:
+                state = " (stopped)" if state_of(pid) == "T" else ""
+                told[name] = f"{name}, process {pid}{state}, has not answered for {gone:.0f} s"
+        return told
+
+    def _tell_of_silence(self) -> None:
+        unheard = self._unheard(SILENT_S)
+        for name in unheard.keys() - self.silent:
+            self.display.note(f"{unheard[name]}; the run waits for it")
+        self.silent = set(unheard)
+
+    def _show_silent(self) -> None:
+        for text in self._unheard(SOON_S).values():
+            self.display.fail(text)
 
     def _event(self, event: dict[str, Any]) -> None:
         kind = event.pop("kind")

@@ -9,7 +9,9 @@ import contextlib
 import fcntl
 import functools
 import importlib.util
+import itertools
 import os
+import re
 import shutil
 import socket
 import stat
@@ -24,6 +26,7 @@ WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load reads nothing that 
 WAIT = "OMP_WAIT_POLICY"
 KEY_BYTES = 32  # in a key file
 LOOPBACK = "127.0.0.1"
+LOST_CODE = 4  # how a rank ends that waited for another one in vain; the launcher looks for the cause elsewhere
 SIOCGIFADDR = 0x8915  # Linux: address of an interface
 
 
@@ -42,27 +45,61 @@ def engine_name(rollout: Rollout) -> str:
 
 
 @functools.cache
-def gpus() -> int:
-    """Number of GPUs, determined without importing torch."""
+def gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it (an index, a UUID, a MIG device);
+    determined without importing torch.
+
+    The variable's list ends, as for CUDA, at the first entry that names no device. Without the variable they are those
+    that nvidia-smi lists; a GPU that is divided counts as its MIG devices.
+
+    Raises:
+        UserError: nvidia-smi, asked for the devices, did not answer.
+    """
     if shutil.which("nvidia-smi") is None:
-        return 0
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
-    return done.stdout.count("GPU ")
+        return ()
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
+    except subprocess.TimeoutExpired:
+        raise UserError("nvidia-smi -L: no answer within 60 s, expected the list of GPUs") from None
+    whole: dict[str, str] = {}  # index -> UUID
+    parts: dict[str, list[str]] = {}  # index -> UUIDs of its MIG devices
+    for line in listed.splitlines():
+        uuid = line.rpartition("UUID: ")[2].rstrip(") ")
+        if gpu := re.match(r"GPU (\d+):", line):
+            whole[gpu[1]], parts[gpu[1]] = uuid, []
+        elif line.lstrip().startswith("MIG ") and parts:
+            parts[list(parts)[-1]].append(uuid)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(name for index in whole for name in parts[index] or [index])
+    uuids = [*whole.values(), *(uuid for each in parts.values() for uuid in each)]
+    names = (name.strip() for name in visible.split(","))
+    return tuple(itertools.takewhile(lambda n: n in whole or any(n and u.startswith(n) for u in uuids), names))
 
 
 def first_gpu(ranks: int, rollout: Rollout) -> int:
-    """Index of the workers' first GPU: after the GPUs of the trainer's ranks, or 0 if they are shared.
+    """Place in `gpus()` of the workers' first GPU: behind those of the trainer's ranks, or 0 if they are shared.
 
     Raises:
         UserError: there are not enough GPUs.
     """
     first = 0 if rollout.colocated else ranks
-    if (available := gpus()) and first + rollout.workers * rollout.tensor_parallel > available:
+    available = len(gpus())
+    if available and first + rollout.workers * rollout.tensor_parallel > available:
         raise UserError(
             f"rollout.workers: got {rollout.workers} x tensor_parallel {rollout.tensor_parallel} behind {first} ranks, "
             f"expected at most {available} devices in all, or rollout.colocated"
         )
     return first
+
+
+def check_ranks(ranks: int) -> None:
+    """Raises UserError when the trainer's ranks on this machine have no GPU each."""
+    if gpus() and ranks > len(gpus()):
+        raise UserError(f"trainer.ranks: got {ranks}, expected at most {len(gpus())}: CUDA_VISIBLE_DEVICES and "
+                        f"nvidia-smi -L show {', '.join(gpus())}")  # fmt: skip
+    if ranks > 1 and any(name.startswith("MIG-") for name in gpus()):
+        raise UserError(f"trainer.ranks: got {ranks}, expected 1: CUDA shows a process one MIG device only")
 
 
 def read_key(file: str) -> str:
@@ -139,15 +176,15 @@ def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, 
 
 def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> dict[str, str]:
     """Environment of a vLLM worker, by its index on this machine."""
-    env = {**_common_env(), "VLLM_LOGGING_LEVEL": "WARNING"}
+    # the engine runs inside the worker: it stops when the worker stops it, so that no step falls between two halves of
+    # an update; it ends with the worker; and on a CPU it starts ten times faster
+    env = {**_common_env(), "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     if gpus():
         first = first_gpu + index * rollout.tensor_parallel
-        devices = ",".join(str(g) for g in range(first, first + rollout.tensor_parallel))
-        return {**env, "CUDA_VISIBLE_DEVICES": devices}
+        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(gpus()[first : first + rollout.tensor_parallel])}
     return {
         **env,
         OMP: str(threads),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # runs the engine inside the worker, which starts ten times faster
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise all workers bind to the same cores
         "TORCHDYNAMO_DISABLE": "1",  # otherwise the first request compiles for 20 s and needs a compiler
     }

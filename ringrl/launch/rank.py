@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -17,11 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import Rollout
-from ringrl.errors import RingError
-from ringrl.processes import die_with_parent
+from ringrl.errors import RingError, fault_of_machine
+from ringrl.launch.machine import LOST_CODE
+from ringrl.processes import die_with_parent, live
 from ringrl.rollout.engine import RolloutEngine
 from ringrl.run import Progress, Run
 from ringrl.safe_text import printable
+
+# words of gloo, and of torch's store while ranks meet
+LATE = re.compile(r"Timed out waiting (\d+)ms|Timeout waiting for key.* after (\d+) ms|[Ww]ait timeout")
+GONE = re.compile(r"Connection (closed|reset) by peer")
 
 
 @dataclass
@@ -37,6 +43,9 @@ class Context:
         """Reads the one line that the launcher writes to standard input."""
         spec = json.loads(sys.stdin.readline())
         die_with_parent(spec["launcher"])
+        if spec["lock"] >= 0:
+            os.set_inheritable(spec["lock"], False)  # whoever holds it keeps others out of the run directory
+        live(Path(spec["meeting"]) / f"rank{os.environ['RANK']}")
         # only rank 0 has a pipe for its events
         stream = os.fdopen(spec["events"], "w") if spec["events"] >= 0 else open(os.devnull, "w")
         return cls._listening(Run(spec["run"]), Progress(stream), spec)
@@ -98,10 +107,27 @@ def run(context: Context) -> int:
         context.progress.ended(str(e), e.exit_code)
         log(traceback.format_exc())
         return e.exit_code
-    except Exception:  # a bug: show the traceback in the log and on the terminal
-        context.progress.ended(f"{traceback.format_exc()}see {context.run.path}/logs/", 1)
+    except Exception as e:
+        lost = told_of_others(e)
+        if fault := fault_of_machine(e):
+            text = f"{context.run.path}: {fault}; --resume goes on when that is mended"
+        elif lost:
+            text = f"rank {os.environ['RANK']}: another rank {lost}; see {context.run.path}/logs/"
+        else:  # a bug: show the traceback in the log and on the terminal
+            text = f"{traceback.format_exc()}see {context.run.path}/logs/"
+        context.progress.ended(text, 1)
         log(traceback.format_exc())
-        return 1
+        return LOST_CODE if lost else 1
+
+
+def told_of_others(error: Exception) -> str:
+    """What an error in a collective says of the other ranks, "" for other errors."""
+    if not isinstance(error, RuntimeError):
+        return ""
+    if late := LATE.search(str(error)):
+        ms = late[1] or late[2]
+        return f"did not answer within {int(ms) / 1000:g} s" if ms else "did not answer in time"
+    return "ended" if GONE.search(str(error)) else ""
 
 
 def log(text: str = "") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Set
 from dataclasses import replace
@@ -10,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.sections import RunConfig, Source
-from ringrl.data.source import absent_file, fingerprint, sha256
+from ringrl.data.source import absent_file
 from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
 from ringrl.launch.machine import engine_name, read_key
+from ringrl.launch.opening import Resume, computed, is_begun, opened
+from ringrl.launch.origin import origin_of
+from ringrl.lines import sha256
+from ringrl.models.families import check_positions, check_trainable
+from ringrl.models.folder import check_folder
 from ringrl.rewards import check_verifiers
-from ringrl.run import Run, open_run
+from ringrl.run import Run
 from ringrl.sandbox.box import Isolation, at_least
 
 
@@ -44,12 +51,8 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
         need = replace(need, isolation=str(isolation))
         if isolation.level == "uid" and cfg.verify.isolation == "uid":
             _check_private(need.sources)
-    if need.model:
-        check_model_folder(need.model)
+    check_models(need)
     for sampler in filter(None, need.launches):
-        if sampler.model != need.model:
-            check_model_folder(sampler.model)
-        check_sampled(sampler.model)
         if sampler.rollout.addresses:
             read_key(sampler.rollout.key_file)
         if engine_name(sampler.rollout) == "transformers" and sampler.routes:
@@ -79,10 +82,10 @@ def _check_private(sources: Iterable[Source]) -> None:
 
 
 def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
-    """Checks the data of a command as its start will; returns why that was not possible, in lines.
+    """Checks the models and data of a command as its start will; returns why that was not possible, in lines.
 
     Raises:
-        UserError: the data are there and cannot be used.
+        UserError: they are there and cannot be used.
     """
     if not command.needs or not command.check:
         return []
@@ -90,13 +93,17 @@ def check_what_is_there(command: Command[Any], cfg: Any) -> list[str]:
         need = command.needs(cfg)
     except DataError as error:  # what an earlier command has to make
         return [f"data not checked: {error}"]
-    if absent := absent_file(need.sources):
-        return [f"data not checked: {absent}: no such file"]
+    absent = [model for model in _models(need) if not Path(model).is_dir()]
+    if not absent:
+        check_models(need)
+    notes = [f"model not checked: {model}: no such folder" for model in absent]
+    if file := absent_file(need.sources):
+        return [*notes, f"data not checked: {file}: no such file"]
     command.check(cfg)
-    return []
+    return notes
 
 
-def start(command: Command[Any], cfg: Any, resume: bool) -> int:
+def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
     """Run a command to its end, with new processes for each launch. Returns the exit code. A run that ends early gets
     a report, too.
 
@@ -105,22 +112,26 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     """
     files = verifiers_of(cfg)
     need = checked(command, cfg)
-    fresh = not (Path(cfg.run) / "config.yaml").is_file()
-    run = open_run(cfg, need.parent, fingerprint(need.sources) | files, resume, need.isolation)
-    if is_finished(run):
-        return 0
-    if need.isolation.startswith("uid"):
-        run.path.chmod(0o700)
-    began, notes = time.time(), command.arithmetic(cfg)
-    if need.isolation:
-        notes.append(f"programs: {need.isolation}")
-    for sampler in need.launches:
-        if code := launch(command.name, command.main, run, need.trainer, sampler, notes, fresh):
-            if run.path.is_dir():  # else nothing of it was worth keeping
-                write_report(run)
-            return code
-        fresh, notes = False, []
-    finish(run, began)
+    fresh = not is_begun(Path(cfg.run))
+    with opened(cfg, origin_of(cfg, need, files), resume) as run:
+        if is_finished(run):
+            return 0
+        if need.isolation.startswith("uid"):
+            run.path.chmod(0o700)
+        began, notes = time.time(), command.arithmetic(cfg)
+        if need.isolation:
+            notes.append(f"programs: {need.isolation}")
+        for sampler in need.launches:
+            code = launch(command.name, command.main, run, need.trainer, sampler, notes)
+            if code == UserError.exit_code and fresh and not computed(run.path):
+                shutil.rmtree(run.path)  # so that the command can be given again
+            elif code:
+                with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
+                    write_report(run)
+            if code:
+                return code
+            notes = []
+        finish(run, began)
     if command.show:
         command.show(run.path)
     return 0
@@ -141,17 +152,21 @@ def is_finished(run: Run) -> bool:
     return (run.path / "finished.json").is_file()
 
 
-def check_model_folder(path: str) -> None:
-    """Raises DataError that names the file missing from a model folder."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise DataError(f"{path}: no such model folder")
-    wanted = ("config.json", "tokenizer_config.json")
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if not list(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
-    if missing:
-        raise DataError(f"{path}: no {missing[0]}, expected a Hugging Face model folder with its tokenizer")
+def _models(need: Needs) -> set[str]:
+    return {need.model, *(sampler.model for sampler in need.launches if sampler)} - {""}
+
+
+def check_models(need: Needs) -> None:
+    """Raises DataError for a model folder that the command cannot use, as far as no weights need be read for that."""
+    if need.model:
+        check_folder(need.model, own_weights=True)
+        if need.trainer:
+            check_trainable(need.model)
+    for sampler in filter(None, need.launches):
+        if sampler.model != need.model:
+            check_folder(sampler.model, engine_name(sampler.rollout) == "transformers")
+        check_sampled(sampler.model)
+        check_positions(sampler.model, sampler.max_total_tokens, "max_total_tokens")
 
 
 def check_sampled(path: str) -> None:

@@ -7,20 +7,22 @@ Whoever started the ranks stops them when one fails.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from ringrl.config.sections import Trainer
-from ringrl.data.source import fingerprint
 from ringrl.errors import UserError
 from ringrl.launch.command import Command
-from ringrl.launch.machine import engine_name, prepare_rank, read_key, started_by_others
+from ringrl.launch.machine import LOST_CODE, engine_name, prepare_rank, read_key, started_by_others
+from ringrl.launch.opening import Resume, opened
+from ringrl.launch.origin import origin_of
 from ringrl.launch.rank import Context
 from ringrl.launch.rank import run as run_rank
-from ringrl.launch.start import checked, finish, is_finished
-from ringrl.run import Run, open_run
+from ringrl.launch.start import checked, finish, is_finished, verifiers_of
+from ringrl.run import Run
 
 
-def start(command: Command[Any], cfg: Any, resume: bool) -> int:
+def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
     """Run this process as one rank of a command. Returns its exit code.
 
     Raises:
@@ -40,23 +42,24 @@ def start(command: Command[Any], cfg: Any, resume: bool) -> int:
     from torch.distributed import rendezvous  # only after the environment is set
 
     store, _, _ = next(rendezvous("env://"))
-    if rank == 0:
-        try:
-            open_run(cfg, need.parent, fingerprint(need.sources), resume, need.isolation)
-            store.set("ringrl/opened", "")
-        except UserError as e:
-            store.set("ringrl/opened", str(e))
-            raise
-    if error := store.get("ringrl/opened").decode():
-        raise UserError(error)
-    run = Run(cfg.run)
-    if is_finished(run):
-        return 0
-    began = time.time()
-    key = read_key(sampler.rollout.key_file) if sampler and addresses else ""
-    spec = {"main": command.main, "engine": engine, "addresses": list(addresses), "restarts": False, "authkey": key,
-            "meeting": ""}  # fmt: skip
-    code = run_rank(Context.of_rank(run, spec, talks=rank == 0))
-    if code == 0 and rank == 0:
-        finish(run, began)
-    return code
+    with ExitStack() as stack:
+        if rank == 0:
+            try:
+                stack.enter_context(opened(cfg, origin_of(cfg, need, verifiers_of(cfg)), resume))
+                store.set("ringrl/opened", "")
+            except UserError as e:
+                store.set("ringrl/opened", str(e))
+                raise
+        if error := store.get("ringrl/opened").decode():
+            raise UserError(error)
+        run = Run(cfg.run)
+        if is_finished(run):
+            return 0
+        began = time.time()
+        key = read_key(sampler.rollout.key_file) if sampler and addresses else ""
+        spec = {"main": command.main, "engine": engine, "addresses": list(addresses), "restarts": False, "authkey": key,
+                "meeting": ""}  # fmt: skip
+        code = run_rank(Context.of_rank(run, spec, talks=rank == 0))
+        if code == 0 and rank == 0:
+            finish(run, began)
+    return 1 if code == LOST_CODE else code

@@ -234,6 +234,10 @@ class BailingMoePreTrainedModel(Qwen3MoePreTrainedModel):
     def _can_set_experts_implementation(cls) -> bool:
         return True  # the parent looks for a decorator in this file, but it is on Qwen3MoeExperts
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # the parent looks for the words of `attention_function` in this file
+
 
 class BailingMoeModel(BailingMoePreTrainedModel, Qwen3MoeModel):
     def __init__(self, config: BailingMoeConfig) -> None:

@@ -7,17 +7,19 @@ import math
 from ringrl.config.commands import Bench, EvalConfig, RLConfig, SelectConfig, SFTConfig, Stage
 from ringrl.config.data import DataConfig, Distil, Grade
 from ringrl.config.sections import Trainer
-from ringrl.errors import ConfigError
+from ringrl.errors import ConfigError, UserError
 from ringrl.evals.benchmarks import definition, samples_of
+from ringrl.models.families import notes
+from ringrl.models.folder import read_object
 from ringrl.plan.memory import GIB, rank_memory
-from ringrl.plan.shape import read_shape
+from ringrl.plan.shape import find_config, read_shape
 
 
 def sft(cfg: SFTConfig) -> list[str]:
     return [
         f"step: {cfg.batch_examples} examples of at most {cfg.max_tokens} tokens = at most "
         f"{cfg.batch_examples * cfg.max_tokens:,} tokens, over {_ranks(cfg.trainer)}",
-        *_memory(cfg.model, cfg.trainer, cfg.max_tokens, reference=False),
+        *_model(cfg.model, cfg.trainer, cfg.max_tokens, reference=False),
     ]
 
 
@@ -27,7 +29,7 @@ def select_ckpt(cfg: SelectConfig) -> list[str]:
 
 def rl(cfg: RLConfig) -> list[str]:
     lines = [line for stage in cfg.stages for line in _stage(cfg, stage)]
-    return [*lines, *_memory(cfg.model, cfg.trainer, cfg.max_total_tokens, reference=cfg.loss.kl > 0)]
+    return [*lines, *_model(cfg.model, cfg.trainer, cfg.max_total_tokens, reference=cfg.loss.kl > 0)]
 
 
 def evaluation(cfg: EvalConfig) -> list[str]:
@@ -48,7 +50,7 @@ def data(cfg: DataConfig) -> list[str]:
 
 
 def _bench(bench: Bench, cfg: EvalConfig, most: str) -> str:
-    known = definition(bench)
+    known = definition(bench, cfg)
     window = f"release {known.release}, problems from {known.since} to {known.until}; " if known.since else ""
     return f"{bench.name}: {window}k = {samples_of(bench, cfg)} samples a problem, {most}"
 
@@ -80,17 +82,22 @@ def _ranks(trainer: Trainer) -> str:
     return f"{trainer.ranks} rank{'s' * (trainer.ranks > 1)}"
 
 
-def _memory(model: str, trainer: Trainer, longest: int, reference: bool) -> list[str]:
-    """Memory of a rank in one line; `ringrl plan` shows the breakdown."""
+def _model(model: str, trainer: Trainer, longest: int, reference: bool) -> list[str]:
+    """What is special about training this model, and a rank's memory in one line; `ringrl plan` has the breakdown."""
+    try:
+        special = notes(read_object(find_config(model)), trainer.packing)
+    except UserError as e:
+        return [f"no memory estimate: {e}"]
     try:
         shape = read_shape(model)
     except ConfigError as e:
-        return [f"no memory estimate: {e}"]
+        return [*special, f"no memory estimate: {e}"]
     m, n, ep = rank_memory(shape, trainer, longest, reference), trainer.ranks, trainer.parallel.expert
     on_host = f" and {m.host / GIB:.2f} GiB of host memory" if m.host else ""
     return [
+        *special,
         f"model: {shape.total:,} parameters, {shape.active:,} active, {shape.routed:,} in experts; weights, gradients, "
         f"optimizer{', reference' * reference} take {m.resident / GIB:.2f} GiB{on_host} per rank "
         f"(ZeRO-{trainer.parallel.zero}, {_ranks(trainer)}: expert-parallel groups of {ep}, expert-data-parallel "
-        f"groups of {n // ep}), {m.peak / GIB:.2f} GiB at the peak of an update"
+        f"groups of {n // ep}), {m.peak / GIB:.2f} GiB at the peak of an update",
     ]

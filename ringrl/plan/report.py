@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ringrl.config.commands import EvalConfig, RLConfig, SelectConfig, SFTConfig, Stage
-from ringrl.config.data import DataConfig
+from ringrl.config.data import DataConfig, Sampled, Teacher
 from ringrl.config.sections import Rollout, Source, Trainer
 from ringrl.curate.chain import phases, sampled
+from ringrl.data.source import rows_named
 from ringrl.errors import ConfigError
 from ringrl.evals.benchmarks import samples_of, source_of
 from ringrl.plan import advice, timing
@@ -52,7 +53,7 @@ def whole(parts: Iterable[Section], assumed: Assumed) -> list[Section]:
     """
     parts = list(parts)
     if not parts:
-        raise ConfigError("steps: no model of a folder takes part, expected one for there to be something to plan")
+        raise ConfigError("steps: none of them samples from a model, so there is nothing to plan")
     hours = [i.value for s in parts for i in s.items if i.name == HOURS and isinstance(i.value, float)]
     total = Item(HOURS, sum(hours), "", "formula", "of the sections above; no held-out evaluation, checkpoint or "
                  "start-up, no group that is dropped, no fault")  # fmt: skip
@@ -198,7 +199,7 @@ def evaluation(cfg: EvalConfig, assumed: Assumed, gpus: int) -> Iterator[Section
 
 
 def data(cfg: DataConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
-    """Sampling by models in folders, as if no row were dropped earlier. Models behind servers cost nothing here."""
+    """Sampling, as if no row were dropped earlier; of models behind servers, whose costs are not ours, how much."""
     rows = sum(count_rows(s, assumed.rows) for s in cfg.sources)
     for phase in phases(cfg):
         if teacher := phase.engine:
@@ -207,6 +208,16 @@ def data(cfg: DataConfig, assumed: Assumed, gpus: int) -> Iterator[Section]:
             model = read_shape(teacher.model)
             sections = _sampled(model, teacher.rollout, step.max_total_tokens, jobs, False, assumed, gpus)
             yield from (replace(s, title=f"{phase.step} by {teacher.name}: {s.title}") for s in sections)
+        elif teacher := phase.teacher:
+            yield _served(phase.step, teacher, rows, sampled(cfg, phase.step), assumed)
+
+
+def _served(name: str, teacher: Teacher, rows: int, step: Sampled, assumed: Assumed) -> Section:
+    tokens = rows * step.samples * assumed.response_of(step.max_total_tokens)
+    asked = Item("responses", rows * step.samples, "", "config", f"{rows} problems x {step.samples}")
+    sampled = Item("tokens sampled", tokens, "tokens", "formula", "on GPUs or at prices that are not counted here")
+    return Section(f"{name} by {teacher.name}, which {teacher.server.base_url} serves", (asked, sampled) if rows else
+                   (_unknown(),))  # fmt: skip
 
 
 def _sampled(
@@ -305,5 +316,10 @@ def count_rows(source: Source, elsewhere: int) -> int:
     """Rows of the source, with `elsewhere` for each file that is not on this machine."""
     total = 0
     for file in source.files:
-        total += sum(1 for line in Path(file).open("rb") if line.strip()) if Path(file).is_file() else elsewhere
+        if not Path(file).is_file():
+            total += elsewhere
+        elif file.endswith(".jsonl"):
+            total += sum(1 for line in Path(file).open("rb") if line.strip())
+        else:
+            total += sum(1 for _ in rows_named(file, source.split))
     return min(total, source.limit) if source.limit else total

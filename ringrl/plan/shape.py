@@ -9,13 +9,14 @@ Parameter counts equal those of transformers' models exactly (`tests/plan/test_s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ConfigError
+from ringrl.models.families import refusal
+from ringrl.models.folder import read_object
 
 # separate projections for q, k and v
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral", "olmoe")
@@ -124,14 +125,18 @@ def read_shape(model: str) -> Shape:
         ConfigError: there is no such file, or the model family is unknown.
     """
     file = find_config(model)
-    raw = json.loads(file.read_text())
-    if not isinstance(raw, dict) or raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
-        got = raw.get("model_type") if isinstance(raw, dict) else raw
-        raise ConfigError(f"{file}: model_type: got {got!r}, expected one of {', '.join((*SEPARATE, *LATENT, *FUSED))}")
+    raw = read_object(file)
+    if raw.get("model_type") not in (*SEPARATE, *LATENT, *FUSED):
+        got = refusal(raw) and f", which cannot be trained ({refusal(raw)})"
+        raise ConfigError(f"{file}: model_type: got {raw.get('model_type')!r}{got}, expected one of "
+                          f"{', '.join((*SEPARATE, *LATENT, *FUSED))}")  # fmt: skip
     try:
         return _shape(raw)
     except KeyError as e:
         raise ConfigError(f"{file}: {e.args[0]}: missing, expected with model_type {raw['model_type']}") from None
+
+
+LOCAL = ("models/", "runs/")  # folders of the README, which look like names on the hub
 
 
 def find_config(model: str) -> Path:
@@ -143,13 +148,16 @@ def find_config(model: str) -> Path:
         if (path / "config.json").is_file():
             return path / "config.json"
         raise ConfigError(f"{model}: no config.json in this folder")
-    if model.count("/") == 1 and not model.startswith((".", "/")):
+    on_hub = model.count("/") == 1 and not model.startswith((".", "/", *LOCAL))
+    if on_hub:
         from huggingface_hub import try_to_load_from_cache
 
         if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
-    raise ConfigError(f"model: got {model}, expected a folder with config.json or the path of one; of a model on the "
-                      f"hub, `hf download {model} config.json` first")  # fmt: skip
+    advice = (f"of a model on the hub, `hf download {model} config.json` first" if on_hub else
+              f"`hf download OWNER/NAME config.json --local-dir {model}` fetches that of the model which it "
+              f"is, or which it will be made from")  # fmt: skip
+    raise ConfigError(f"model: got {model}, expected a folder with config.json or the path of one; {advice}")
 
 
 def _shape(c: dict[str, Any]) -> Shape:

@@ -2,12 +2,13 @@
 
 Written beside training: `begin` makes a hidden folder, every rank hands over copies (`file`), and `end` lets the folder
 take its name when all ranks' files are in it. Until then it does not exist for anyone; a folder that exists is whole,
-and `check` finds files that were damaged later.
+and by the hashes taken as it was written `ringrl.run.verify_checkpoint` finds what was damaged later.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import os
@@ -27,10 +28,11 @@ from safetensors.torch import save_file
 
 from ringrl.data.arrays import read, to_bytes
 from ringrl.errors import DataError, RingError
+from ringrl.lines import sha256, write_atomic
+from ringrl.run import FILES
 
 SHARD_BYTES = 4 << 30  # largest model file
 CONVERT_S = 3600.0  # deadline of a conversion
-FILES = "trainer/files.json"  # every file's size; written last
 
 
 class Writer:
@@ -39,6 +41,7 @@ class Writer:
     def __init__(self, rank: int, ranks: int, deadline_s: float) -> None:
         self.rank, self.ranks, self.deadline_s = rank, ranks, deadline_s
         self.folder = self.part = Path()
+        self.written: dict[str, tuple[int, str]] = {}  # bytes and sha256 of this rank's files
         self.error = ""
         self.jobs: queue.Queue[Callable[[], None]] = queue.Queue()
         threading.Thread(target=self._work, daemon=True).start()
@@ -47,6 +50,7 @@ class Writer:
         """Waits for the checkpoint before. Raises RingError when that was not written."""
         self.settle()
         self.folder, self.part = folder, folder.absolute().with_name(f".{folder.name}.part")
+        self.written = {}
         if self.rank == 0:
             shutil.rmtree(self.part, ignore_errors=True)
             (self.part / "trainer").mkdir(parents=True)
@@ -55,15 +59,15 @@ class Writer:
         """`value`, of DeepSpeed's, as torch.save writes it; it may change as soon as this returns."""
         copy = io.BytesIO()
         torch.save(value, copy)
-        self.jobs.put(lambda: _write(self.part / path, copy.getbuffer()))
+        self.jobs.put(lambda: self._write(path, copy.getbuffer()))
 
     def values(self, path: str, value: Any) -> None:
         """JSON values and arrays, see `ringrl.data.arrays`; they may change as soon as this returns."""
         content = to_bytes(value)
-        self.jobs.put(lambda: _write(self.part / path, content))
+        self.jobs.put(lambda: self._write(path, content))
 
     def text(self, path: str, text: str) -> None:
-        self.jobs.put(lambda: _write(self.part / path, text.encode()))
+        self.jobs.put(lambda: self._write(path, text.encode()))
 
     def model(self, buckets: Sequence[Mapping[str, torch.Tensor]]) -> None:
         """The weights under checkpoint names, a file per bucket, with the index that transformers and vLLM expect."""
@@ -79,7 +83,7 @@ class Writer:
 
     def end(self, then: Callable[[], None]) -> None:
         """On rank 0 the folder takes its name when all ranks are done, and `then` is called."""
-        self.jobs.put(lambda: _write(self.part / f".rank{self.rank}", b""))
+        self.jobs.put(lambda: write_atomic(self.part / f".rank{self.rank}", json.dumps(self.written)))
         if self.rank == 0:
             self.jobs.put(lambda: self._finish(then))
 
@@ -93,8 +97,21 @@ class Writer:
         if self.error:
             raise RingError(self.error)
 
+    def _write(self, path: str | Path, content: bytes | memoryview) -> None:
+        file = self.part / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        name = str(file.relative_to(self.part))  # DeepSpeed's paths are absolute
+        self.written[name] = (len(content), hashlib.sha256(content).hexdigest())
+
     def _shard(self, name: str, bucket: Mapping[str, torch.Tensor]) -> None:
         save_file(dict(bucket), self.part / name, metadata={"format": "pt"})
+        with (self.part / name).open("rb") as f:
+            os.fsync(f.fileno())
+        shutil.copymode(self.part / "config.json", self.part / name)  # safetensors keeps others from reading it
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -106,7 +123,9 @@ class Writer:
             self.check()
 
     def _fail(self, e: Exception) -> None:
-        self.error = f"{self.folder}: the checkpoint could not be written: {e}; the one before it is whole"
+        """The first fault is the cause: what comes after it misses the folder that is removed here."""
+        whole = "the one before it is whole" if any(self.folder.parent.glob("step_*")) else "there is none before it"
+        self.error = self.error or f"{self.folder}: the checkpoint could not be written: {e}; {whole}"
         if self.rank == 0:
             shutil.rmtree(self.part, ignore_errors=True)
 
@@ -117,10 +136,10 @@ class Writer:
             if time.monotonic() > end:
                 raise TimeoutError(f"no word from all ranks within {self.deadline_s:g} s")
             time.sleep(0.02)
+        written = {name: entry for f in done for name, entry in json.loads(f.read_text()).items()}
         for f in done:
             f.unlink()
-        sizes = {str(f.relative_to(self.part)): f.stat().st_size for f in sorted(self.part.rglob("*")) if f.is_file()}
-        _write(self.part / FILES, json.dumps(sizes, indent=2).encode())
+        self._write(FILES, json.dumps(_with_hashes(self.part, written), indent=2).encode())
         os.replace(self.part, self.folder)
         then()
 
@@ -136,24 +155,10 @@ class Writer:
                 self.jobs.task_done()
 
 
-def _write(file: Path, content: bytes | memoryview) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def check(folder: Path) -> None:
-    """Raises DataError when a file of a checkpoint is not there, or not as long as it was written."""
-    sizes = json.loads((folder / FILES).read_text())
-    for name, size in sizes.items():
-        file = folder / name
-        got = file.stat().st_size if file.is_file() else -1
-        if got != size:
-            actual = "no such file" if got < 0 else f"{got} bytes"
-            raise DataError(f"{file}: got {actual}, expected {size} bytes as written; the run cannot be resumed from "
-                            f"here, a new one can start with an older checkpoint as its model")  # fmt: skip
+def _with_hashes(folder: Path, written: Mapping[str, Any]) -> dict[str, Any]:
+    """[bytes, sha256] of every file in a folder but their list; read again where not known since they were written."""
+    names = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f != folder / FILES)
+    return {n: written.get(n) or (folder.joinpath(n).stat().st_size, sha256(folder / n)) for n in names}
 
 
 def values(file: Path) -> Any:
@@ -181,3 +186,5 @@ def to_universal(folder: Path, zero: int) -> None:
     if done.returncode:
         raise RingError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     (folder / "trainer" / "latest_universal").write_text("universal")
+    written = json.loads((folder / FILES).read_text())
+    write_atomic(folder / FILES, json.dumps(_with_hashes(folder, written), indent=2))

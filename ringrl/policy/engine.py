@@ -11,23 +11,24 @@ import json
 import pickle
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DummyOptim
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ringrl.config.sections import Optimizer, Trainer
 from ringrl.errors import DataError
-from ringrl.policy.checkpoint import SHARD_BYTES, Writer, check, to_universal, values
+from ringrl.policy.check import check_forward
+from ringrl.policy.checkpoint import SHARD_BYTES, Writer, to_universal, values
 from ringrl.policy.deepspeed_internals import RedirectedSaving, separate_steps
 from ringrl.policy.experts import shard_experts, weight_buckets
-from ringrl.policy.forward import PolicyModule, TokenStats, load_lm
+from ringrl.policy.forward import PolicyModule, TokenStats, load_lm, to_device
 from ringrl.policy.ranks import Ranks
 from ringrl.run import FORM
 from ringrl.types import MicroBatch
@@ -57,6 +58,7 @@ class Policy:
         resume: Path | None = None,  # the checkpoint that `restore` will be called with
     ) -> None:
         self.ranks, self.trainer, self.tokenizer = ranks, trainer, tokenizer
+        self.generation = Path(model) / "generation_config.json"
         self.experts, self.universal = SHARDS if trainer.parallel.expert > 1 else FUSED, False
         if resume:
             layout = saved_layout(resume, trainer)
@@ -64,9 +66,8 @@ class Policy:
             # DeepSpeed must know when it is built whether it will read converted trainer states: after a resume on
             # other ranks, a rollback converts this run's own checkpoints too
             self.universal = (layout["ranks"], layout["expert"]) != (ranks.size, trainer.parallel.expert)
-        module = PolicyModule(load_part(model, trainer, ranks, self.experts), temperature)
-        if trainer.recompute:
-            module.lm.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        module = load_module(model, trainer, ranks, self.experts, temperature)
+        self.packing = trainer.packing and module.packs
         if freeze_router:
             for router in module.routers.modules:
                 router.requires_grad_(False)
@@ -144,7 +145,10 @@ class Policy:
         if self.ranks.main:
             lm.config.architectures = [type(lm).__name__]
             lm.config.save_pretrained(writer.part)
-            lm.generation_config.save_pretrained(writer.part)
+            if self.generation.is_file():  # as it is: transformers refuses to write some that it reads
+                shutil.copyfile(self.generation, writer.part / self.generation.name)
+            else:
+                lm.generation_config.save_pretrained(writer.part)
             self.tokenizer.save_pretrained(writer.part)
             writer.model(buckets)
             layout = {"ranks": self.ranks.size, "experts": self.experts, **self.trainer.parallel.model_dump()}
@@ -187,9 +191,8 @@ def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
     """How a checkpoint lies on ranks, which a policy that continues from it must know before it is built.
 
     Raises:
-        DataError: the checkpoint is damaged, or cannot be continued with these settings.
+        DataError: the checkpoint cannot be continued with these settings.
     """
-    check(folder)
     layout = json.loads((folder / "trainer" / "state.json").read_text())["layout"]
     if layout["experts"] not in (FUSED, SHARDS):
         raise DataError(f"{folder}: got experts in the form {layout['experts']}, expected {FUSED} or {SHARDS}; start a "
@@ -204,12 +207,19 @@ def saved_layout(folder: Path, trainer: Trainer) -> dict[str, Any]:
     return layout
 
 
-def load_part(path: str, trainer: Trainer, ranks: Ranks, experts: str) -> PreTrainedModel:
-    """The model in `path`, with this rank's experts only when they are SHARDS."""
-    lm = load_lm(path, trainer.dtype, trainer.attention)
+def load_module(path: str, trainer: Trainer, ranks: Ranks, experts: str, temperature: float) -> PolicyModule:
+    """The model in `path`, checked, with this rank's experts only when they are SHARDS. A collective.
+
+    Raises:
+        DataError: its forward pass in training would not be the model's own.
+    """
+    module = PolicyModule(load_lm(path, trainer.dtype, trainer.attention), temperature)
+    if trainer.recompute:
+        module.lm.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    ranks.wait_for_main(lambda: check_forward(module, trainer, path))
     if experts == SHARDS:
-        shard_experts(lm, trainer.parallel.expert, ranks.size)
-    return lm
+        shard_experts(module.lm, trainer.parallel.expert, ranks.size)
+    return module
 
 
 def unfinished(folder: Path) -> Any:
@@ -259,10 +269,6 @@ def _offload(what: str, pinned: bool) -> dict[str, Any]:
 
 def _routes_by_row(routes: Routes, rows: list[MicroBatch]) -> Sequence[torch.Tensor | None]:
     return routes or [None] * len(rows)
-
-
-def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
-    return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
 
 
 def rng_state() -> dict[str, Any]:

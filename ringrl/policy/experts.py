@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from ringrl.errors import DataError
+from ringrl.models.transformers_internals import has_plain_experts
 from ringrl.policy.deepspeed_internals import ExpertParallelLayer, gathered
 
 Compute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # rows by expert [n, H], rows per expert -> [n, H]
@@ -116,14 +117,23 @@ def shard_experts(lm: PreTrainedModel, size: int, ranks: int) -> None:
     Raises:
         DataError: the model has no fused experts, or their number or the ranks' do not divide by `size`.
     """
-    blocks: list[Any] = [m for m in lm.modules() if _is_fused(getattr(m, "experts", None))]
-    if not blocks:
-        raise DataError(f"trainer.parallel.expert: got {size}, expected 1: {lm.config.model_type} has no fused experts")
+    blocks = fused_blocks(lm, size)
     count = blocks[0].experts.gate_up_proj.shape[0]
     if ranks % size or count % size:
         raise DataError(f"trainer.parallel.expert: got {size}, expected a divisor of {ranks} ranks and {count} experts")
     for block in blocks:
         block.experts = ParallelExperts(block.experts, size)
+
+
+def fused_blocks(lm: PreTrainedModel, size: int) -> list[Any]:
+    """The modules whose experts can be sharded. Raises DataError when the model's are none, or of another form."""
+    blocks: list[Any] = [m for m in lm.modules() if _is_fused(getattr(m, "experts", None))]
+    if not all(has_plain_experts(block.experts) for block in blocks):
+        raise DataError(f"trainer.parallel.expert: got {size}, expected 1: the experts of {lm.config.model_type} are "
+                        f"no gated MLPs without biases")  # fmt: skip
+    if not blocks:
+        raise DataError(f"trainer.parallel.expert: got {size}, expected 1: {lm.config.model_type} has no fused experts")
+    return blocks
 
 
 def _is_fused(experts: Any) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-import ringrl.models.attention  # (registers "packed")
-import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
+import ringrl.models.attention  # noqa: F401  (registers "packed")
 from ringrl.algo.entropy import token_stats
 from ringrl.errors import DataError
+from ringrl.models.families import keeps_state
+from ringrl.models.loading import load_config, load_model
+from ringrl.models.transformers_internals import logits_of
 from ringrl.policy.routers import Routers
 from ringrl.types import MicroBatch
 
@@ -42,6 +46,21 @@ class PolicyModule(nn.Module):
     def moe(self) -> bool:
         return bool(self.routers.modules)
 
+    @property
+    def packs(self) -> bool:
+        """Whether several sequences may follow one another in a row."""
+        return not keeps_state(self.config.to_dict())
+
+    def train(self, mode: bool = True) -> PolicyModule:
+        """Only recomputation is left of the model's own train mode: dropout, jitter of routers and sampled experts
+        would make the log-probs others than those that sampled."""
+        super().train(False)
+        self.training = mode
+        for layer in self.lm.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = mode and layer.gradient_checkpointing
+        return self
+
     def forward(self, mb: MicroBatch, forced: torch.Tensor | None = None) -> TokenStats:
         """forced [layers, B L, top_k]: experts to take instead of the routers' own, -1 for their own."""
         packed = {}
@@ -56,7 +75,7 @@ class PolicyModule(nn.Module):
         logprobs, entropy = token_stats(
             hidden.flatten(0, 1)[keep],
             mb.targets[mb.trained],
-            self.lm.get_output_embeddings(),
+            partial(logits_of, self.lm),
             self.temperature,
         )
         if not logits:
@@ -77,20 +96,20 @@ def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
     """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance.
 
     Raises:
-        DataError: transformers does not know it, without running code from the folder.
+        DataError: the folder is not whole, or transformers does not know the architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except ValueError as e:  # among others, one that consists of code in the folder
-        raise DataError(f"{path}: the model cannot be loaded: {' '.join(str(e).split())}") from None
+    config = load_config(path)
     for key, value in config.to_dict().items():
-        if "dropout" in key and isinstance(value, float):
+        if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
             setattr(config, key, 0.0)
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        config=config,
-        dtype=getattr(torch, dtype),
-        attn_implementation=attention,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    try:
+        return load_model(path, config, getattr(torch, dtype), attn_implementation=attention)
+    except (ValueError, ImportError, KeyError) as e:
+        if "attention" not in str(e) and e.args != (attention,):
+            raise
+        raise DataError(f"trainer.attention: got {attention}, expected another with model_type {config.model_type}: "
+                        f"{' '.join(str(e).split())[:200]}") from None  # fmt: skip
+
+
+def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
+    return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})

@@ -17,8 +17,8 @@ from ringrl.algo.correction import correction
 from ringrl.algo.loss import kl_terms, log_ratio, surrogate
 from ringrl.algo.router import balance_terms, expert_counts, load, router_entropy, shares, z_terms
 from ringrl.config.loss import Loss
-from ringrl.policy.engine import Policy, to_device
-from ringrl.policy.forward import PolicyModule, TokenStats
+from ringrl.policy.engine import Policy
+from ringrl.policy.forward import PolicyModule, TokenStats, to_device
 from ringrl.policy.meter import Meter
 from ringrl.types import MicroBatch
 

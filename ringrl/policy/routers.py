@@ -6,17 +6,21 @@ keeps the training logits, and with them the gradient: only the choice comes fro
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import PreTrainedModel
 
 from ringrl.algo.router import gates
 from ringrl.errors import DataError
 from ringrl.models.transformers_internals import router_modules
+
+SCALES = ("routed_scaling_factor", "route_scale")  # names that routers give to the factor of their gate weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,21 @@ class Gate:
     normalise: bool = True
     scale: float = 1.0
     replays: bool = True  # False: gate weights arise in another way and cannot be computed for other experts
+    order: tuple[int, int, int] = (0, 1, 2)  # which outputs of a router are logits, gate weights, chosen experts
 
 
 class Routers:
     """All routers of a model, in the order of its layers; none for a dense model."""
 
     def __init__(self, lm: PreTrainedModel) -> None:
-        routers = router_modules(lm)
+        routers, logits_at = router_modules(lm)
+        names = [name for name, _ in lm.base_model.named_modules()]
+        blocks = sum(name.endswith(".experts") and not name.endswith(".experts.experts") for name in names)
+        if len(routers) < blocks:
+            raise DataError(f"model_type {lm.config.model_type}: got {len(routers)} routers whose logits transformers "
+                            f"records, expected {blocks}, one for every layer with experts")  # fmt: skip
         self.modules, self.layers = list(routers.values()), [_layer(name) for name in routers]
-        self.gate = _gate(self.modules[0], lm) if routers else Gate()
+        self.gate = _gate(*next(iter(routers.items())), lm, logits_at) if routers else Gate()
         self.model_type = str(lm.config.model_type)
         # layer by layer, from the last forward pass
         self.logits: list[torch.Tensor] = []  # [tokens, E]
@@ -68,7 +78,7 @@ class Routers:
         return self.logits, self.chosen
 
     def _hook(self, layer: int, out: Any) -> Any:
-        logits, weights, chosen = out
+        logits, weights, chosen = (out[i] for i in self.gate.order)
         if self.forced is not None:
             forced = self.forced[layer].to(chosen.device, chosen.dtype)
             own, gate, chosen = chosen, self.gate, torch.where(forced < 0, chosen, forced)
@@ -78,7 +88,8 @@ class Routers:
         if self.recording:
             self.logits.append(logits)
             self.chosen.append(chosen)
-        return logits, weights, chosen
+        answer = dict(zip(self.gate.order, (logits, weights, chosen), strict=True))
+        return tuple(answer[i] for i in range(3))
 
 
 def _layer(name: str) -> int:
@@ -86,25 +97,46 @@ def _layer(name: str) -> int:
     return next(int(part) for part in name.split(".") if part.isdigit())
 
 
+def _probe(name: str, router: nn.Module, lm: PreTrainedModel, hidden: torch.Tensor) -> Any:
+    """What a router answers to hidden states [n, H], with what else its block passes to it (a bias per expert)."""
+    block = lm.base_model.get_submodule(name.rpartition(".")[0])
+    more = [getattr(block, key, None) for key in list(inspect.signature(router.forward).parameters)[1:]]
+    try:
+        return router(hidden, *more)
+    except ValueError:  # it wants [B, L, H]
+        return router(hidden[None], *more)
+
+
 @torch.no_grad()
-def _gate(router: Any, lm: PreTrainedModel) -> Gate:
+def _gate(name: str, router: nn.Module, lm: PreTrainedModel, logits_at: int) -> Gate:
     """How a router makes gate weights from logits, by asking it.
+
+    Args:
+        logits_at: which of its outputs are the logits.
 
     Raises:
         DataError: it does not return logits, gate weights and experts.
     """
-    hidden = torch.randn(8, lm.config.hidden_size, generator=torch.Generator().manual_seed(0)).to(lm.dtype)
-    out = router(hidden.to(lm.device))
-    scale = float(getattr(router, "routed_scaling_factor", 1.0))
-    if isinstance(out, tuple) and len(out) == 3 and out[0].shape == (8, router.weight.shape[0]):
-        logits, weights, chosen = out
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(8, lm.config.get_text_config().hidden_size, generator=draw).to(lm.device, lm.dtype)
+    out = _probe(name, router, lm, hidden)
+    scale = next((float(getattr(router, key)) for key in SCALES if hasattr(router, key)), 1.0)
+    experts = [i for i, x in enumerate(out) if not x.is_floating_point()] if isinstance(out, tuple) else []
+    if len(out) == 3 and len(experts) == 1 and experts != [logits_at]:
+        order = logits_at, 3 - logits_at - experts[0], experts[0]
+        logits, weights, chosen = (out[i] for i in order)
         for scoring, normalise in product(("softmax", "sigmoid"), (False, True)):
             expected = gates(logits, chosen, scoring, normalise, scale)
             if torch.allclose(expected, weights.float(), rtol=2e-2, atol=1e-3):
-                return Gate(scoring, normalise, scale)
-        raw = F.linear(hidden.to(lm.device), router.weight.to(lm.dtype)).float()
-        if torch.allclose(logits.float(), raw, rtol=2e-2, atol=1e-2):
+                return Gate(scoring, normalise, scale, order=order)
+        if torch.allclose(logits.float(), _linear(router, hidden), rtol=2e-2, atol=1e-2):
             sigmoid = getattr(lm.config, "scoring_func", "") == "sigmoid" or hasattr(router, "e_score_correction_bias")
-            return Gate("sigmoid" if sigmoid else "softmax", False, scale, replays=False)
+            return Gate("sigmoid" if sigmoid else "softmax", False, scale, replays=False, order=order)
     raise DataError(f"model_type {lm.config.model_type}: got a router {type(router).__name__}, expected one that "
                     f"returns logits, gate weights and experts")  # fmt: skip
+
+
+def _linear(router: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits from the only matrix of a router."""
+    [weight] = [p for p in router.parameters() if p.dim() == 2]
+    return F.linear(hidden, weight.to(hidden.dtype)).float()

@@ -1,8 +1,10 @@
 """Trainer weights into the rollout engine, and the proof that they arrived.
 
 Every push sends all weights under checkpoint names, a bucket at a time, checks names and shapes against the start
-model's files, and compares the log-probs of a freshly sampled continuation of one fixed prompt on every worker with the
-trainer's own. The caller stops at a gap above its limit: a sampler with stale or broken weights trains nothing.
+model's files, and compares the log-probs of freshly sampled continuations of two fixed prompts on every worker with
+the trainer's own, computed as in training, in one row where rows are packed. The first push also compares a prompt that
+is longer than the model's attention windows. The caller stops at a gap above its limit: a sampler with stale or broken
+weights trains nothing.
 
 Gathering weights needs all ranks, and only rank 0 sees the workers: `lead` is how a worker that was started again in
 the middle of a rollout gets its weights.
@@ -10,24 +12,24 @@ the middle of a rollout gets its weights.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ringrl.algo.loss import segment_mean
 from ringrl.algo.pack import TokenSequence, pack, sequence_of
 from ringrl.config.sections import Rollout
-from ringrl.errors import RingError
+from ringrl.errors import DataError, RingError
+from ringrl.models.folder import Kind, tensors
+from ringrl.models.loading import written
 from ringrl.policy.engine import Policy
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import TokenStats
@@ -38,7 +40,7 @@ from ringrl.types import Completion, MicroBatch, Prompt, Sample
 
 T = TypeVar("T")
 
-PROBE_TOKENS = 32  # sampled per worker and sync
+PROBE_TOKENS = 32  # sampled to each prompt
 POLL_S = 0.02
 
 
@@ -46,8 +48,8 @@ POLL_S = 0.02
 class Parity:
     """What one push showed."""
 
-    gap: float  # mean difference between trainer and worker log-probs of a continuation, the worst worker's, in nats
-    shift: float  # mean change of the trainer's log-probs of the probe's own tokens since the last push, in nats
+    gap: float  # mean difference between trainer and worker log-probs of a continuation, the worst of all, in nats
+    shift: float  # mean change of the trainer's log-probs of the prompts' own tokens since the last push, in nats
 
 
 class WeightSync:
@@ -58,20 +60,19 @@ class WeightSync:
         policy: Policy,
         engine: RolloutEngine | None,
         model: str,  # the start model's folder
-        probe: Prompt,
-        sampling: Sampling,  # how the probe is continued
+        probes: Sequence[Prompt],  # two, and maybe a long one, which only a thorough push looks at
+        sampling: Sampling,  # how they are continued
         rollout: Rollout,
         folder: Path,  # in memory; holds weights that workers map
     ) -> None:
-        self.policy, self.engine, self.probe, self.rollout, self.folder = policy, engine, probe, rollout, folder
-        length = min(sampling.max_total_tokens, len(probe.token_ids) + PROBE_TOKENS)
-        self.logprobs = torch.empty(0)  # the trainer's, of the probe's tokens, at the last push
-        self.sampling = replace(sampling, samples=1, max_total_tokens=length)
-        self.expected = checkpoint_kinds(model)
+        self.policy, self.engine, self.rollout, self.folder = policy, engine, rollout, folder
+        self.pair, self.long, self.sampling = probes[:2], probes[2:], sampling
+        self.logprobs = torch.empty(0)  # the trainer's, of the pair's own tokens, at the last push
+        self.expected = expected_kinds(model, policy.module.lm)
         self.version = 0
         self.sent = threading.Condition()  # notified when all workers have weights
 
-    def push(self, version: int) -> Parity:
+    def push(self, version: int, thorough: bool = False) -> Parity:
         """A collective. What is too much is for the caller to say.
 
         When the trainer's own log-probs are not finite nothing is sent, and both numbers are NaN.
@@ -84,12 +85,23 @@ class WeightSync:
             return Parity(math.nan, math.nan)
         shift = float((self.logprobs - before).abs().mean()) if len(before) else 0.0
         self.version = version
-        ranks = self.policy.ranks
-        completions: list[Completion] = []
-        while not completions:  # none when a worker failed meanwhile
+        continued: list[list[tuple[Prompt, Completion]]] = []
+        while not continued:  # none when a worker failed meanwhile
             self._send()
-            completions = ranks.broadcast(self.engine.probe(self.probe, self.sampling) if self.engine else None)
-        return Parity(self._gap(completions), shift)
+            continued = self.policy.ranks.broadcast(self._continued(thorough))
+        return Parity(max(self._gap(responses) for responses in continued), shift)
+
+    def _continued(self, thorough: bool) -> list[list[tuple[Prompt, Completion]]]:
+        """Of every worker, what it makes of the prompts; none on other ranks, or when one failed."""
+        continued: list[list[tuple[Prompt, Completion]]] = []
+        for prompts in (self.pair, self.long) if thorough and self.long else (self.pair,):
+            length = min(self.sampling.max_total_tokens, max(len(p.token_ids) for p in prompts) + PROBE_TOKENS)
+            sampling = replace(self.sampling, samples=1, max_total_tokens=length)
+            found = self.engine.probe(prompts, sampling) if self.engine else []
+            if not found:
+                return []
+            continued += [list(zip(prompts, completions, strict=True)) for completions in found]
+        return continued
 
     def lead(self, job: Future[T]) -> T:
         """Wait for a job of rank 0 that samples; every rank is here, and sends weights when a worker needs them again.
@@ -134,26 +146,40 @@ class WeightSync:
             self.sent.notify_all()
 
     def _probe_logprobs(self) -> torch.Tensor:
-        """[P - 1] log-probs of the probe's own tokens; every rank computes them, since a forward is a collective."""
-        ids, ranks = self.probe.token_ids, self.policy.ranks
-        sequences = [TokenSequence(ids, (False,) + (True,) * (len(ids) - 1), 0.0)] * ranks.size
-        return torch.cat([s.logprobs for s in self.policy.inspect(pack(sequences, ranks.size, len(ids))[ranks.rank])])
+        """[n] log-probs of the pair's own tokens; every rank computes them, since a forward is a collective."""
+        trainer = self.policy.trainer
+        sequences = [TokenSequence(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.0) for p in self.pair]
+        rows = pack(sequences, 1, trainer.microbatch_tokens, self.policy.packing)[0]
+        return torch.cat([s.logprobs for s in self.policy.inspect(rows)])
 
-    def _gap(self, completions: list[Completion]) -> float:
-        """Of the continuation with the largest mean: a router's near-tie moves single tokens, lost weights move all."""
-        ranks = self.policy.ranks
+    def _gap(self, responses: Sequence[tuple[Prompt, Completion]]) -> float:
+        """Of the response with the largest mean: a router's near-tie moves single tokens, lost weights move all."""
+        trainer = self.policy.trainer
         worst = torch.zeros((), device=self.policy.device)
-        rows = response_rows([(self.probe, c) for c in completions], ranks.size, 1 << 30)[ranks.rank]
+        rows = response_rows(responses, 1, trainer.microbatch_tokens, self.policy.packing)[0]
         for mb, stats in zip(rows, self.policy.inspect(rows), strict=True):
             if len(gap := logprob_gaps(mb, stats)):
                 worst = torch.maximum(worst, segment_mean(gap, mb.segments[mb.trained].to(gap.device)).max())
-        return float(ranks.max(worst))
+        return float(self.policy.ranks.max(worst))
 
 
-def response_rows(responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int) -> list[list[MicroBatch]]:
+def long_enough(config: PreTrainedConfig, most: int) -> int:
+    """Tokens of a prompt whose continuation lies beyond every attention window that sequences of at most `most` tokens
+    can leave, and every length at which rotary embeddings change; 0 if there are none."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    found = (getattr(text, "sliding_window", None), getattr(text, "attention_chunk_size", None),
+             rope.get("original_max_position_embeddings"))  # fmt: skip
+    windows = [n for n in found if isinstance(n, int) and 0 < n < most]
+    return max(1, min(max(windows) + PROBE_TOKENS, most - PROBE_TOKENS)) if windows else 0
+
+
+def response_rows(
+    responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int, packing: bool
+) -> list[list[MicroBatch]]:
     """For each rank the rows, of at most `limit` tokens, in which all tokens of the responses count as trained."""
     samples = [Sample(prompt, c, 0.0, 0.0, len(c.token_ids)) for prompt, c in responses]
-    return pack([sequence_of(s, 0.0) for s in samples], ranks, limit)
+    return pack([sequence_of(s, 0.0) for s in samples], ranks, limit, packing)
 
 
 def logprob_gaps(mb: MicroBatch, stats: TokenStats) -> torch.Tensor:
@@ -200,20 +226,18 @@ def share(
         shared.close()
 
 
-Kind = tuple[tuple[int, ...], str]  # a tensor's shape, and its dtype in safetensors' words
+def expected_kinds(folder: str, lm: PreTrainedModel) -> dict[str, Kind]:
+    """The tensors of a folder that `lm` was loaded from and is to be sent under; without those of layers that it does
+    not have, and without the second copy of a tied one.
 
-
-def checkpoint_kinds(folder: str) -> dict[str, Kind]:
-    """Names, shapes and dtypes of all tensors in a Hugging Face folder, from the file headers."""
-    index = Path(folder) / "model.safetensors.index.json"
-    files = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    kinds: dict[str, Kind] = {}
-    for file in sorted(files):
-        with safe_open(str(Path(folder) / file), "pt") as f:
-            for name in f.keys():  # noqa: SIM118
-                stored = f.get_slice(name)
-                kinds[name] = tuple(stored.get_shape()), stored.get_dtype()
-    return kinds
+    Raises:
+        DataError: the folder has them under other names, by which an engine knows them.
+    """
+    stored, names = tensors(folder), written(lm, lm.config)
+    if others := sorted(names.keys() - stored.keys()):
+        raise DataError(f"{folder}: got other names for {len(others)} of {len(names)} tensors, expected {others[0]} "
+                        f"and so on: save the model again, with ringrl sft or transformers")  # fmt: skip
+    return {name: stored[name] for name in names}
 
 
 def check_complete(

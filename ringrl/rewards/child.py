@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -76,7 +75,7 @@ class VerifierChild:
         self.stop()
         try:
             self._spawn()
-            setup = {"temporary": self._temporary.name, "deadline_s": self._deadline_s, "code": self._code}
+            setup = {"temporary": str(self._scratch.path), "deadline_s": self._deadline_s, "code": self._code}
             self._problem = self._exchange(setup, self._start_s, "starting")[1]
         except OSError as error:  # out of processes, memory or disk
             self._problem = f"no verifier process: {error}"
@@ -136,7 +135,7 @@ class VerifierChild:
             process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             processes.kill_tree(process.pid)
-        self._temporary.cleanup()
+        self._scratch.close()
 
     def close(self) -> None:
         """Ends the process for good; the thread that uses it notices and cleans up."""
@@ -149,7 +148,7 @@ class VerifierChild:
         with self._lock:
             if self._closed:
                 raise OSError("the verifier pool is closed")
-            self._temporary = tempfile.TemporaryDirectory(prefix="ringrl-verifier-", ignore_cleanup_errors=True)
+            self._scratch = processes.Scratch("verifier")
             self._conn, child_end = socket.socketpair()
             boot = _BOOT.format(root=str(Path(__file__).parents[2]), parent=os.getpid())
             with child_end:

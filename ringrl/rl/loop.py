@@ -47,7 +47,7 @@ class Loop(TrainingRun):
         self.queue.sample_ahead(step + self.cfg.updates)
         samples = advantages(self.cfg, stage, rollout.scored)  # on full groups, before anything is dropped
         chosen = budget(self.cfg, stage, step, samples)  # exactly Φ tokens
-        shares = microbatches(self.cfg, stage, chosen)
+        shares = microbatches(self.cfg, stage, chosen, self.policy.packing)
         rows = self.ranks.scatter(shares)
         self.sync.rest()
         clock.lap("wait")
@@ -150,7 +150,9 @@ def is_full(cfg: RLConfig, stage: Stage, step: int, scored: Sequence[ScoredGroup
     return all(num_tokens(part) >= need for part in budget(cfg, stage, step, advantages(cfg, stage, scored)))
 
 
-def microbatches(cfg: RLConfig, stage: Stage, chosen: list[list[Sample]]) -> list[list[list[MicroBatch]]]:
+def microbatches(
+    cfg: RLConfig, stage: Stage, chosen: list[list[Sample]], packing: bool
+) -> list[list[list[MicroBatch]]]:
     """[ranks][updates][microbatches]. Loss weights are set here, so that no layout changes the gradient."""
     trainer, loss = cfg.trainer, cfg.loss
     updates = []
@@ -158,5 +160,5 @@ def microbatches(cfg: RLConfig, stage: Stage, chosen: list[list[Sample]]) -> lis
         denominator = divisor(loss.denominator, samples, cfg.update_phi(stage), cfg.max_tokens(stage))
         weights = token_weights(samples, loss.weight, denominator)
         sequences = [sequence_of(s, w) for s, w in zip(samples, weights, strict=True)]
-        updates.append(pack(sequences, trainer.ranks, trainer.microbatch_tokens, trainer.packing))
+        updates.append(pack(sequences, trainer.ranks, trainer.microbatch_tokens, packing))
     return [[update[rank] for update in updates] for rank in range(trainer.ranks)]

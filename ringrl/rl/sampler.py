@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,10 +75,11 @@ class Sampler:
         """Prompts taken, per stage."""
         return [s.taken for s in self.streams]
 
-    @property
-    def probe(self) -> Prompt:
-        """The prompt that weight syncs are checked with."""
-        return self.streams[0].items[0]
+    def probes(self, length: int) -> list[Prompt]:
+        """What weight syncs are checked with: the two shortest prompts, and unless 0 one of `length` tokens."""
+        items = sorted(self.streams[0].items, key=lambda p: len(p.token_ids))
+        ids = itertools.islice(itertools.cycle(t for p in items[:length] for t in p.token_ids), length)
+        return [items[0], items[min(1, len(items) - 1)], *([replace(items[0], token_ids=tuple(ids))] if length else [])]
 
     def go_to(self, position: Position) -> None:
         taken, self.paused = position

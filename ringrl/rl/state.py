@@ -12,10 +12,10 @@ from ringrl.config.commands import RLConfig, Stage
 from ringrl.data.chat import load_tokenizer
 from ringrl.errors import Diverged, RingError
 from ringrl.launch.rank import Context
-from ringrl.policy.engine import Policy, load_part, unfinished
+from ringrl.policy.engine import Policy, load_module, unfinished
 from ringrl.policy.forward import PolicyModule
 from ringrl.policy.ranks import Ranks
-from ringrl.policy.sync import Parity, WeightSync
+from ringrl.policy.sync import Parity, WeightSync, long_enough
 from ringrl.rl import kept, watchdog
 from ringrl.rl.batch_queue import BatchQueue
 from ringrl.rl.record import Batch, Row, Stopwatch, metrics, record
@@ -40,6 +40,7 @@ class TrainingRun(ABC):
     def __init__(self, ctx: Context, cfg: RLConfig) -> None:
         self.ctx, self.cfg = ctx, cfg
         self.stopped, self.rollbacks = False, 0
+        self.history: list[Row] = []  # metrics up to here, of which the watchdog needs some keys; on rank 0
         self.reference_model: PolicyModule | None = None
         self.reference_path = ""
         tokenizer = load_tokenizer(cfg.model, cfg.prompting)
@@ -59,10 +60,11 @@ class TrainingRun(ABC):
             self.sampler.go_to((self.state.taken, paused))
             self.sampler.start()
         engine = self.sampler.engine if self.sampler else None
-        probe = self.ranks.broadcast(self.sampler.probe if self.sampler else None)
         sampling = Sampling(1, cfg.temperature, cfg.max_total_tokens)
+        length = long_enough(self.policy.module.lm.config, cfg.max_total_tokens)
+        probes = self.ranks.broadcast(self.sampler.probes(length) if self.sampler else None)
         folder = Path(ctx.spec["meeting"])
-        self.sync = WeightSync(self.policy, engine, cfg.model, probe, sampling, cfg.rollout, folder)
+        self.sync = WeightSync(self.policy, engine, cfg.model, probes, sampling, cfg.rollout, folder)
         if engine:
             engine.resend = self.sync.resend
         self.queue = BatchQueue(cfg, self.sampler, self.sample, rollouts)
@@ -98,15 +100,16 @@ class TrainingRun(ABC):
         Raises:
             RingError: sampler and trainer disagree before anything was trained.
         """
-        limit = self.cfg.rollout.parity_limit
-        gap = self.sync.push(self.state.version).gap
+        limit = self.cfg.rollout.parity(self.cfg.trainer.dtype)
+        gap = self.sync.push(self.state.version, thorough=True).gap
         if not gap <= limit:
             raise RingError(
                 f"weight sync to version {self.state.version}: the engine's log-probs differ from the trainer's by "
-                f"{gap:.3g} nats, expected at most rollout.parity_limit={limit:g}"
+                f"{gap:.3g} nats, expected at most {limit:g} (rollout.parity_limit)"
             )
         if self.sampler:
             self.ctx.run.rewind(self.state.step or -1)
+            self.history = watchdog.remembered(self.ctx.run.rows("metrics"))
             version = f"weights version {self.state.version}, parity {gap:.2g} nats"
             self.ctx.progress.note(f"{self.sampler.engine.name}; {version}")
         if self.state.step == 0:
@@ -130,9 +133,8 @@ class TrainingRun(ABC):
         path = str(self.ctx.run.checkpoint(step)) if step else cfg.model
         if path != self.reference_path:
             self.policy.settle()  # it may be a checkpoint that is still being written
-            lm = load_part(path, cfg.trainer, self.ranks, self.policy.experts)
-            module = PolicyModule(lm, cfg.temperature).requires_grad_(False).eval()
-            self.reference_model, self.reference_path = module.to(self.policy.device), path
+            module = load_module(path, cfg.trainer, self.ranks, self.policy.experts, cfg.temperature)
+            self.reference_model, self.reference_path = module.requires_grad_(False).eval().to(self.policy.device), path
         return self.reference_model
 
     def conclude(self, batch: Batch, results: list[Row], parity: Parity, clock: Stopwatch) -> None:
@@ -151,6 +153,7 @@ class TrainingRun(ABC):
         if collapse := self.ranks.broadcast(self.watch(rows, batch)):
             self.roll_back(collapse)
             return
+        self.history += watchdog.remembered(rows)
         state.step += len(results)
         self.stopped = self.ranks.broadcast(self.ctx.interrupted)
         if self.is_due(len(results), cfg.eval_every):
@@ -169,9 +172,10 @@ class TrainingRun(ABC):
         cfg, run = self.cfg, self.ctx.run
         if not rows:
             return ""
-        history = [r for r in run.rows("metrics") if r["stage"] == rows[0]["stage"] and r["step"] < rows[0]["step"]]
+        limit = cfg.rollout.parity(cfg.trainer.dtype)
+        history = [r for r in self.history if r["stage"] == rows[0]["stage"]]
         for row in rows:
-            alarms = watchdog.judge(history, row, cfg.watchdog, cfg.optimizer.clip_norm, cfg.rollout.parity_limit)
+            alarms = watchdog.judge(history, row, cfg.watchdog, cfg.optimizer.clip_norm, limit)
             if collapses := [a for a in alarms if a.collapse]:
                 file = watchdog.save(run, rows, alarms, batch)
                 return f"step {row['step']}: {collapses[0].kind}: {collapses[0].text}; the batch is in {file}"
@@ -221,6 +225,7 @@ class TrainingRun(ABC):
         if self.sampler:
             self.queue.go_to((self.sampler.taken, []))
             run.rewind(self.state.step)
+            self.history = [r for r in self.history if r["step"] <= self.state.step]
             self.ctx.progress.note(f"{why}; back to step {self.state.step}, without the batch")
         self.sync.push(self.state.version)
 
@@ -235,6 +240,8 @@ class TrainingRun(ABC):
             for row in run.rows("evals"):
                 evals.setdefault(row["step"], []).append(row["avg"])
             scores = {step: sum(averages) / len(averages) for step, averages in evals.items()}
-            run.tidy(cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
+            run.tidy(cfg.keep_resumable, cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
 
+        if self.sampler:
+            run.sync()
         self.policy.save(run.checkpoint(self.state.step), asdict(self.state), self.queue.unfinished(), tidy)

@@ -26,12 +26,19 @@ from ringrl.rl.kept import plain
 from ringrl.rl.record import Batch, Row, is_finite
 from ringrl.run import Run
 
+HISTORY = ("step", "stage", "version", "tokens_trained", "grad_norm", "entropy", "score_mean", "reward_mean")
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     kind: str
     collapse: bool
     text: str
+
+
+def remembered(rows: Sequence[Row]) -> list[Row]:
+    """What `judge` needs of rows that are history, so that a long run keeps little of them."""
+    return [{key: row[key] for key in HISTORY if key in row} for row in rows]
 
 
 def judge(history: Sequence[Row], row: Row, limits: Watchdog, clip_norm: float, parity_limit: float) -> list[Alarm]:
@@ -46,7 +53,7 @@ def judge(history: Sequence[Row], row: Row, limits: Watchdog, clip_norm: float, 
         alarms += _gradient(row["grad_norm"], recent, limits.grad_norm, clip_norm)
     if not row["parity"] <= parity_limit:
         text = (f"after the weight sync the engine's log-probs differ from the trainer's by {row['parity']:.3g} nats, "
-                f"expected at most rollout.parity_limit={parity_limit:g}: the weights did not arrive whole, or the "
+                f"expected at most {parity_limit:g} (rollout.parity_limit): the weights did not arrive whole, or the "
                 f"policy is out of the range of its number format")  # fmt: skip
         alarms.append(Alarm("parity", True, text))
     if row["mismatch_kl"] > limits.mismatch:

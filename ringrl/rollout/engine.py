@@ -88,8 +88,8 @@ class RolloutEngine(Protocol):
         """
         ...
 
-    def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
-        """One completion of at most `sampling.max_total_tokens` from every worker, for the parity check.
+    def probe(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """[workers][prompts], one completion of every prompt from every worker, for the parity check.
 
         Empty if a worker failed: it was restarted, and the weights must be sent again.
         """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -16,10 +16,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
+from ringrl.errors import DataError
+from ringrl.models.loading import load_config, load_model
 from ringrl.rollout.engine import Bucket, Piece, Sampling, fresh, grow
 from ringrl.types import Completion, Group, Prompt
 
+PADDING_GAP = {"float32": 1e-2, "bfloat16": 0.5}  # nats; more is no rounding
+PADDED = (3, 9, 24)  # lengths of the prompts that show what padding does
 PAUSE_TOKENS = 16  # tokens between two checks whether to stop early
 UNSTARTED = Completion((), (), "paused", 0, 0)
 
@@ -46,11 +49,19 @@ class LocalEngine:
     name = "transformers, in process"
 
     def __init__(self, model: str, dtype: str, concurrent: int) -> None:
-        self.path, self.dtype, self.concurrent, self.version = model, getattr(torch, dtype), concurrent, 0
+        self.dtype, self.concurrent, self.version = getattr(torch, dtype), concurrent, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.lm = self._load(None)
-        ends = self.lm.generation_config.eos_token_id
+        config = load_config(model)
+        # the other implementations leave out the cap on attention logits
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        lm = load_model(model, config, self.dtype, **({"attn_implementation": "eager"} if capped else {}))
+        ends = lm.generation_config.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
+        self.lm = self._ready(lm)
+        if (gap := self._effect_of_padding()) > PADDING_GAP[dtype]:
+            raise DataError(f"{model}: got model_type {config.model_type}, whose log-probs change by {gap:.2g} nats "
+                            f"when prompts are padded to one length, as the engine in process does, expected none; use "
+                            f"rollout.engine: vllm")  # fmt: skip
 
     def generate(
         self, groups: Sequence[Group], sampling: Sampling, seed: int, enough: int = 0
@@ -69,18 +80,20 @@ class LocalEngine:
                 for i, group in enumerate(batch):
                     yield from ((first + i, k, completion) for k, completion in enumerate(group.completions))
 
-    def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
+    def probe(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            [group] = self._continue(fresh([prompt]), sampling, 0)
-            return list(group.completions)
+            return [[c for group in self._continue(fresh(prompts), sampling, 0) for c in group.completions]]
 
     complete = True
     resend: Callable[[], None] | None = None
 
     def update(self, buckets: Iterable[Bucket], version: int) -> bool:
-        self.lm = self._load({name: tensor.clone() for bucket, _ in buckets for name, tensor in bucket.items()})
-        self.version = version
+        weights = {name: tensor.clone() for bucket, _ in buckets for name, tensor in bucket.items()}
+        lm = type(self.lm).from_pretrained(
+            None, config=self.lm.config, state_dict=weights, dtype=self.dtype, trust_remote_code=False
+        )
+        self.lm, self.version = self._ready(lm), version
         return True
 
     def rest(self) -> None:
@@ -89,18 +102,22 @@ class LocalEngine:
     def close(self) -> None:
         pass
 
-    def _load(self, weights: dict[str, torch.Tensor] | None) -> PreTrainedModel:
-        """Loads the folder, or its configuration with these weights under checkpoint names."""
-        if weights is None:
-            lm = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=self.dtype, trust_remote_code=False, use_safetensors=True
-            )
-        else:
-            lm = type(self.lm).from_pretrained(
-                None, config=self.lm.config, state_dict=weights, dtype=self.dtype, trust_remote_code=False
-            )
-            lm.generation_config = self.lm.generation_config
+    def _ready(self, lm: PreTrainedModel) -> PreTrainedModel:
+        """Without the folder's own ways to sample: `generate` takes over what it is not told itself, and a penalty or
+        a cut would make log-probs those of another distribution."""
+        lm.generation_config = GenerationConfig()
         return lm.to(self.device).eval()
+
+    def _effect_of_padding(self) -> float:
+        """Largest difference of the likeliest next token's log-prob between prompts in one batch and alone, in nats."""
+        draw = np.random.default_rng(0).integers
+        vocabulary = self.lm.get_input_embeddings().num_embeddings
+        prompts = [Prompt("", "", tuple(draw(vocabulary, size=n).tolist()), {}) for n in PADDED]
+        greedy = Sampling(1, 0.0, max(PADDED) + 1)
+        groups = [self._continue(fresh(batch), greedy, 1) for batch in (prompts, *([p] for p in prompts))]
+        together, alone = groups[0], [group for batch in groups[1:] for group in batch]
+        return max(abs(a.completions[0].logprobs[0] - b.completions[0].logprobs[0])
+                   for a, b in zip(together, alone, strict=True))  # fmt: skip
 
     def _continue(self, groups: Sequence[Group], sampling: Sampling, new_tokens: int) -> list[Group]:
         """Continues everything unfinished in `groups` as one batch, by at most `new_tokens` tokens (0: to the end)."""

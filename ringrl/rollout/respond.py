@@ -92,7 +92,7 @@ class EngineModel:
                 groups.append(Group(prompt, (), ask.seed(self.seed)))
                 begun.append(ask)
         for index, _, completion in self.engine.generate(groups, self.sampling, self.seed):
-            text = thinking_prefix(groups[index].prompt, self.tokenizer) + read(completion.token_ids, self.tokenizer)
+            text = thinking_prefix(groups[index].prompt, self.tokenizer) + read(completion, self.tokenizer)
             yield begun[index], Answer(text, len(completion.token_ids), completion.finish)
 
     def _prompt(self, problem: Row) -> Prompt | str:

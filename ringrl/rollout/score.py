@@ -50,7 +50,7 @@ def sample(
         if completion.finish == "paused":
             continue
         prompt = p.group.prompt
-        p.texts[k] = thinking_prefix(prompt, tokenizer) + read(completion.token_ids, tokenizer)
+        p.texts[k] = thinking_prefix(prompt, tokenizer) + read(completion, tokenizer)
         p.verdicts[k] = verifier.submit(prompt.domain, p.texts[k], prompt.reference)
         if len(p.verdicts) == p.size:
             done += 1
@@ -80,10 +80,9 @@ def settle(pending: Sequence[Pending]) -> list[ScoredGroup]:
     return [_scored(p) for p in pending]
 
 
-def read(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the verifier reads: everything but the end-of-sequence token."""
-    if token_ids and token_ids[-1] == tokenizer.eos_token_id:
-        token_ids = token_ids[:-1]
+def read(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the verifier reads: everything but the token that ended generation, which may be one of several."""
+    token_ids = completion.token_ids[:-1] if completion.finish == "stop" else completion.token_ids
     return tokenizer.decode(token_ids, skip_special_tokens=False)
 
 

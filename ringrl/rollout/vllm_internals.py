@@ -26,10 +26,10 @@ class RepackedMoEMethod(UnquantizedFusedMoEMethod):
             self.moe_kernel.fused_experts.process_weights_after_loading(layer)
 
 
-def repack_tied_head(model: Any) -> None:
+def repack_heads(model: Any) -> None:
     """After an update in place. vLLM on the CPU packs an output head when its weights arrive; a head that is tied to
-    the embeddings gets none of its own, and would keep the old ones in silence."""
-    if current_platform.is_cpu() and model.config.tie_word_embeddings:
+    the embeddings, which a configuration need not say, gets none of its own, and would keep the old ones in silence."""
+    if current_platform.is_cpu():
         for layer in model.modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)

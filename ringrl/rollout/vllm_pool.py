@@ -110,17 +110,20 @@ class VLLMPool:
             messages = {e.link.index: messages[e.link.index] for e in lost}
             self._replace(lost)
 
-    def probe(self, prompt: Prompt, sampling: Sampling) -> list[Completion]:
-        message: tuple = ("generate", [(0, _ids(prompt.token_ids), [], None)], asdict(sampling), 0, 0)
-        completions, lost = {}, []
+    def probe(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        requests: list[tuple] = [(i, _ids(prompt.token_ids), [], None) for i, prompt in enumerate(prompts)]
+        message: tuple = ("generate", requests, asdict(sampling), 0, 0)
+        completions: dict[tuple[int, int], Completion] = {}
+        lost = []
         messages = dict.fromkeys(range(len(self.links)), message)
         for worker, answer in self._ask("weights", messages, self.limits.update_s):
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
-                completions[worker] = grow(None, _piece(*answer[2]))
+                completions[worker, answer[0]] = grow(None, _piece(*answer[2]))
         self._replace(lost, wait=False)
-        return [] if lost else [completions[i] for i in sorted(completions)]
+        everyone = range(len(self.links))
+        return [] if lost else [[completions[worker, i] for i in range(len(prompts))] for worker in everyone]
 
     def update(self, buckets: Iterable[Bucket], version: int) -> bool:
         links, walk = list(self.links), iter(buckets)

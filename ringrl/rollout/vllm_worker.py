@@ -39,7 +39,7 @@ import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the co
 from ringrl.lines import write_atomic
 from ringrl.rollout.channel import Channel, Listener, bound, ready
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
-from ringrl.rollout.vllm_internals import repack_tied_head  # (importing it corrects updates of experts on the CPU)
+from ringrl.rollout.vllm_internals import repack_heads  # (importing it corrects updates of experts on the CPU)
 
 BACKEND = "ringrl"
 
@@ -89,7 +89,7 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
-        repack_tied_head(self.model)
+        repack_heads(self.model)
 
     def shutdown(self) -> None:
         pass

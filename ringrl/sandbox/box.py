@@ -12,14 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ringrl.errors import ConfigError
-from ringrl.processes import kill_tree
+from ringrl.processes import Scratch, kill_tree
 from ringrl.sandbox.filter import machine
 from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.values import FAULT
@@ -150,7 +149,7 @@ class Sandbox:
             kill_tree(self._process.pid)
             self._process.wait(timeout=GRACE_S)
             self._process = None
-            shutil.rmtree(self._root, ignore_errors=True)
+            self._scratch.close()
             self._imported = set()
 
     def __enter__(self) -> Sandbox:
@@ -172,10 +171,10 @@ class Sandbox:
         Raises:
             SandboxError: the kernel refuses this level.
         """
-        self._root = tempfile.mkdtemp(prefix="ringrl-sandbox-")
+        self._scratch = Scratch("sandbox")
         self._conn, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package, readable = str(Path(__file__).parents[2]), _readable()
-        boot = _BOOT.format(root=package, args=(os.getpid(), self._root, self._level, readable, self._packages))
+        package, place = str(Path(__file__).parents[2]), str(self._scratch.path)
+        boot = _BOOT.format(root=package, args=(os.getpid(), place, self._level, _readable(), self._packages))
         flags = ["-P", "-s", "-S", "-X", "utf8"]  # as -I, except that it takes the hash seed from us
         with theirs:
             environment = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -188,7 +187,7 @@ class Sandbox:
         except OSError as error:
             reply = {"refused": str(error)}
         if self._level in NAMESPACED or "refused" in reply:
-            shutil.rmtree(self._root, ignore_errors=True)  # the host's mount of it stays
+            self._scratch.close()  # the host's mount of it stays
         if "refused" in reply:
             self.close()
             raise SandboxError(f"{self._level}: {reply['refused']}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import Inputs, lines, ringrl, rl_config, write_yaml
 
@@ -106,6 +108,27 @@ def test_model_without_tokenizer(inputs: Inputs, config: Path, tmp_path: Path) -
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((Path(inputs.model) / name).read_bytes())
     assert f"{bare}: no tokenizer_config.json" in refused("rl", config, f"model={bare}")
+
+
+def test_models_that_are_not_whole(inputs: Inputs, config: Path, tmp_path: Path) -> None:
+    """Before the run directory, by every command and every dry run; what only the weights show, before it is kept."""
+    model, run = Path(shutil.copytree(inputs.model, tmp_path / "model")), tmp_path / "run"
+    given = f"model={model}"
+    said = "max_total_tokens: got 64, expected at most 60: max_position_embeddings of"
+    saved = (model / "config.json").read_text()
+    (model / "config.json").write_text(json.dumps(json.loads(saved) | {"max_position_embeddings": 60}))
+    assert said in refused("rl", config, given)
+    (model / "config.json").write_text(saved[:-9])
+    evaluation = ["eval", "--model", model, "--bench", "mine", "--data", inputs.data("rl_math"), "--run", run]
+    for command in (["rl", config, given], ["rl", config, given, "--dry-run"], evaluation):
+        assert f"{model}/config.json: not JSON" in refused(*command)
+    (model / "config.json").write_text(saved)
+    weights = load_file(model / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, model / "model.safetensors")
+    for _ in range(2):  # the second time does not say that the run exists
+        assert f"{model}: 1 tensor is missing: model.norm.weight" in refused("rl", config, given)
+    assert not run.exists()
 
 
 def test_existing_run_is_not_overwritten(config: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from ringrl.algo.pack import pack
 from ringrl.algo.router import expert_counts, load
 from ringrl.config.sections import Prompting, Source
-from ringrl.data.chat import make_sequence
+from ringrl.data.chat import make_sequences, turn_end
 from ringrl.data.source import read_conversations
 from ringrl.policy.forward import PolicyModule, load_lm
 from tests.cli.test_sft import sft_config
@@ -63,7 +63,7 @@ def test_both_engines_and_expert_parallelism(ling: Inputs, tmp_path: Path) -> No
         assert {n for n in same if ".experts." not in n} == {n for n in before if "expert_bias" in n}
         assert len(same) < len(before) / 8  # experts that no token took
     pytest.importorskip("vllm")
-    more = ("stages.0.steps=2", "prompting.template=bailing")
+    more = ("stages.0.steps=2", "prompting.template=ring-lite-distill-preview")
     vllm = rl(ling, tmp_path / "vllm", "rollout.engine=vllm", "loss.router_replay=engine", *more)
     responses = lines(vllm / "rollouts" / "step_000001.jsonl")
     assert all(r["text"].startswith("<think>") for r in responses)  # which the prompt ends in, and nobody sampled
@@ -74,9 +74,9 @@ def expert_load(folder: Path, ling: Inputs) -> float:
     """The fullest expert over the mean, of the worst layer, on the validation examples."""
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 1.0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    sequences = [
-        make_sequence(m, tokenizer, Prompting(), w) for w, m in read_conversations(Source(**ling.source("sft_val")))
-    ]
+    rows = read_conversations(Source(**ling.source("sft_val")))
+    end = turn_end(str(folder), tokenizer, Prompting())
+    sequences = [s for row in make_sequences(rows, tokenizer, Prompting(), end) for s in row]
     counts = [expert_counts(module(row).routes, module.lm.config.num_experts) for row in pack(sequences, 1, 512)[0]]
     return float(load(torch.stack(counts).sum(0)).max())
 

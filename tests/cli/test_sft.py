@@ -46,6 +46,13 @@ def test_learns_and_keeps_a_checkpoint_per_epoch(finished: Path) -> None:
     assert [p.name for p in sorted((finished / "checkpoints").iterdir())] == ["step_000008", "step_000016"]
 
 
+def test_a_checkpoint_is_a_folder_as_that_of_the_start_model(finished: Path, inputs: Inputs) -> None:
+    folder, start = finished / "checkpoints" / "step_000016", Path(inputs.model)
+    assert len({file.stat().st_mode for file in folder.iterdir() if file.is_file()}) == 1
+    assert len({file.stat().st_mode for file in start.iterdir()}) == 1
+    assert (folder / "generation_config.json").read_bytes() == (start / "generation_config.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     "layout",
     [["trainer.packing=false", "trainer.microbatch_tokens=300"], ["trainer.ranks=2", "trainer.parallel.expert=2"]],

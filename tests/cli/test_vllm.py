@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.conftest import (
     RANKS,
@@ -90,10 +92,27 @@ def pause_and_continue(inputs: Inputs, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_head_that_is_tied_to_the_embeddings_gets_new_weights(inputs: Inputs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["moe", "dense"])
+def test_a_head_that_is_tied_to_the_embeddings_gets_new_weights(kind: str, inputs: Inputs, tmp_path: Path) -> None:
+    """Nor do the folder's own ways to sample change anything."""
     from ringrl.data.tiny import build_model
 
     texts = [row["problem"] for name in ("rl_math", "rl_code") for row in lines(Path(inputs.data(name)))]
-    build_model(tmp_path / "tied", texts, 0, tied=True, **SMALL)
-    rows = run(inputs, tmp_path / "a", f"model={tmp_path / 'tied'}", "optimizer.lr=1e-2")
+    model = tmp_path / "tied"
+    build_model(model, texts, 0, tied=True, **SMALL)
+    if kind == "dense":
+        keys = ("vocab_size", "hidden_size", "num_hidden_layers", "head_dim", "num_attention_heads",
+                "num_key_value_heads", "max_position_embeddings", "eos_token_id")  # fmt: skip
+        config = AutoConfig.from_pretrained(model).to_dict()
+        same = {key: config[key] for key in keys}
+        dense = AutoConfig.for_model("qwen3", **same, intermediate_size=64, tie_word_embeddings=True)
+        AutoModelForCausalLM.from_config(dense).save_pretrained(model)
+    end = {"eos_token_id": config_end(model), "repetition_penalty": 1.3, "top_k": 3, "min_p": 0.2, "max_new_tokens": 5}
+    (model / "generation_config.json").write_text(json.dumps(end))
+    rows = run(inputs, tmp_path / "a", f"model={model}", "optimizer.lr=1e-2")
     assert max(r["shift"] for r in rows) > 1e-2 > 1e-5 > max(r["parity"] for r in rows)
+    assert max(r["mismatch_kl"] for r in rows[::2]) < 1e-5
+
+
+def config_end(model: Path) -> int:
+    return json.loads((model / "config.json").read_text())["eos_token_id"]

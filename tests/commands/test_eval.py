@@ -23,10 +23,10 @@ from ringrl.domains import Domains
 from ringrl.errors import RingError, UserError
 from ringrl.evals.codeforces import rating_of
 from ringrl.evals.results import tasks_of
+from ringrl.launch.opening import Origin, Resume, open_run
 from ringrl.launch.rank import Context
 from ringrl.rewards import Verdict
 from ringrl.rollout.respond import Ask
-from ringrl.run import open_run
 from tests.conftest import lines, ringrl, ringrl_until, write_yaml
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "math"
@@ -117,7 +117,7 @@ def config(script: Script, folder: Path, name: str, k: int = 8, *benches: str, *
 
 
 def evaluate(cfg: EvalConfig, resume: bool = False) -> dict[str, Any]:
-    run = open_run(cfg, cfg.model, {}, resume)
+    run = open_run(cfg, Origin(cfg.model), Resume() if resume else None)
     assert main(Context.of_rank(run, {}, talks=False)) == 0
     return json.loads((run.path / "results.json").read_text())
 
@@ -257,7 +257,7 @@ def test_a_verdict_that_arrives_while_they_are_looked_through_is_not_lost(script
             self.looked += 1
             return self.looked > 1
 
-    run = open_run(config(script, tmp_path, "a"), "", {}, False)
+    run = open_run(config(script, tmp_path, "a"), Origin(), None)
     (run.path / "responses").mkdir()
     found: dict[str, Any] = {"sums": {}}
     collector = Collector(Context.of_rank(run, {}, talks=False), None, Domains(), [], found)  # type: ignore[arg-type]

@@ -258,14 +258,63 @@ def test_a_bad_value_is_one_line_with_key_value_and_what_is_expected(
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("a: [1,\nb: 2", "not YAML"), ("- 1\n- 2\n", "got list, expected a mapping"), ("", "got NoneType")],
+    [
+        (b"a: [1,\nb: 2", ":2: not YAML: while parsing a flow sequence"),
+        (b"a: b: c", ":1: not YAML: mapping values are not allowed here"),
+        (b"- 1\n- 2\n", ": got list, expected a mapping"),
+        (b"", ": got NoneType"),
+        (b"run: caf\xe9s", ": not UTF-8: invalid continuation byte at byte 8"),
+        (b"run: a\0b", ": not YAML: unacceptable character #x0000"),
+        (b"a: *b", ":1: found undefined alias 'b'"),
+        (b"run: r\nmodel: m\nrun: s\n", ":3: run: written twice, first in line 1, expected each key once"),
+        (b"data:\n  files: [a]\n  limit: 1\n  files: [b]\n", ":4: files: written twice, first in line 2"),
+        (b"optimizer: {lr: 1, betas: [0, 0], lr: 2}", ":1: lr: written twice, first in line 1"),
+        (b"a: &a {x: 1}\nb:\n  <<: *a\n  c: 2\n  <<: *a", ":5: <<: written twice, first in line 3"),
+        (b"a: " + b"[" * 5000, ": values are nested too deeply"),
+    ],
 )
-def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, what: str):
-    (tmp_path / "bad.yaml").write_text(text)
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: bytes, what: str):
+    (tmp_path / "bad.yaml").write_bytes(text)
     with pytest.raises(ConfigError) as error:
         load(SFTConfig, tmp_path / "bad.yaml")
-    assert str(error.value).startswith(f"{tmp_path / 'bad.yaml'}: {what}")
+    assert str(error.value).startswith(f"{tmp_path / 'bad.yaml'}{what}")
     assert "\n" not in str(error.value)
+
+
+def test_keys_of_a_mapping_that_is_merged_may_be_there_again(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(
+        "run: r\nmodel: m\ndata: &data {files: [a], limit: 5}\nvalidation:\n  <<: *data\n  limit: 6\n"
+    )
+    cfg = load(SFTConfig, tmp_path / "a.yaml")
+    assert cfg.validation
+    assert (cfg.data.limit, cfg.validation.limit, cfg.validation.files) == (5, 6, ("a",))
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(sft()), encoding="utf-8-sig")
+    assert load(SFTConfig, tmp_path / "a.yaml").run == "r"
+
+
+def test_what_is_named_twice_is_refused():
+    stage = rl()["stages"][0]
+    held = {"name": "a", "data": {"files": ["a"]}}
+    assert "stages: got math, math, expected each name once" in refused(RLConfig, rl(stages=[stage, stage]))
+    assert "held_out: got a, a, expected each name once" in refused(RLConfig, rl(held_out=[held, held]))
+    twice = {"run": "r", "model": "m", "benchmarks": [{"name": "x", "data": "a"}, {"name": "x", "data": "b"}]}
+    assert "benchmarks: got x, x, expected each name once" in refused(EvalConfig, twice)
+    section = {"stages": [stage, stage]}
+    assert "rl: stages: got math, math, expected" in refused(PipelineConfig, pipeline(rl=section))
+    for name in ("sft", "general"):
+        taken = {"stages": [{**stage, "name": name}]}
+        assert f"rl.stages.0.name: got {name}, expected another" in refused(PipelineConfig, pipeline(rl=taken))
+
+
+def test_validation_may_be_left_out():
+    raw = {k: v for k, v in sft().items() if k != "validation"}
+    assert resolve(SFTConfig, raw, (), "x").sources == (resolve(SFTConfig, sft(), (), "x").data,)
+    assert "validation.colums: unknown key, did you mean 'columns'?" in refused(
+        SFTConfig, sft(validation={"files": ["a"], "colums": {}})
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
@@ -310,7 +359,25 @@ def test_the_last_override_wins():
         ("stages.5.steps=1", "the configuration has no 'stages.5.steps'"),
         ("stages.first.steps=1", "the configuration has no 'stages.first.steps'"),
         ("run.name=1", "the configuration has no 'run.name'"),
-        ("seed=[1", "'[1' is not a YAML value"),
+        ("seed=[1", "override 'seed=[1':1: not YAML: while parsing a flow sequence expected"),
+        ("optimizer={lr: 1, lr: 2}", "lr: written twice, first in line 1, expected each key once"),
+        ("optimizer.lr=.inf", "optimizer.lr: got inf, expected: input should be a finite number"),
+        ("optimizer.lr=1e999", "optimizer.lr: got '1e999', expected: input should be a finite number"),
+        ("temperature=.nan", "temperature: got nan, expected: input should be a finite number"),
+        ("optimizer.lr=-1e-5", "optimizer.lr: got '-1e-5', expected: input should be greater than 0"),
+        ("loss.kl=-.inf", "loss.kl: got -inf, expected: input should be"),
+        ("optimizer.betas=[0.9, 1.5]", "optimizer.betas.1: got 1.5, expected: input should be less than 1"),
+        ("optimizer.betas=[-0.1, 0.9]", "optimizer.betas.0: got -0.1, expected: input should be greater than or equal"),
+        ("optimizer.betas=[0.9]", "optimizer.betas.1: missing"),
+        ("stages=[]", "stages: got [], expected at least 1"),
+        ("stages.0.data.0.files=[]", "stages.0.data.0.files: got [], expected at least 1"),
+        ("stages.0.name=../up", "stages.0.name: got '../up', expected: string should match"),
+        (
+            "stages.0.data.0.split=train[5",
+            "stages.0.data.0.split: got 'train[5', expected a split such as train,",
+        ),
+        ("stages.0.data.0.split=train[:x]", "split: got 'train[:x]', expected a split such as"),
+        ("stages.0.data.0.format=chatml", "stages.0.data.0.format: got 'chatml', expected: input should be 'messages'"),
         ("stages.0.stepz=1", "stages.0.stepz: unknown key, did you mean 'steps'?"),
         ("optimizer.lr=fast", "optimizer.lr: got 'fast'"),
     ],
@@ -375,7 +442,8 @@ def test_more_ranks_than_sequences_are_refused():
 
 def test_steps_are_the_sum_over_stages():
     raw = rl()
-    assert resolve(RLConfig, {**raw, "stages": [*raw["stages"], {**raw["stages"][0], "steps": 5}]}, (), "x").steps == 17
+    two = [*raw["stages"], {**raw["stages"][0], "name": "code", "steps": 5}]
+    assert resolve(RLConfig, {**raw, "stages": two}, (), "x").steps == 17
 
 
 def test_a_configuration_cannot_be_changed():

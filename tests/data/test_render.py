@@ -12,7 +12,7 @@ import pytest
 
 from ringrl.config.sections import Prompting
 from ringrl.data import render
-from ringrl.data.chat import load_tokenizer, make_prompts, make_sequence
+from ringrl.data.chat import load_tokenizer, make_prompts, make_sequences, turn_end
 from ringrl.data.tiny import build_model
 from ringrl.domains import Domains
 from ringrl.errors import DataError
@@ -51,8 +51,8 @@ def test_a_strange_template_gives_what_transformers_would(model: Path) -> None:
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=True)["input_ids"]
     assert list(prompt.token_ids) == ids
     turn = [*messages, {"role": "assistant", "content": "<think>1 more</think>naïve 2"}]
-    sequence = make_sequence(turn, tokenizer, PLAIN, "rows:1")
-    assert tokenizer.decode(sequence.token_ids) == tokenizer.apply_chat_template(turn, tokenize=False)
+    [[sequence]] = make_sequences([("rows:1", turn)], tokenizer, PLAIN, turn_end(str(model), tokenizer, PLAIN))
+    assert tokenizer.decode(sequence.token_ids) + "\n" == tokenizer.apply_chat_template(turn, tokenize=False)
 
 
 ENDLESS = {
@@ -66,7 +66,7 @@ ENDLESS = {
 def test_a_template_that_never_ends_is_one_line_and_the_next_one_is_rendered(
     what: str, model: Path, limit: None
 ) -> None:
-    with pytest.raises(DataError, match=r"^sum-1: the chat template did not end within 1 s$"):
+    with pytest.raises(DataError, match=r"^sum-1: the chat template did not end within 1 s \(template: .*\)$"):
         prompt_with(ENDLESS[what], model)
     assert prompt_with(SMALL_CHATML, model)[1].token_ids
 
@@ -102,7 +102,7 @@ def test_the_process_that_renders_knows_no_secret(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SOME_API_KEY", "do not tell")
     child = render._Child(7)
     try:
-        assert child.ask({"chat_template": "a", "conversations": [[]]}) == {"text": "a"}
+        assert child.ask({"chat_template": "a", "conversations": [[]]}) == {"texts": ["a"]}
         assert child.process
         environment = Path(f"/proc/{child.process.pid}/environ").read_text()
         assert "do not tell" not in environment

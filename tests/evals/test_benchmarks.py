@@ -93,7 +93,7 @@ def test_the_first_prompt_is_shown(name: str, tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("name", FIRST)
 def test_every_definition_names_files_at_a_revision(name: str):
-    what = definition(Bench(name=name))
+    what = definition(Bench(name=name), config(name))
     assert what.files
     for file in what.files:
         revision = file.partition("@")[2].partition("/")[0]
@@ -316,5 +316,5 @@ def test_problems_of_a_users_domain(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert shown.endswith("[expected]\nmy_rewards.py:chess\n")
     show_benchmark(config(bench, domains={"chess": {**chess, "answer": "best"}}))
     assert capsys.readouterr().out.endswith("[expected]\nQh5\n")
-    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected one of .*, reasoning_gym$"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected .*_gym \(2 of 2 "):
         rows(bench)

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from ringrl.config.commands import EvalConfig
-from ringrl.config.load import Knobs
 from ringrl.config.sections import Source
 from ringrl.errors import ConfigError, DataError
 from ringrl.launch import start
+from ringrl.launch.opening import Origin, open_run
 from ringrl.rewards import VerifierPool, code, pool
-from ringrl.run import open_run
 from ringrl.sandbox.box import Isolation
 
 CODE = {"domain": "code", "problem": "Echo.", "tests": [{"input": "1", "output": "1"}]}
@@ -58,8 +57,7 @@ def test_asserts_run_here_whatever_service_runs_the_rest(monkeypatch: pytest.Mon
 
 
 def test_lineage_says_how_programs_are_isolated(tmp_path: Path) -> None:
-    cfg: Knobs = config(tmp_path)
-    run = open_run(cfg, "m", {}, resume=False, isolation="user-namespaces, system call filter")
+    run = open_run(config(tmp_path), Origin("m", isolation="user-namespaces, system call filter"), None)
     assert json.loads((run.path / "lineage.json").read_text())["isolation"] == "user-namespaces, system call filter"
 
 

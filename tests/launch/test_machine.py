@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ringrl.config.sections import Rollout
 from ringrl.errors import UserError
-from ringrl.launch.machine import listening, rank_env, read_key, worker_env
+from ringrl.launch.machine import check_ranks, first_gpu, gpus, listening, rank_env, read_key, worker_env
 
 
 @pytest.mark.parametrize(("set_by_user", "expected"), [("", "passive"), ("active", "active")])
@@ -23,6 +24,87 @@ def test_openmp_does_not_spin_unless_the_user_says_so(
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     environments = [rank_env(0, 1, 1, 0), worker_env(0, 0, Rollout(), 1)]
     assert [e["OMP_WAIT_POLICY"] for e in environments] == [expected] * 2
+
+
+WHOLE = [f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i}a2b3c4d-0000)" for i in range(8)]
+DIVIDED = ["GPU 0: NVIDIA A100 (UUID: GPU-00aa)",
+           "  MIG 3g.20gb     Device  0: (UUID: MIG-1111-aa)",
+           "  MIG 3g.20gb     Device  1: (UUID: MIG-2222-bb)",
+           "GPU 1: NVIDIA A100 (UUID: GPU-11aa)"]  # fmt: skip
+Smi = Callable[[list[str], str | None], None]
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Smi]:
+    """A machine whose nvidia-smi lists these lines, with CUDA_VISIBLE_DEVICES set, or not."""
+
+    def install(lines: list[str], visible: str | None) -> None:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        gpus.cache_clear()
+
+    yield install
+    gpus.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("lines", "visible", "names"),
+    [
+        (WHOLE, None, tuple("01234567")),
+        (WHOLE, "4,5,6,7", tuple("4567")),
+        (WHOLE, " 7, 0 ", ("7", "0")),
+        (WHOLE, "", ()),
+        (WHOLE, "-1", ()),
+        (WHOLE, "2,9,3", ("2",)),  # as for CUDA, the list ends at what is no device
+        (WHOLE, "GPU-3a2b3c4d-0000,GPU-5", ("GPU-3a2b3c4d-0000", "GPU-5")),  # the beginning of a UUID will do
+        (DIVIDED, None, ("MIG-1111-aa", "MIG-2222-bb", "1")),
+        (DIVIDED, "MIG-2222-bb", ("MIG-2222-bb",)),
+        ([], None, ()),
+        (["No devices were found"], "0", ()),
+    ],
+)
+def test_the_gpus_are_those_that_this_process_may_use(
+    nvidia_smi: Smi, lines: list[str], visible: str | None, names: tuple[str, ...]
+) -> None:
+    nvidia_smi(lines, visible)
+    assert gpus() == names
+
+
+@pytest.mark.parametrize(
+    ("ranks", "rollout", "devices"),
+    [
+        (2, Rollout(workers=2), ["6", "7"]),
+        (2, Rollout(workers=1, tensor_parallel=2), ["6,7"]),
+        (4, Rollout(workers=4, colocated=True), ["4", "5", "6", "7"]),
+        (4, Rollout(workers=2, tensor_parallel=2, colocated=True), ["4,5", "6,7"]),
+    ],
+)
+def test_workers_get_gpus_of_the_users_list_behind_the_ranks(
+    nvidia_smi: Smi, ranks: int, rollout: Rollout, devices: list[str]
+) -> None:
+    nvidia_smi(WHOLE, "4,5,6,7")
+    check_ranks(ranks)
+    first = first_gpu(ranks, rollout)
+    environments = [worker_env(i, first, rollout, 1) for i in range(rollout.workers)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == devices
+    assert "CUDA_VISIBLE_DEVICES" not in rank_env(0, ranks, 1)  # ranks count within the list that they inherit
+    assert {e["VLLM_ENABLE_V1_MULTIPROCESSING"] for e in environments} == {"0"}
+
+
+def test_more_ranks_or_workers_than_gpus_are_refused(nvidia_smi: Smi) -> None:
+    nvidia_smi(WHOLE, "4,5,6,7")
+    with pytest.raises(UserError, match=r"trainer\.ranks: got 5, expected at most 4: .* show 4, 5, 6, 7"):
+        check_ranks(5)
+    with pytest.raises(UserError, match=r"rollout\.workers: got 3 x tensor_parallel 1 behind 2 ranks, .* at most 4"):
+        first_gpu(2, Rollout(workers=3))
+    nvidia_smi(DIVIDED, None)
+    with pytest.raises(UserError, match=r"trainer\.ranks: got 2, expected 1: .*MIG"):
+        check_ranks(2)
 
 
 def key_file(tmp_path: Path, text: str, mode: int = 0o600) -> str:

@@ -28,10 +28,11 @@ from ringrl.models.bailing_moe import (
     BailingMoeV2Config,
     BailingMoeV2ForCausalLM,
 )
+from ringrl.models.folder import tensors
 from ringrl.policy.experts import weight_buckets
 from ringrl.policy.forward import PolicyModule, load_lm
 from ringrl.policy.routers import Gate, Routers
-from ringrl.policy.sync import check_complete, checkpoint_kinds
+from ringrl.policy.sync import check_complete
 from tests.conftest import LING, LING_2, write_ling
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "bailing_moe"  # written with the original model code
@@ -294,6 +295,15 @@ def test_a_padded_batch_continues_like_each_alone(tmp_path: Path):
 # in ringrl
 
 
+def test_attention_can_be_changed_in_a_loaded_model(folder: Path):
+    lm = load_lm(str(folder), "float32", "packed").eval()
+    ids = torch.arange(1, 20)[None]
+    packed = lm(input_ids=ids).logits
+    lm.set_attn_implementation("eager")
+    assert lm.config._attn_implementation == "eager"
+    torch.testing.assert_close(lm(input_ids=ids).logits, packed, rtol=0, atol=1e-5)
+
+
 @torch.no_grad()
 def test_packed_sequences_do_not_see_each_other(folder: Path):
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 0.8)
@@ -320,7 +330,7 @@ def test_routers_are_found_and_understood(folder: Path):
     assert len(biases) == (len(routers.modules) if c.score_function == "sigmoid" else 0)
     [weights] = weight_buckets(lm, 1 << 30)
     assert_same_tensors({k: v for k, v in weights.items() if "expert_bias" in k}, biases)  # in float32
-    stored = {name: (shape, "BF16") for name, (shape, _) in checkpoint_kinds(str(folder)).items()}
+    stored = {name: (shape, "BF16") for name, (shape, _) in tensors(str(folder)).items()}
     [sent] = check_complete(iter([weights]), stored, torch.bfloat16)
     assert sent is weights
 

@@ -234,9 +234,13 @@ def test_the_teachers_of_a_chain(model: str, tmp_path: Path):
     raw = {"run": "r", "sources": [{"name": "a", "files": ["a.jsonl"]}], "steps": ["grade", "distil"],
            "grade": {"teachers": teachers, "samples": 4}, "distil": {"teachers": teachers, "samples": 3}}  # fmt: skip
     found = [s for s in plan(resolve(DataConfig, raw, (), "x"), assumed(rows=100)) if " by " in s.title]
-    assert {s.title.partition(":")[0] for s in found} == {"grade by start", "distil by start"}
-    assert [i.value for s in found for i in s.items if i.name == "responses"] == [400, 300]
-    with pytest.raises(ConfigError, match="no model of a folder takes part"):
+    strong = {f"{step} by strong, which http" for step in ("grade", "distil")}  # how many, for there is no GPU of ours
+    assert {s.title.partition(":")[0] for s in found} == {"grade by start", "distil by start", *strong}
+    assert [i.value for s in found for i in s.items if i.name == "responses"] == [400, 400, 300, 300]
+    served = {**raw, "distil": {"teachers": teachers[1:]}, "steps": ["distil"]}
+    found = plan(resolve(DataConfig, served, (), "x"), assumed(rows=100))
+    assert items(found)["GPU hours"] == 0
+    with pytest.raises(ConfigError, match="steps: none of them samples from a model"):
         plan(resolve(DataConfig, {**raw, "steps": ["cleanse"]}, (), "x"), assumed(rows=100))
 
 
@@ -259,7 +263,7 @@ def test_nothing_heavy_is_loaded(model: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "args", "part"),
     [
-        ("run: r\n", (), "my.yaml: got keys run, expected one of sft, sources, stages, benchmarks, probe, validation"),
+        ("run: r\n", (), "my.yaml: got keys run, expected one of sft, sources, stages, benchmarks, probe, data"),
         ("run: r\nmodel: m\nprobe: {files: [a]}\n", ("--gpu", "h300"), "--gpu: got 'h300', expected one of a100, h100"),
     ],
 )

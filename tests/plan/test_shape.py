@@ -113,7 +113,9 @@ def test_only_config_json_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read_shape(folder) == read_shape(f"{folder}/config.json")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for model, part in (
-        (str(tmp_path / "none"), "expected a folder with config.json"),
+        (str(tmp_path / "none"), f"config.json --local-dir {tmp_path / 'none'}` fetches that of the model"),
+        ("models/Ling-lite-1.5", "`hf download OWNER/NAME config.json --local-dir models/Ling-lite-1.5` fetches"),
+        ("runs/start", "`hf download OWNER/NAME config.json --local-dir runs/start` fetches"),
         ("inclusionAI/Ling-lite-1.5", "`hf download inclusionAI/Ling-lite-1.5 config.json` first"),
     ):
         with pytest.raises(ConfigError, match=part):

@@ -10,6 +10,8 @@ import pytest
 
 from ringrl.config.sections import Trainer
 from ringrl.errors import DataError, RingError
+from ringrl.lines import sha256
+from ringrl.run import FILES, verify_checkpoint
 
 
 @pytest.fixture
@@ -116,31 +118,56 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     assert (random.gauss(0, 1), random.random(), torch.rand(3).tolist()) == expected
 
 
-def test_a_file_that_is_short_or_missing_is_named(saved: Path) -> None:
-    from ringrl.policy.checkpoint import check
-
-    file = saved / "trainer" / "rng_1.safetensors"
-    size = file.stat().st_size
-    with file.open("r+b") as f:
-        f.truncate(size - 1)
-    with pytest.raises(DataError, match=f"{file}: got {size - 1} bytes, expected {size} bytes"):
-        check(saved)
-    file.unlink()
-    with pytest.raises(DataError, match=f"{file}: got no such file, expected {size} bytes"):
-        check(saved)
+def test_every_file_has_the_hash_of_what_was_written(saved: Path) -> None:
+    listed = json.loads((saved / FILES).read_text())
+    assert listed == {
+        name: [(saved / name).stat().st_size, sha256(saved / name)]
+        for name in ("trainer/rng_0.safetensors", "trainer/rng_1.safetensors", "trainer/state.json")
+    }
+    verify_checkpoint(saved)
+    (saved / "trainer" / "rng_1.safetensors").write_bytes(bytes(listed["trainer/rng_1.safetensors"][0]))
+    with pytest.raises(DataError, match=r"rng_1\.safetensors: got sha256 \w{64}, expected \w{64} as written$"):
+        verify_checkpoint(saved)
 
 
-def test_what_cannot_be_written_is_an_error_of_the_next_call_and_leaves_nothing(tmp_path: Path) -> None:
+def test_weights_and_what_others_write_into_the_folder_are_hashed_too(tmp_path: Path) -> None:
+    import torch
+
     from ringrl.policy.checkpoint import Writer
 
+    writer, folder = Writer(0, 1, 10), tmp_path / "step_000001"
+    writer.begin(folder)
+    (writer.part / "config.json").write_text("{}")
+    writer.model([{"a": torch.ones(3)}, {"b": torch.zeros(3)}])
+    writer.file(writer.part / "trainer" / "engine" / "states.pt", {"c": torch.ones(1)})
+    writer.end(lambda: None)
+    writer.settle()
+    files = {str(f.relative_to(folder)): [f.stat().st_size, sha256(f)] for f in folder.rglob("*") if f.is_file()}
+    assert files.pop(FILES)
+    assert json.loads((folder / FILES).read_text()) == files
+    assert len(files) == 5
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_cannot_be_written_is_an_error_of_the_next_call_and_leaves_nothing(before: bool, tmp_path: Path) -> None:
+    from ringrl.policy.checkpoint import Writer
+
+    whole = "the one before it is whole" if before else "there is none before it"
+    if before:
+        (tmp_path / "step_000000").mkdir()
     writer = Writer(0, 1, 10)
     writer.begin(tmp_path / "step_000001")
     writer.text("trainer/state.json/impossible", "")
     writer.text("trainer/state.json", "")
+    writer.jobs.join()
+    # what is written beside the thread misses the folder then, which is not the cause
+    said = rf"step_000001: the checkpoint could not be written: .*Is a directory.*; {whole}$"
+    with pytest.raises(RingError, match=said), writer.guard():
+        (writer.part / "zero_to_fp32.py").write_text("")
     writer.end(lambda: None)
-    with pytest.raises(RingError, match=r"step_000001: the checkpoint could not be written: .*Is a directory"):
+    with pytest.raises(RingError, match="Is a directory"):
         writer.settle()
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000000"] * before
 
 
 def test_ranks_that_never_finish_are_not_waited_for(tmp_path: Path) -> None:

@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DeepseekV2Config, DeepseekV3Config, LlamaConfig, MixtralConfig, Qwen3MoeConfig
+from transformers import (
+    AfmoeConfig,
+    DeepseekV2Config,
+    DeepseekV3Config,
+    GptOssConfig,
+    GraniteMoeConfig,
+    HunYuanMoEV1Config,
+    Llama4TextConfig,
+    LlamaConfig,
+    MiniMaxM2Config,
+    MixtralConfig,
+    Qwen3MoeConfig,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ringrl.algo.pack import TokenSequence, pack
@@ -33,7 +45,18 @@ CONFIGS = {
                                  n_group=2, topk_group=1, first_k_dense_replace=0, routed_scaling_factor=2.5,
                                  q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8,
                                  v_head_dim=16),
+    # experts, gate weights, logits; gate weights are a softmax over the chosen
+    "granite": GraniteMoeConfig(**SIZES, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K),
+    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K, head_dim=16,
+                            pad_token_id=None),
+    # their blocks pass them a bias per expert, and one wants [B, L, H]
+    "minimax_m2": MiniMaxM2Config(**SIZES, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K, head_dim=16),
+    "afmoe": AfmoeConfig(**SIZES, num_experts=EXPERTS, num_experts_per_tok=TOP_K, moe_intermediate_size=16, head_dim=16,
+                         num_dense_layers=0, num_shared_experts=1, route_scale=2.0, pad_token_id=None),
+    # no weight of its own, but a layer's
+    "hunyuan": HunYuanMoEV1Config(**SIZES, num_experts=EXPERTS, moe_topk=TOP_K, head_dim=16, pad_token_id=None),
 }  # fmt: skip
+SIGMOID = ("deepseek", "minimax_m2", "afmoe")
 
 
 def module(name: str) -> PolicyModule:
@@ -50,7 +73,7 @@ def batch(seed: int = 0) -> MicroBatch:
     return pack([sequence_of], 1, 64, packed=False)[0][0]
 
 
-@pytest.mark.parametrize(("name", "scoring"), [(n, "sigmoid" if n == "deepseek" else "softmax") for n in CONFIGS])
+@pytest.mark.parametrize(("name", "scoring"), [(n, "sigmoid" if n in SIGMOID else "softmax") for n in CONFIGS])
 def test_routers_are_found_and_understood(name: str, scoring: str):
     m = module(name)
     stats = m(batch())
@@ -151,6 +174,13 @@ def test_a_router_with_another_formula_trains_and_refuses_replay(monkeypatch: py
     assert torch.equal(stats.router_logits[0], expected)
     with pytest.raises(DataError, match=r"loss\.router_replay: expected none with model_type qwen3_moe"):
         m(mb, stats.routes)
+
+
+def test_experts_without_routers_that_say_what_they_choose_are_refused():
+    config = Llama4TextConfig(**SIZES, num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=1)
+    lm = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with pytest.raises(DataError, match="llama4_text: got 0 routers whose logits transformers records, expected 2"):
+        Routers(lm)
 
 
 def test_a_dense_model_has_no_routers():

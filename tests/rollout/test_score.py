@@ -49,7 +49,8 @@ def pool() -> Iterator[Pool]:
 
 
 def completion(text: str, finish: str = "stop") -> Completion:
-    return Completion(tuple(map(ord, text)), (-1.0,) * len(text), finish, 0)
+    ids = (*map(ord, text), *[Letters.eos_token_id] * (finish == "stop"))
+    return Completion(ids, (-1.0,) * len(ids), finish, 0)
 
 
 def answer(n: int) -> Completion:
