@@ -58,9 +58,15 @@ def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | No
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED and not started_by_others():
-        again = ["ringrl", *sys.argv[1:], *["--resume"] * (not resume)]
-        _say(f"interrupted; continue with --resume: {shlex.join(again)}", err=True)
+        _say(f"interrupted; continue with --resume: {continuation(sys.argv[1:], resume)}", err=True)
     sys.exit(code)
+
+
+def continuation(given: list[str], resume: Resume | None) -> str:
+    """The command line that goes on: without --from-checkpoint, which would throw away what was done since."""
+    kept = [a for before, a in zip(["", *given], given, strict=False)
+            if "--from-checkpoint" not in (before, a.partition("=")[0])]  # fmt: skip
+    return shlex.join(["ringrl", *kept, *["--resume"] * (not resume)])
 
 
 @cli.command("eval", help=COMMANDS["eval"].help)
