@@ -203,7 +203,9 @@ def measure(folder: Path) -> Row:
             refused[attention] = str(e).removeprefix(f"{folder}: ")
     if not modules:
         return {"refused": refused["packed"]}
-    wanted, module = plain_logprobs(plain, ids), next(iter(modules.values()))
+    module = next(iter(modules.values()))
+    with torch.no_grad():
+        wanted = plain_logprobs(plain, ids)
     row: Row = dict.fromkeys(refused, "refused")
     if "packed" in modules:
         row["packed"] = difference(module, ids, True, wanted) if module.packs else None
