@@ -93,7 +93,8 @@ def test_a_batch_larger_than_the_data_is_refused(inputs: Inputs, tmp_path: Path)
            "trainer": {"dtype": "float32", "attention": "packed"}}  # fmt: skip
     said = refused("sft", write_yaml(tmp_path / "sft.yaml", sft))
     assert f"batch_examples: got 3, expected at most 2, the examples in {file}" in said
-    assert not run.exists()
+    assert not any(run.rglob("finished.json"))
+    assert not any(run.rglob("step_*"))
 
 
 def test_data_that_gives_no_row_is_one_line(tmp_path: Path) -> None:
