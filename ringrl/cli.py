@@ -17,7 +17,6 @@ from ringrl.commands.table import COMMANDS, command_of, load_any, rl_needs
 from ringrl.config.commands import EvalConfig, RLConfig
 from ringrl.config.load import load, resolve
 from ringrl.errors import DataError, RingError, UserError, fault_of_machine
-from ringrl.evals.benchmarks import BENCHMARKS
 from ringrl.launch.command import Command
 from ringrl.launch.machine import started_by_others
 from ringrl.launch.opening import Resume
@@ -49,8 +48,9 @@ def _say(text: str, *, end: str = "\n", err: bool = False) -> None:
 
 def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | None) -> None:
     if dry_run:
+        notes = check_what_is_there(command, cfg)
         _say(command.describe(cfg))
-        for line in check_what_is_there(command, cfg):
+        for line in notes:
             _say(f"# {line}")
         return
     try:
@@ -58,9 +58,15 @@ def _perform(command: Command[Any], cfg: Any, dry_run: bool, resume: Resume | No
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED and not started_by_others():
-        again = ["ringrl", *sys.argv[1:], *["--resume"] * (not resume)]
-        _say(f"interrupted; continue with --resume: {shlex.join(again)}", err=True)
+        _say(f"interrupted; continue with --resume: {continuation(sys.argv[1:], resume)}", err=True)
     sys.exit(code)
+
+
+def continuation(given: list[str], resume: Resume | None) -> str:
+    """The command line that goes on: without --from-checkpoint, which would throw away what was done since."""
+    kept = [a for before, a in zip(["", *given], given, strict=False)
+            if "--from-checkpoint" not in (before, a.partition("=")[0])]  # fmt: skip
+    return shlex.join(["ringrl", *kept, *["--resume"] * (not resume)])
 
 
 @cli.command("eval", help=COMMANDS["eval"].help)
@@ -102,9 +108,6 @@ def _eval_config(config: str | None, overrides: tuple[str, ...], flags: dict[str
     """The configuration from a file, or from the flags alone."""
     if config:
         return load(EvalConfig, config, overrides)
-    if not flags["bench"] and not any(item.startswith("benchmarks") for item in overrides):
-        raise click.UsageError(f"--bench: missing, expected one or more of {', '.join(BENCHMARKS)}, or a name of your "
-                               f"own with --data FILE")  # fmt: skip
     name = Path(str(flags["model"])).resolve().name
     raw: dict[str, Any] = {
         "run": flags["run_dir"] or f"runs/eval/{name}",

@@ -63,9 +63,13 @@ def sha256(path: Path) -> str:
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A file to write to that replaces `file` when the block ends without an error."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with part.open("wb") as out:
-        yield out
-    os.replace(part, file)
+    try:
+        with part.open("wb") as out:
+            yield out
+        os.replace(part, file)
+    except OSError as e:  # of a full disk, which does not say what could not be written
+        e.filename = e.filename or str(file)
+        raise
 
 
 def write_atomic(file: Path, content: str | bytes) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.cli import cli
+from ringrl.cli import cli, continuation
+from ringrl.launch.opening import Resume
 from tests.conftest import ringrl
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,19 @@ def test_eval_without_a_configuration_asks_for_model_and_benchmarks(args: tuple[
     result = ringrl(*args)
     assert result.code == 2
     assert "give either CONFIG, or --model and --bench" in result.text
+
+
+@pytest.mark.parametrize(
+    ("given", "again"),
+    [
+        ("sft a.yaml epochs=2", "ringrl sft a.yaml epochs=2 --resume"),
+        ("rl a.yaml --resume --change updates=2", "ringrl rl a.yaml --resume --change updates=2"),
+        ("rl --resume --from-checkpoint 20 a.yaml", "ringrl rl --resume a.yaml"),
+        ("rl a.yaml --from-checkpoint=20 --resume", "ringrl rl a.yaml --resume"),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on(given: str, again: str) -> None:
+    assert continuation(given.split(), Resume() if "--resume" in given else None) == again
 
 
 def test_a_report_needs_the_directory_of_a_run(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from ringrl.errors import DataError
+from ringrl.errors import DataError, fault_of_machine
 from ringrl.lines import read_lines, readable_lines, replacing
 
 
@@ -32,3 +34,11 @@ def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path: Path):
     with replacing(file) as out:
         out.write(b"new")
     assert file.read_bytes() == b"new"
+
+
+def test_what_could_not_be_written_is_named(tmp_path: Path):
+    file = tmp_path / "a"
+    with pytest.raises(OSError, match="No space left") as error, replacing(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write says it
+    assert fault_of_machine(error.value) == f"No space left on device: {file}"
+    assert fault_of_machine(OSError(errno.EINVAL, "Invalid argument")) == fault_of_machine(ValueError()) == ""

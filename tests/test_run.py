@@ -253,6 +253,7 @@ def test_a_run_in_which_nothing_was_computed_is_begun_anew(tmp_path: Path, data:
     (run.path / "logs" / "rank0.log").write_text("Traceback")
     (run.path / "responses").mkdir()
     (run.path / "responses" / "empty.jsonl").touch()
+    (run.path / "report.html").write_text("<html>")  # a run that ends early gets one, too
     reopened(config(tmp_path, data, "seed=3"), data)
     assert yaml.safe_load((run.path / "config.yaml").read_text())["seed"] == 3
     (run.path / "responses" / "empty.jsonl").write_text("{}\n")

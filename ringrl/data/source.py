@@ -108,7 +108,7 @@ def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
         DataError: names the first bad rows and how many they are.
     """
 
-    def conversation(row: Row, where: str) -> tuple[str, list[dict[str, str]]]:
+    def conversation(row: Row, where: str) -> tuple[str, list[Message]]:
         messages = messages_in(with_messages(row, source.format, where), where)
         if fault := next(filter(None, (_unwritable(m["content"]) for m in messages)), ""):
             raise DataError(fault)
@@ -172,7 +172,7 @@ def local_file(name: str) -> Path:
         DataError: no such file or revision, or the hub does not answer or requires a token.
     """
     if not name.startswith("hf://"):
-        return Path(name).expanduser()
+        return Path(name)
     import huggingface_hub
 
     location = HUB_FILE.fullmatch(name)
@@ -193,7 +193,11 @@ def is_path(name: str) -> bool:
     files on the hub or go to `datasets`: hub names, or folders of parquet or JSONL files."""
     if name.startswith(gym.PREFIX):
         return True
-    named = name.startswith(("/", ".", "~")) or name.lower().endswith(ENDINGS) or name.strip("/").count("/") > 1
+    named = (
+        name.startswith(("/", ".", "~"))
+        or name.lower().endswith(ENDINGS)
+        or name.partition(":")[0].strip("/").count("/") > 1
+    )
     return (named or Path(name).is_file()) and not name.startswith("hf://") and not Path(name).is_dir()
 
 

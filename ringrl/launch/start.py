@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -125,7 +126,8 @@ def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
             if code == UserError.exit_code and fresh and not computed(run.path):
                 shutil.rmtree(run.path)  # so that the command can be given again
             elif code:
-                write_report(run)
+                with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
+                    write_report(run)
             if code:
                 return code
             notes = []

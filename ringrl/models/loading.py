@@ -49,6 +49,8 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         DataError: it cannot be read without running code from the folder, or has more ids than the model.
     """
+    if not (Path(path) / "tokenizer_config.json").is_file():
+        raise DataError(f"{path}: no tokenizer_config.json, expected a model folder with its tokenizer")
     here = (Path(path) / "config.json").is_file()
     if here:
         load_config(path)
@@ -75,7 +77,7 @@ def load_model(path: str, config: PreTrainedConfig, dtype: torch.dtype, **more: 
             path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
             ignore_mismatched_sizes=True, **more,
         )  # fmt: skip
-    except (RuntimeError, ValueError, TypeError, LookupError, OSError, AssertionError, AttributeError) as e:
+    except Exception as e:  # whatever a class makes of wrong sizes
         _refuse(path, *_differences(path, config)[:2])  # which say more, if there are any
         raise DataError(f"{path}: the model cannot be loaded: {_words(e)}") from None
     if found["missing_keys"] or found["mismatched_keys"]:

@@ -12,7 +12,7 @@ Also here, since it must know of shards: the whole model's weights under checkpo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from ringrl.errors import DataError
 from ringrl.models.transformers_internals import has_plain_experts
 from ringrl.policy.deepspeed_internals import ExpertParallelLayer, gathered
 
+_NUMBER = re.compile(r"\.experts\.(\d+)\.")
 Compute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # rows by expert [n, H], rows per expert -> [n, H]
 
 
@@ -179,29 +180,33 @@ def _pieces(lm: PreTrainedModel, limit: int) -> Iterator[dict[str, torch.Tensor]
 
 
 def _expert_pieces(lm: PreTrainedModel, at: str, module: Any, limit: int) -> Iterator[dict[str, torch.Tensor]]:
-    """The experts called `at` as single experts, as many at a time as `limit` bytes hold."""
+    """The experts called `at` as single experts, as many at a time as `limit` bytes hold; all of the layer at once
+    where the checkpoint has them in one tensor."""
     sharded = isinstance(module, ParallelExperts)
     size = int(module.ep_size) if sharded else 1
     weights = dict((module.experts if sharded else module).named_parameters())
     local = len(next(iter(weights.values())))
-    expert_bytes = sum(w.nbytes for w in weights.values()) // local
-    step = max(limit // (expert_bytes * size), 1)
-    for first in range(0, local, step):
-        piece = {n: w.detach()[first : first + step].clone() for n, w in weights.items()}
+
+    def named(first: int, last: int) -> dict[str, torch.Tensor]:
+        piece = {n: w.detach()[first:last].clone() for n, w in weights.items()}
         if sharded:
             piece = {n: _gather(w, module) for n, w in piece.items()}
             piece = {"gate_up_proj": torch.cat([piece["w1"], piece["w3"]], 1), "down_proj": piece["w2"]}
+        converted: dict[str, torch.Tensor] = revert_weight_conversion(lm, {at + n: w for n, w in piece.items()})
+        return converted
+
+    if not all(_NUMBER.search(name) for name in named(0, 1)):
+        yield named(0, local)
+        return
+    step = max(limit // (sum(w.nbytes for w in weights.values()) // local * size), 1)
+    for first in range(0, local, step):
         count = min(step, local - first)
         ids = [rank * local + first + i for rank in range(size) for i in range(count)]
-        named = revert_weight_conversion(lm, {at + n: w for n, w in piece.items()})
-        yield {_renumber(name, ids): w for name, w in named.items()}
-
-
-def _renumber(name: str, ids: Sequence[int]) -> str:
-    """`...experts.2.up_proj.weight`, the third of a piece, under the number that it has in the model."""
-    renamed, replaced = re.subn(r"\.experts\.(\d+)\.", lambda m: f".experts.{ids[int(m[1])]}.", name)
-    assert replaced, f"{name}: expected one tensor per expert in the checkpoint"
-    return renamed
+        # an expert of a piece is numbered there by its place, and in the model by its id
+        yield {
+            _NUMBER.sub(lambda m, ids=ids: f".experts.{ids[int(m[1])]}.", name): w  # type: ignore[misc]
+            for name, w in named(first, first + count).items()
+        }
 
 
 def _gather(tensor: torch.Tensor, module: ParallelExperts) -> torch.Tensor:

@@ -205,9 +205,9 @@ def draw_budget(top: Any, bottom: Any, metrics: Sequence[Row]) -> None:
 
 def draw_held_out(ax: Any, evals: Sequence[Row], pass_k: bool = True) -> None:
     """avg@k per domain with its standard error; pass@k dashed."""
-    for domain, color in zip(dict.fromkeys(row["domain"] for row in evals), cycle(PALETTE), strict=False):
-        rows = [row for row in evals if row["domain"] == domain]
-        _bars(ax, "step", rows, "avg", "se", color, printable(f"{domain} avg@{rows[0]['k']}"))
+    for domain, color in zip(dict.fromkeys(row.get("domain", "") for row in evals), cycle(PALETTE), strict=False):
+        rows = [row for row in evals if row.get("domain", "") == domain]
+        _bars(ax, "step", rows, "avg", "se", color, printable(f"{domain} avg@{rows[0].get('k', 'k')}"))
         if pass_k:
             ax.plot(column(rows, "step"), column(rows, "pass_k"), color=color, linestyle="--", linewidth=1)
     ax.set(xlabel="optimizer step", ylabel="held-out score")
@@ -222,7 +222,7 @@ def draw_scores(ax: Any, rows: Sequence[Row]) -> None:
         ax.errorbar(
             column(rows, "score"), places, xerr=errors, fmt="o", color=PALETTE[0], elinewidth=width, markersize=4
         )
-    ax.set_yticks(places, [printable(f"{row['name']} avg@{row['k']}") for row in rows])
+    ax.set_yticks(places, [printable(f"{row['name']} avg@{row.get('k', 'k')}") for row in rows])
     ax.set(xlabel="score", xlim=(0, 1), ylim=(0.4, len(rows) + 0.6))
     _ticks(ax.xaxis, "percent")
 

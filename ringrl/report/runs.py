@@ -389,8 +389,8 @@ def _summary(run: Path, parts: Sequence[Chapter]) -> Markup:
     for before, row in zip([None, *rows], rows, strict=False):
         row["cells"] = [
             (
-                share(score | {"score_se": score["se"]}, "score"),
-                *(_change(score, before["scores"][name]) if before else ("", "")),
+                share(score | {"score_se": score.get("se")}, "score"),
+                *(_change(score, before["scores"].get(name, {})) if before else ("", "")),
             )
             for name, score in row["scores"].items()
         ]
@@ -420,6 +420,8 @@ def _headline(metrics: list[Row], run: Path) -> list[Figure]:
 
 def _change(now: Row, before: Row) -> tuple[str, str]:
     """The change of a score in points, and its CSS classes; faint within two standard errors of the difference."""
+    if not has([now], "score") or not has([before], "score"):
+        return "", ""
     change = now["score"] - before["score"]
     faint = " faint" if abs(change) <= 2 * math.hypot(now["se"], before["se"]) else ""
     sign = "good" if change > 0 else "bad" if change < 0 else "soft"

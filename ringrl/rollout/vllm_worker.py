@@ -37,6 +37,8 @@ from vllm.platforms import current_platform
 
 import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
 from ringrl.lines import write_atomic
+from ringrl.models.families import keeps_state
+from ringrl.models.folder import read_config
 from ringrl.rollout.channel import Channel, Listener, bound, ready
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 from ringrl.rollout.vllm_internals import repack_heads  # (importing it corrects updates of experts on the CPU)
@@ -252,6 +254,8 @@ def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
         enforce_eager=current_platform.is_cpu(),
         # on the CPU a prompt that is read in parts ends vLLM: it sets back a generator that has no offset there
         enable_chunked_prefill=False if current_platform.is_cpu() else None,
+        # which a shared cache of recurrent states needs
+        enable_prefix_caching=False if current_platform.is_cpu() and keeps_state(read_config(spec["model"])) else None,
         gpu_memory_utilization=spec["gpu_memory"],
         enable_sleep_mode=sleeps,
         logprobs_mode="processed_logprobs",  # those of the distribution that was sampled from

@@ -18,7 +18,9 @@ def refused(*args: str | Path) -> str:
     """The one line that is shown besides what the run would be; asserts that there is no more."""
     result = ringrl(*args)
     assert result.code == 2, result.text
-    shown = [line for line in result.text.splitlines() if not line.startswith(("ringrl rl ", "stage ", "model: "))]
+    shown = [
+        line for line in result.text.splitlines() if not line.startswith(("ringrl ", "stage ", "step: ", "model: "))
+    ]
     assert len(shown) == 1, result.text
     assert "Traceback" not in result.text
     return shown[0]
@@ -84,6 +86,28 @@ def test_files_of_other_programs(inputs: Inputs, tmp_path: Path, name: str, cont
     assert not run.exists()
 
 
+def test_a_batch_larger_than_the_data_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    file, run = tmp_path / "two.jsonl", tmp_path / "run"
+    file.write_text("".join(f"{line}\n" for line in Path(inputs.data("sft")).read_text().splitlines()[:2]))
+    sft = {"run": str(run), "model": inputs.model, "batch_examples": 3, "data": {"files": [str(file)]},
+           "trainer": {"dtype": "float32", "attention": "packed"}}  # fmt: skip
+    said = refused("sft", write_yaml(tmp_path / "sft.yaml", sft))
+    assert f"batch_examples: got 3, expected at most 2, the examples in {file}" in said
+    assert not run.exists()
+
+
+def test_data_that_gives_no_row_is_one_line(tmp_path: Path) -> None:
+    file, run = tmp_path / "a.jsonl", tmp_path / "run"
+    for content, said in (
+        ("not json\n[]\n{}\n", f"no row of {file} can be read: {file}:1: "),
+        ("", ": no rows"),
+    ):
+        file.write_text(content)
+        data = {"run": str(run), "sources": [{"name": "a", "files": [str(file)]}], "decontaminate": {"benchmarks": []}}
+        assert said in refused("data", write_yaml(tmp_path / "data.yaml", data))
+        assert not run.exists()
+
+
 def test_references_that_no_verifier_can_use_are_named(inputs: Inputs, config: Path, tmp_path: Path) -> None:
     """Before the run directory, and by a dry run too, which says what it cannot look at."""
     good = Path(inputs.data("rl_math")).read_text().splitlines()[0]
@@ -114,7 +138,7 @@ def test_models_that_are_not_whole(inputs: Inputs, config: Path, tmp_path: Path)
     """Before the run directory, by every command and every dry run; what only the weights show, before it is kept."""
     model, run = Path(shutil.copytree(inputs.model, tmp_path / "model")), tmp_path / "run"
     given = f"model={model}"
-    said = "max_total_tokens: got 64, expected at most 60: max_position_embeddings of"
+    said = "got sequences of 64 tokens, expected at most 60, max_position_embeddings in"
     saved = (model / "config.json").read_text()
     (model / "config.json").write_text(json.dumps(json.loads(saved) | {"max_position_embeddings": 60}))
     assert said in refused("rl", config, given)

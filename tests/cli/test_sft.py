@@ -74,3 +74,14 @@ def test_killed_run_resumes_exactly(finished: Path, inputs: Inputs, tmp_path: Pa
     result = ringrl("sft", config, "--resume")
     assert result.code == 0, result.text
     assert numbers(run) == numbers(finished)
+
+
+@pytest.mark.slow
+def test_without_validation_it_trains_and_reports(inputs: Inputs, tmp_path: Path) -> None:
+    raw = sft_config(inputs, tmp_path / "run", epochs=1, batch_examples=128)
+    del raw["validation"]
+    result = ringrl("sft", write_yaml(tmp_path / "sft.yaml", raw))
+    assert result.code == 0, result.text
+    assert [row["step"] for row in lines(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+    assert not (tmp_path / "run" / "evals.jsonl").exists()
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -309,6 +309,15 @@ def test_what_is_named_twice_is_refused():
         assert f"rl.stages.0.name: got {name}, expected another" in refused(PipelineConfig, pipeline(rl=taken))
 
 
+CASES = CONFIGS.parents[1] / "shared" / "cases" / "users"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the project's shared cases")
+def test_cases_of_users():
+    with pytest.raises(ConfigError, match="rl: stages: got math, math, expected each name once"):
+        load(PipelineConfig, CASES / "duplicate_stage_names.yaml")
+
+
 def test_validation_may_be_left_out():
     raw = {k: v for k, v in sft().items() if k != "validation"}
     assert resolve(SFTConfig, raw, (), "x").sources == (resolve(SFTConfig, sft(), (), "x").data,)

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from ringrl.config.data import Pile
-from ringrl.curate.read import MALFORMED, read, shards
+from ringrl.curate.read import MALFORMED, check, read, shards
 from ringrl.curate.shards import Dropped, Row
 from ringrl.domains import Domains
 from ringrl.errors import DataError
@@ -63,6 +63,14 @@ def test_sources_keep_their_names_and_orders(tmp_path: Path):
         ({"problem": "x", "solutions": 3}, ":2: solutions: got int, expected a list"),
         ({"problem": "x", "solutions": [3]}, ":2: solutions: got int, expected texts"),
         ({"problem": "x", "responses": [3]}, ":2: responses: got int, expected texts"),
+        ({"problem": "x", "solutions": {"a": 1}}, ":2: solutions: got dict, expected a list"),
+        ({"problem": "x", "pass_rates": [0.5]}, ":2: pass_rates: got [0.5], expected an object"),
+        ({"problem": "x", "pass_rates": {"a": "half"}}, ":2: pass_rates: got 'half', expected numbers"),
+        ({"problem": "x", "agreement": 1}, ":2: agreement: got 1, expected an object"),
+        ({"problem": "x", "language": 3}, ":2: language: got 3, expected a text"),
+        ({"problem": ["x" * 5000]}, ":2: problem: got ['xxxx"),
+        ('{"problem": "x", "answer": ' + "[" * 90_000 + "]" * 90_000 + "}", ":2: values are nested too deeply"),
+        ('{"problem": "x", "answer": 1' + "0" * 5000 + "}", ":2: got an integer of more than 4,300 digits"),
         ({"messages": []}, ":2: problem: got None, expected a text"),
         ({"messages": [{"role": "user"}]}, ":2: messages: got {'role': 'user'}"),
     ],
@@ -73,8 +81,45 @@ def test_malformed_rows_are_dropped_by_file_and_line(tmp_path: Path, line: Any, 
     assert isinstance(wrong, Dropped)
     assert wrong.reason == MALFORMED
     assert (file + said) in wrong.more["detail"]
+    assert len(wrong.more["detail"]) < len(file) + 210
     assert (wrong.row["id"], wrong.row["source"]) == ("pile/1", "pile")
     assert [r["problem"] for r in (first, last) if isinstance(r, dict)] == ["good", "good too"]
+
+
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        ({"solutions": None, "responses": None, "pass_rates": None, "language": None, "agreement": None}, {}),
+        ({"responses": [None, "a"]}, {"responses": [{"teacher": "", "text": "a"}]}),
+        ({"domain": "code", "solutions": [None, "print(1)"], "tests": []}, {"solutions": ["print(1)"], "tests": []}),
+        ({"pass_rates": {"a": None, "b": 0.5}, "lengths": {"a": None}}, {"pass_rates": {"b": 0.5}, "lengths": {}}),
+        ({"note": None}, {"note": None}),
+    ],
+)
+def test_null_in_a_column_that_later_steps_read_is_absence(tmp_path: Path, row: Row, left: Row):
+    [found] = all_of(pile(written(tmp_path / "a.jsonl", {"problem": "p", **row})))
+    assert isinstance(found, dict)
+    own = {"id", "source", "where", "domain", "problem", "answer"}
+    assert {k: v for k, v in found.items() if k not in own} == left
+
+
+def test_a_file_that_gives_no_row_is_named(tmp_path: Path):
+    """Also one of several, whose columns are others."""
+    good = written(tmp_path / "good.jsonl", {"question": "1+1?"}, "{", {"question": "1+2?"})
+    other = written(tmp_path / "other.jsonl", {"query": "1+1?"}, {"query": "1+2?"})
+    broken = written(tmp_path / "broken.jsonl", "not json", [], {})
+    empty = written(tmp_path / "empty.jsonl")
+    columns = {"problem": "question"}
+    check([pile(good, columns=columns)], Domains())
+    said = r"no key 'question', the row has \['query'\] \(2 of 2 rows are bad\)$"
+    for run in (lambda p: check([p], Domains()), all_of):
+        with pytest.raises(DataError, match=rf"^source pile: no row of \S*other\.jsonl can be read: \S*:1: .*: {said}"):
+            run(pile(good, other, columns=columns))
+        with pytest.raises(DataError, match=r"no row of \S*broken\.jsonl can be read: \S*:1: not JSON: .*3 of 3 rows"):
+            run(pile(broken))
+        with pytest.raises(DataError, match=r"empty\.jsonl: no rows"):
+            run(pile(good, empty, columns=columns))
+    assert len(all_of(pile(good, other, columns=columns, limit=3))) == 3  # none of the other was asked for
 
 
 def test_bytes_that_are_no_text(tmp_path: Path):

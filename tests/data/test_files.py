@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import decimal
+import gzip
+import io
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 from ringrl.config.sections import Source
+from ringrl.data import files
 from ringrl.data.source import raw_rows, read_conversations, read_problems, read_texts
 from ringrl.domains import Domains
 from ringrl.errors import DataError
@@ -114,6 +122,132 @@ def test_a_row_of_a_table_that_is_broken_does_not_hide_the_others(tmp_path: Path
     ]  # fmt: skip
 
 
+PACK: dict[str, Any] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress,
+                        "zst": lambda content: pyarrow.compress(content, codec="zstd", asbytes=True)}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", PACK)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.arrow"])
+def test_compressed_files_are_read_and_damaged_ones_are_one_line(tmp_path: Path, name: str, packed: str) -> None:
+    rows = [{"problem": f"p{i}", "answer": str(i)} for i in range(300)]
+    contents = {
+        "a.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        "a.json": json.dumps(rows).encode(),
+        "a.csv": "".join(f"{a},{b}\n" for a, b in (("problem", "answer"), *(r.values() for r in rows))).encode(),
+        "a.tsv": "".join(f"{a}\t{b}\n" for a, b in (("problem", "answer"), *(r.values() for r in rows))).encode(),
+        "a.parquet": as_table("parquet", rows),
+        "a.arrow": as_table("stream", rows),
+    }
+    content = PACK[packed](contents[name])
+    file = tmp_path / f"{name}.{packed}"
+    file.write_bytes(content)
+    assert answers(file) == [row["answer"] for row in rows]
+    (tmp_path / "named_otherwise.jsonl").write_bytes(PACK[packed](contents["a.jsonl"]))
+    assert len(answers(tmp_path / "named_otherwise.jsonl")) == 300
+    file.write_bytes(content[: len(content) // 2])
+    assert refusal(file).startswith(f"{file}: damaged: ")
+
+
+def as_table(kind: str, rows: list[dict[str, Any]]) -> bytes:
+    table, out = pyarrow.Table.from_pylist(rows), io.BytesIO()
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, out)
+        return out.getvalue()
+    with (pyarrow.ipc.new_stream if kind == "stream" else pyarrow.ipc.new_file)(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["stream", "file"])
+def test_files_of_arrow(tmp_path: Path, kind: str) -> None:
+    """Those of `datasets` are streams."""
+    content = as_table(kind, [{"problem": f"p{i}", "answer": i} for i in range(5)])
+    (tmp_path / "a.arrow").write_bytes(content)
+    assert answers(tmp_path / "a.arrow") == ["0", "1", "2", "3", "4"]
+    (tmp_path / "cut.arrow").write_bytes(content[:-300])
+    assert refusal(tmp_path / "cut.arrow").startswith(f"{tmp_path}/cut.arrow: not Arrow: ")
+
+
+def test_a_file_that_uncompresses_to_too_much_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UNPACKED", 3_000_000)
+    for name in ("a.jsonl.gz", "a.json.xz", "a.csv.bz2"):
+        (tmp_path / name).write_bytes(PACK[name.rpartition(".")[2]](b" " * 9_000_000))
+        assert "uncompressed it has more than 2 MiB and 500 times its size" in refusal(tmp_path / name)
+    (tmp_path / "good.jsonl.gz").write_bytes(PACK["gz"](ONE.encode() + b" " * 2_000_000))
+    assert answers(tmp_path / "good.jsonl.gz") == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "got a pointer of Git LFS"),
+        (
+            "a.parquet",
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "got a pointer of Git LFS",
+        ),
+        ("a.csv", b"PK\x03\x04" + b"\0" * 99, "got a ZIP archive or an Excel file, expected one of .jsonl, "),
+        ("a.json", b"<!DOCTYPE html>\n<html>", "got a web page, expected one of .jsonl, "),
+        ("a.parquet", b"hello", "not parquet: "),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_names(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: {said}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.jsonl.gz", "x.csv.zst", "X.PARQUET", "x.arrow", "x.ndjson.xz", "a/b/c", "./x", "~/no/x", "a/b/x.txt"],
+)
+def test_a_mistyped_file_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(DataError, match=r": no such data file$"):
+        list(raw_rows(Source(files=(name,))))
+
+
+def test_a_folder_or_a_file_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(DataError, match="not loadable as a hub dataset"):
+        answers(tmp_path / "a.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    assert refusal(tmp_path / "loop.jsonl").endswith(": no such data file")
+
+
+# ---- many bad rows
+
+
+def test_the_first_bad_rows_are_named_and_cut_and_the_others_counted(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    bad = ['{"problem": 1}', "{", json.dumps({"problem": ["x" * 5000]}), '{"problem": ""}', '{"problem": 1}']
+    file.write_text("".join(line + "\n" for line in (ONE, *bad, TWO)))
+    said = refusal(file)
+    first, second, third = said.split("; ")
+    assert first == f"{file}:2: problem: got 1, expected a text"
+    assert second.startswith(f"{file}:3: not JSON: ")
+    assert third.startswith(f"{file}:4: problem: got ['xxx")
+    assert third.endswith("xxx... (5 of 7 rows are bad)")
+    assert len(said) < 3 * (len(str(file)) + 220) + 40
+
+
+def test_rows_with_the_same_fault_are_named_once_and_reading_ends_after_many(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"question": "a", "answer": "2"}\n' * 5000)
+    with pytest.raises(DataError) as error:
+        read_problems(Source(files=(str(file),), columns={"problem": "query"}), Domains())
+    assert str(error.value) == (
+        f"{file}:1: columns.problem: no key 'query', the row has ['answer', 'question'] "
+        f"(100 of the first 100 rows are bad)"
+    )
+
+
+def test_a_long_row_is_not_printed(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": ["x" * 200_000]}]}))
+    with pytest.raises(DataError) as error:
+        read_conversations(Source(files=(str(file),)))
+    assert len(str(error.value)) < len(str(file)) + 220
+
+
 def test_every_reader_takes_every_format(tmp_path: Path) -> None:
     talk = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]}
     (tmp_path / "talk.json").write_bytes(BOM + json.dumps([talk, talk]).encode())
@@ -131,7 +265,7 @@ def test_every_reader_takes_every_format(tmp_path: Path) -> None:
         ('"72"', "72"), ("72", "72"), ("0", "0"), ("5.0", "5"), ("-3.0", "-3"), ("0.25", "0.25"), ("1e-7", "1e-07"),
         ("1e22", "1e+22"), ("true", "True"), ("false", "False"), ('["72"]', "72"), ('["2", "3"]', "2, 3"),
         ("[2, 3]", "2, 3"), ('["$1$", 2.0, 0.5]', "$1$, 2, 0.5"), ('["(1,2)", "(3,4)"]', "(1,2), (3,4)"),
-        ('["2", null]', "2"), ('"[\\"2\\", \\"3\\"]"', '["2", "3"]'),
+        ('["2", null]', "2"), ('"none"', "none"), ('"NaN-1"', "NaN-1"), ('"[\\"2\\", \\"3\\"]"', '["2", "3"]'),
     ],
 )  # fmt: skip
 def test_an_answer_is_a_text_a_number_or_a_list_of_them(tmp_path: Path, written: str, read: str) -> None:
@@ -148,7 +282,10 @@ def test_any_other_answer_is_refused(tmp_path: Path, written: str) -> None:
     assert refusal(file).endswith("expected a text, a number, or a list of them")
 
 
-@pytest.mark.parametrize("written", ["null", '""', "[]", "[null]", '[""]', "NaN"])
+NULLS = ["null", '""', "[]", "[null]", '[""]', "NaN", '"nan"', '"NaN"', '"NULL"', '"None"', '"<NA>"', '["nan", null]']
+
+
+@pytest.mark.parametrize("written", NULLS)
 def test_no_answer_is_missing(tmp_path: Path, written: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(f'{ONE}\n{{"problem": "p", "answer": {written}}}')
@@ -167,18 +304,12 @@ def test_no_answer_is_missing(tmp_path: Path, written: str) -> None:
     ],
 )
 def test_answers_of_a_parquet_column(tmp_path: Path, column: list[Any], read: list[str]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     rows = [{"problem": "p", "answer": answer, "when": datetime.datetime(2025, 1, 1)} for answer in column]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert answers(tmp_path / "a.parquet") == read
 
 
 def test_a_parquet_file_that_is_damaged_within_is_one_line(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     file = tmp_path / "a.parquet"
     rows = [{"problem": f"p{i}" * 50, "answer": str(i)} for i in range(500)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file, compression="gzip")
@@ -221,3 +352,17 @@ def test_cases_of_files(name: str, rows: int) -> None:
         assert len(answers(CASES / name)) == rows
     else:
         assert refusal(CASES / name).startswith(f"{CASES / name}:")
+
+
+USERS = CASES.parent / "users"
+
+
+@pytest.mark.skipif(not USERS.is_dir(), reason="needs the project's shared cases")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("bom.csv", ""), ("long_field.csv", ""), ("latin1.csv", ":2: not UTF-8: byte 0x"),
+     ("answer_nan.jsonl", ": answer: missing")],
+)  # fmt: skip
+def test_cases_of_users(name: str, said: str) -> None:
+    assert said in refusal(USERS / name) if said else answers(USERS / name)
+    assert len(read_conversations(Source(files=(str(USERS / "array.json"),)))) >= 1

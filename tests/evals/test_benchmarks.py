@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from ringrl.cli import cli
 from ringrl.commands.eval_tools import show_benchmark
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.sections import BOXED, FENCED
@@ -318,3 +320,31 @@ def test_problems_of_a_users_domain(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.endswith("[expected]\nQh5\n")
     with pytest.raises(DataError, match=r"mine\.jsonl:1: domain: got 'chess', expected .*_gym \(2 of 2 "):
         rows(bench)
+
+
+# ---- by flags alone
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_benchmark_of_your_own_needs_no_configuration(folder: bool, tmp_path: Path):
+    file = write(tmp_path / "mine.jsonl", {"problem": "1+1?", "answer": "2"})
+    data = str(tmp_path) if folder else file
+    done = CliRunner().invoke(cli, ["eval", "--model", "m", "--bench", "mine", "--data", data, "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "mine: k = " in done.output
+    assert "data not checked" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "give either CONFIG, or --model and --bench"),
+        (["--bench", "mine"], "benchmarks: got 'mine', expected one of aime24, "),
+        (["--bench", "mine,gsm8k", "--data", "a.jsonl"], "data: got a.jsonl, expected a folder for 2 benchmarks"),
+        (["--bench", "gsm8k,gsm8k"], "benchmarks: got gsm8k, gsm8k, expected each name once"),
+    ],
+)
+def test_what_is_missing_of_the_flags_is_one_line(args: list[str], said: str):
+    done = CliRunner().invoke(cli, ["eval", "--model", "m", *args, "--dry-run"])
+    assert done.exit_code != 0
+    assert said in f"{done.output}{done.exception}"

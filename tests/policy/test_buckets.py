@@ -44,3 +44,23 @@ def test_buckets_together_are_the_checkpoint(family: str, limit: int, folder: Pa
             assert size <= max(limit, one_expert)
         else:  # what a layer has outside its experts is not cut
             assert size <= max(limit, sum(t.nbytes for n, t in expected.items() if ".experts." not in n))
+
+
+@pytest.mark.parametrize("family", ["granitemoe", "gpt_oss"])
+def test_experts_that_lie_in_one_tensor_are_sent_as_they_lie(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ringrl.policy.experts import weight_buckets
+    from ringrl.policy.forward import load_lm
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16,
+             "num_key_value_heads": 2, "intermediate_size": 24, "num_local_experts": 4, "num_experts_per_tok": 2,
+             "pad_token_id": None}  # fmt: skip
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(tmp_path)
+    expected = load_file(tmp_path / "model.safetensors")
+    buckets = list(weight_buckets(load_lm(str(tmp_path), "float32", "packed"), 1))
+    found = {name: tensor for bucket in buckets for name, tensor in bucket.items()}
+    assert len(buckets) > 4
+    assert sum(len(bucket) for bucket in buckets) == len(found)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

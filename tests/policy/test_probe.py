@@ -71,7 +71,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, file: Path) -> None:
         sync = WeightSync(policy, engine, cfg.model, probes, Sampling(1, 1.0, 128), cfg.rollout, file.parent)
         added = policy.module.lm.base_model.register_forward_hook(hook, with_kwargs=True) if hook else None
         if fault == "head":
-            policy.module.lm.lm_head.weight.data *= 1.02
+            policy.module.lm.lm_head.weight.data *= 1.1
         gaps[fault] = [sync.push(1, thorough=thorough).gap for thorough in (False, True)]
         if added:
             added.remove()
