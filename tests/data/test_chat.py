@@ -151,7 +151,7 @@ def test_a_tokenizer_without_a_template_needs_one(folder: Path, tmp_path: Path):
 def test_a_missing_template_or_tokenizer_is_named(folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"prompting\.template: nowhere\.jinja: no such file"):
         load_tokenizer(str(folder), Prompting(template="nowhere.jinja"))
-    with pytest.raises(DataError, match=r"no tokenizer_config\.json"):
+    with pytest.raises(DataError, match="the tokenizer cannot be loaded"):
         load_tokenizer(str(tmp_path), PLAIN)
 
 
@@ -178,7 +178,9 @@ def family(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("family")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(folder / name, out)
-    (out / "config.json").write_text(json.dumps({"architectures": ["BailingMoeForCausalLM"], "eos_token_id": 0}))
+    (out / "config.json").write_text(
+        json.dumps({"model_type": "bailing_moe", "architectures": ["BailingMoeForCausalLM"], "eos_token_id": 0})
+    )
     return out
 
 
@@ -189,7 +191,8 @@ def second_family(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     tokenizer = AutoTokenizer.from_pretrained(out)
     tokenizer.add_tokens(["<|role_end|>"], special_tokens=True)
     tokenizer.save_pretrained(out)
-    config = {"architectures": ["BailingMoeV2ForCausalLM"], "eos_token_id": [0, len(tokenizer) - 1]}
+    config = {"model_type": "bailing_moe", "architectures": ["BailingMoeV2ForCausalLM"]}
+    config["eos_token_id"] = [0, len(tokenizer) - 1]
     (out / "config.json").write_text(json.dumps(config))
     return out
 
@@ -210,7 +213,9 @@ def test_a_family_has_a_template_when_its_tokenizer_has_none(family: Path, secon
 
 def test_a_tokenizers_own_template_goes_before_its_familys_and_after_the_named(folder: Path, tmp_path: Path):
     ling = shutil.copytree(folder, tmp_path / "ling")
-    (ling / "config.json").write_text(json.dumps({"architectures": ["BailingMoeForCausalLM"], "eos_token_id": 0}))
+    (ling / "config.json").write_text(
+        json.dumps({"model_type": "bailing_moe", "architectures": ["BailingMoeForCausalLM"], "eos_token_id": 0})
+    )
     assert prompt_text(load_tokenizer(str(ling), PLAIN), PLAIN).endswith("<role>ASSISTANT</role>")
     named = Prompting(suffix={}, template="ring-lite-distill-preview")
     assert prompt_text(load_tokenizer(str(ling), named), PLAIN).endswith("<role>ASSISTANT</role><think>")
@@ -294,7 +299,7 @@ def test_a_template_that_never_ends_a_turn_is_refused(family: Path, tmp_path: Pa
     file.write_text("{% for m in messages %}<role>{{ m.role | upper }}</role>{{ m.content }}{% endfor %}"
                     "{% if add_generation_prompt %}<role>ASSISTANT</role>{% endif %}")  # fmt: skip
     bare = shutil.copytree(family, tmp_path / "model")
-    (bare / "config.json").write_text(json.dumps({"eos_token_id": 0}))
+    (bare / "config.json").write_text(json.dumps({"model_type": "qwen3_moe", "eos_token_id": 0}))
     how = Prompting(suffix={}, template=str(file))
     why = r"^rows:1: the chat template does not end .*, expected <\|endoftext\|>; set prompting\.stop .*lings\.jinja\)$"
     with pytest.raises(DataError, match=why):
