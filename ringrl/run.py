@@ -71,7 +71,7 @@ class Run:
         for name in ("metrics", "evals"):
             if (self.path / f"{name}.jsonl").is_file():
                 self.write_lines(f"{name}.jsonl", [r for r in self.rows(name) if r["step"] <= step])
-        for file in (self.path / "rollouts").glob("step_*.jsonl"):
+        for file in (self.path / "rollouts").glob("step_*"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
 

@@ -121,7 +121,7 @@ class MicroBatch:
     starts: torch.Tensor  # [S + 1] int32 sequence boundaries in a packed row; empty when padded
     weights: torch.Tensor  # [B, L] float32 loss weight of the prediction at i; 0 where it is not trained
     trained: torch.Tensor  # [B, L] bool, the set Ψ of Eq. 2
-    segments: torch.Tensor  # [B, L] int64 index of the response in this microbatch
+    segments: torch.Tensor  # [B, L] int64 index of the sequence among those that were packed together
     advantages: torch.Tensor  # [B, L] float32
     sampler_logprobs: torch.Tensor  # [B, L] float32 log-prob of targets under the sampling policy
     routes: torch.Tensor  # [B, L, layers, top_k] int16 experts used by the engine, -1 unknown; 0 layers if off

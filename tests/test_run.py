@@ -475,6 +475,7 @@ def make_lines(run: Run) -> None:
     for step in range(1, 7):
         run.append("metrics", {"step": step, "loss": 1 / step})
         run.write_lines(f"rollouts/step_{step:06d}.jsonl", [{"prompt_id": "a"}])
+        (run.path / "rollouts" / f"step_{step:06d}.npz").touch()
     for step in (0, 3, 6):
         for domain in ("math", "code"):
             run.append("evals", {"step": step, "domain": domain})
@@ -487,7 +488,9 @@ def test_rewinding_drops_what_came_after_and_nothing_else(tmp_path: Path):
     run.rewind(4)
     assert run.rows("metrics") == whole.rows("metrics")[:4]
     assert run.rows("evals") == whole.rows("evals")[:4]
-    assert [p.name for p in sorted((run.path / "rollouts").iterdir())] == [f"step_{i:06d}.jsonl" for i in range(1, 5)]
+    assert [p.name for p in sorted((run.path / "rollouts").iterdir())] == [
+        f"step_{i:06d}.{kind}" for i in range(1, 5) for kind in ("jsonl", "npz")
+    ]
 
 
 def test_a_rewound_run_that_goes_on_reads_as_if_nothing_had_happened(tmp_path: Path):

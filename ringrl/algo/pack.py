@@ -29,6 +29,7 @@ class TokenSequence:
 
 
 EMPTY = TokenSequence((0, 0), (False, False), 0.0)  # one untrained token, so that every rank can run a row
+Columns = Sequence[tuple[torch.Tensor, ...]]  # [sequences] of what `_columns` returns
 
 
 def sequence_of(sample: Sample, weight: float) -> TokenSequence:
@@ -48,37 +49,38 @@ def pack(
     Returns:
         [ranks][rows] microbatches.
     """
-    bins = _bins_packed(sequences, ranks, max_tokens) if packed else _bins_padded(sequences, ranks, max_tokens)
+    lengths = [len(s.token_ids) for s in sequences]
+    bins = (_bins_packed if packed else _bins_padded)(lengths, ranks, max_tokens)
     assert len(bins) % ranks == 0, (len(bins), ranks)
     make = _packed_row if packed else _padded_rows
-    return [[make(b) for b in bins[r::ranks]] for r in range(ranks)]
+    rows = [make([_columns(sequences[i], i) for i in b] or [_columns(EMPTY, 0)]) for b in bins]
+    return [rows[r::ranks] for r in range(ranks)]
 
 
-def _bins_packed(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int) -> list[list[TokenSequence]]:
-    """Longest first into the emptiest row; more rows until the fullest fits."""
-    order = sorted(sequences, key=lambda s: len(s.token_ids), reverse=True)
-    total = sum(len(s.token_ids) for s in order)
-    count = max(ranks, -(-total // max(max_tokens, 1)))
+def _bins_packed(lengths: Sequence[int], ranks: int, max_tokens: int) -> list[list[int]]:
+    """Indices of the sequences in each row: longest first into the emptiest row; more rows until the fullest fits."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    count = max(ranks, -(-sum(lengths) // max(max_tokens, 1)))
     while True:
         count += -count % ranks
-        bins: list[list[TokenSequence]] = [[] for _ in range(count)]
+        bins: list[list[int]] = [[] for _ in range(count)]
         loads = [0] * count
-        for s in order:
-            i = loads.index(min(loads))
-            bins[i].append(s)
-            loads[i] += len(s.token_ids)
+        for i in order:
+            row = loads.index(min(loads))
+            bins[row].append(i)
+            loads[row] += lengths[i]
         if all(load <= max_tokens or len(b) == 1 for load, b in zip(loads, bins, strict=True)):
             return bins
         count += 1
 
 
-def _bins_padded(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int) -> list[list[TokenSequence]]:
-    """Sorted by length, cut where rows x longest would exceed `max_tokens`."""
-    bins: list[list[TokenSequence]] = []
-    for s in sorted(sequences, key=lambda s: len(s.token_ids), reverse=True):
-        if not bins or (len(bins[-1]) + 1) * len(bins[-1][0].token_ids) > max_tokens:
+def _bins_padded(lengths: Sequence[int], ranks: int, max_tokens: int) -> list[list[int]]:
+    """Indices of the sequences in each batch: by length, cut where rows x longest would exceed `max_tokens`."""
+    bins: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
+        if not bins or (len(bins[-1]) + 1) * lengths[bins[-1][0]] > max_tokens:
             bins.append([])
-        bins[-1].append(s)
+        bins[-1].append(i)
     while len(bins) % ranks or not bins:
         big = max(bins, key=len, default=[])
         half = len(big) // 2
@@ -87,18 +89,16 @@ def _bins_padded(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int
     return bins
 
 
-def _packed_row(sequences: Sequence[TokenSequence]) -> MicroBatch:
-    """All sequences in one row [1, N]; an empty row holds one untrained token, so that every rank can run it."""
-    columns = [_columns(s, i) for i, s in enumerate(sequences or [EMPTY])]
+def _packed_row(columns: Columns) -> MicroBatch:
+    """All sequences in one row [1, N]."""
     ends = torch.tensor([0] + [len(c[0]) for c in columns]).cumsum(0).to(torch.int32)
     flat = [torch.cat([c[k] for c in columns])[None] for k in range(len(columns[0]))]
     inputs, targets, positions, *others = flat
     return MicroBatch(inputs, targets, positions, ends, *others)
 
 
-def _padded_rows(sequences: Sequence[TokenSequence]) -> MicroBatch:
+def _padded_rows(columns: Columns) -> MicroBatch:
     """One sequence a row [B, L], padded on the right."""
-    columns = [_columns(s, i) for i, s in enumerate(sequences or [EMPTY])]
     stacked = [
         torch.nn.utils.rnn.pad_sequence([c[k] for c in columns], batch_first=True) for k in range(len(columns[0]))
     ]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from ringrl.config.data import DataConfig
-from ringrl.config.load import ON_DEMAND, Knobs, check
+from ringrl.config.load import ON_DEMAND, Knobs, Layout, check
 from ringrl.config.loss import Budget, Loss, Watchdog
 from ringrl.config.sections import (
     DATE,
@@ -114,6 +114,13 @@ class Stage(Knobs):
     budget: Budget = Budget()
 
 
+class Record(Layout):
+    """rollouts/step_*.npz: every response of a rollout batch as arrays (`ringrl.rl.bundle`), 9 bytes a token."""
+
+    every: int = Field(1, ge=0)  # steps from one file to the next; 0 = none
+    keep: int = Field(0, ge=0)  # newest files; 0 = all
+
+
 class RLConfig(RunConfig):
     """`ringrl rl`: C3PO in stages [P §3]."""
 
@@ -138,7 +145,8 @@ class RLConfig(RunConfig):
     # optimizer's state of each takes 12 bytes a parameter
     keep_last: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # newest checkpoints; 0 = all. Those that end a stage stay
     keep_best: Annotated[int, ON_DEMAND] = Field(0, ge=0)  # checkpoints kept in addition, by mean held-out score
-    rollouts_kept: Annotated[int, ON_DEMAND] = Field(8, ge=0)  # sampled responses written per step
+    rollouts_kept: Annotated[int, ON_DEMAND] = Field(8, ge=0)  # responses written per step as text
+    record: Record = Record()
 
     @property
     def steps(self) -> int:

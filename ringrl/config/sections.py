@@ -229,7 +229,8 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(Knobs):
-    """AdamW. The paper gives the learning rate and, for SFT, weight decay 0.1; betas are [ours]."""
+    """AdamW. The paper gives the learning rate and, for SFT, weight decay 0.1; betas are [ours]. Decay applies to every
+    trained parameter, norms and biases included."""
 
     lr: Annotated[float, ON_DEMAND] = Field(gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)

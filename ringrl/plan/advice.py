@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ringrl.config.sections import Rollout, Trainer
-from ringrl.plan.memory import GIB, SPARE, rank_memory, worker_memory
+from ringrl.plan.memory import GIB, SPARE, keeps_gradients, rank_memory, worker_memory
 from ringrl.plan.shape import Shape
 
 Peak = Callable[[Trainer], float]
@@ -44,7 +44,7 @@ def for_shared(
 ) -> list[str]:
     """Advice when a rank and the colocated worker that samples on its GPU do not fit together. Empty if they do."""
     m = rank_memory(shape, trainer, longest, reference)
-    resident = m.resident - m.gradients + SPARE
+    resident = m.resident - m.gradients * (not keeps_gradients(trainer)) + SPARE
     share = rollout.kv_cache_mib * 2.0**20 + shape.total * 2 if rollout.kv_cache_mib else rollout.gpu_memory * memory
     if not rollout.colocated or resident + share <= memory:
         return []

@@ -2,10 +2,10 @@
 
 Weights, gradients, AdamW's states and the reference model stay on a rank for a whole update. Two peaks come on top, one
 after the other: the passes of a microbatch (activations, DeepSpeed's buffers, and either a chunk of logits or the
-activations inside one recomputed layer), and the optimizer step (a flat fp32 copy of the gradients). Activations are
-the tensors that autograd saves in transformers' modules, each storage counted once; `tests/plan/test_memory.py`
-compares them with what a CPU allocates. The size of ZeRO-3's gathered weights is DeepSpeed's documented limit; that of
-the CUDA context, NCCL and fragmentation is an assumption.
+activations inside one recomputed layer), and the optimizer step (a flat fp32 copy of the gradients, unless they were
+added up in one). Activations are the tensors that autograd saves in transformers' modules, each storage counted once;
+`tests/plan/test_memory.py` compares them with what a CPU allocates. The size of ZeRO-3's gathered weights is
+DeepSpeed's documented limit; that of the CUDA context, NCCL and fragmentation is an assumption.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ def rank_memory(shape: Shape, trainer: Trainer, longest: int, reference: bool) -
         trainer.parallel.zero, trainer.ranks, trainer.parallel.expert, trainer.parallel.offload,
     )  # fmt: skip
     weights = gradients = optimizer = step = 0.0
+    # bfloat16 gradients are added up in float32, in a buffer that AdamW reads under stages 1 and 2
+    copied = low == 4 or zero == 3
     shares = ((shape.outside, ranks), (shape.routed / ep, ranks // ep)) if ep > 1 else ((shape.total, ranks),)
     for count, copies in shares:  # ZeRO shards each group over its copies
         weights += count * low / (copies if zero == 3 else 1)
-        gradients += count * low / (copies if zero >= 2 else 1)
+        gradients += count * 4 / (copies if zero >= 2 else 1)
         optimizer += count * ADAMW / copies
-        step = max(step, count / copies * (4 + low % 4))  # groups are stepped one after the other
+        step = max(step, count / copies * 4 * copied)  # groups are stepped one after the other
     ref = (shape.outside + shape.routed / ep) * low * reference
     tokens = max(trainer.microbatch_tokens, longest)
     gathered = min(LIVE, shape.outside + shape.routed / ep) * low if zero == 3 else 0.0
@@ -75,13 +77,20 @@ def rank_memory(shape: Shape, trainer: Trainer, longest: int, reference: bool) -
         host = optimizer * (ADAMW + 4) / ADAMW + weights * (offload == "parameters")  # 4: fp32 gradients
         optimizer, step = 0.0, 0.0
         weights -= weights * (offload == "parameters")
-        if zero >= 2:
+        if zero >= 2 and copied:
             host, gradients = host + gradients, 0.0
     kept, again = activations(shape, trainer, tokens)
     logits = LOGITS * min(CHUNK, tokens) * shape.vocab
+    bucket = 0 if zero == 1 and not copied and offload == "none" else BUCKET * (4 if zero == 1 else low)
     return RankMemory(
-        weights, gradients, optimizer, ref, kept, logits, again, BUCKET * low + gathered, step, host
+        weights, gradients, optimizer, ref, kept, logits, again, bucket + gathered, step, host
     )  # fmt: skip
+
+
+def keeps_gradients(trainer: Trainer) -> bool:
+    """Whether DeepSpeed's sum of gradients stays on the device between two updates."""
+    zero, offload = trainer.parallel.zero, trainer.parallel.offload
+    return offload == "none" and (zero == 3 or (zero == 1 and trainer.dtype == "bfloat16"))
 
 
 def activations(shape: Shape, trainer: Trainer, tokens: int) -> tuple[float, float]:

@@ -157,12 +157,14 @@ def _rl_stage(shape: Shape, cfg: RLConfig, stage: Stage, assumed: Assumed) -> Se
     response, batches = assumed.response_of(stage.max_total_tokens), stage.steps // cfg.updates
     sampled = stage.prompts * stage.samples * response
     share = f"{100 * t.tokens / sampled:.1f} % of what is sampled"
+    kept = f"the newest {cfg.record.keep} stay" if cfg.record.keep else "all stay: record.keep"
     where = "mapped on the GPU" if cfg.rollout.colocated else "broadcast from rank 0"
     together = "sampling runs beside training" if cfg.max_staleness else "one after the other"
     return Section(f"stage {stage.name}: a rollout batch of {cfg.updates} update{'s' * (cfg.updates > 1)}", (
         Item("responses", stage.prompts * stage.samples, "", "config", f"{stage.prompts} prompts x {stage.samples}"),
         Item("tokens sampled", sampled, "tokens", "formula", f"{response:,.0f} each"),
         Item("tokens trained", t.tokens, "tokens", "formula", f"{'Φ, ' * cfg.budgeted}{share}"),
+        Item("its record", 9 * sampled * (cfg.record.every > 0), "B", "formula", f"rollouts/*.npz, 9 a token; {kept}"),
         *_decoding(d),
         Item("rollout", d.seconds, "s", "formula", f"{_flops(d.flops)}, {sampled / d.seconds:,.0f} tokens/s"),
         Item("old log-probs", t.old / speed, "s", "formula", _flops(t.old)),

@@ -90,12 +90,20 @@ class Policy:
     def update(self, rows: list[MicroBatch], terms: TermsFn, lr: float, routes: Routes = ()) -> float:
         """One optimizer step on the sum of weight x terms over all rows of all ranks.
 
+        Without a trained token on any rank nothing moves, neither weights nor optimizer states: momentum and weight
+        decay would else go on without a gradient.
+
         Args:
             routes: for each row the experts that all its tokens must take; empty: the routers choose.
 
         Returns:
-            The global gradient norm before clipping.
+            The global gradient norm before clipping; 0 when nothing moved.
         """
+        trained = torch.tensor(sum(int(row.trained.sum()) for row in rows), device=self.device)
+        if not self.ranks.sum(trained):
+            for i, (row, stats) in enumerate(zip(rows, self.inspect(rows, routes), strict=True)):
+                terms(to_device(row, self.device), stats, i)
+            return 0.0
         self.engine.train()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
@@ -233,7 +241,10 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, un
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.clip_norm,
-        "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "bf16": {"enabled": trainer.dtype == "bfloat16", "immediate_grad_update": True},
+        "data_types": {"grad_accum_dtype": "fp32"},  # the sum over microbatches, whatever the model's dtype
+        # under stage 1 that sum goes over the ranks as it is; the other stages send each microbatch's gradients
+        "communication_data_type": "fp32" if trainer.parallel.zero == 1 or trainer.dtype == "float32" else "bf16",
         "zero_optimization": {
             "stage": trainer.parallel.zero,
             "stage3_gather_16bit_weights_on_model_save": False,

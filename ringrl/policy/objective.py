@@ -34,6 +34,7 @@ class Before:
     reference: list[torch.Tensor]  # [n] log-probs under the reference; empty without one
     share: torch.Tensor  # [layers, E] share of routings over all rows and ranks; no layers when f is a microbatch's
     routes: list[torch.Tensor]  # [layers, B L, top_k] experts to replay; empty without replay
+    kept: torch.Tensor  # [candidates of all ranks, rank by rank] bool, which `best` kept trained; empty without it
 
 
 def score_rows(
@@ -49,17 +50,18 @@ def score_rows(
     share = torch.zeros(0, 1)
     global_share = moe and loss.balance > 0 and loss.balance_over == "batch"
     stats: list[TokenStats] = []
+    kept = torch.zeros(0, dtype=torch.bool)
     if loss.old_logprobs == "trainer" or loss.router_replay == "trainer" or global_share or best:
         stats = policy.inspect(rows, routes)
         if best:
-            rows, stats = keep_best(policy, rows, stats, best)
+            rows, stats, kept = keep_best(policy, rows, stats, best)
         if global_share:
             share = shares(policy.ranks.sum(torch.stack([_counts(s) for s in stats]).sum(0)))
         if loss.router_replay == "trainer" and moe:
             routes = [s.routes for s in stats]
     with torch.no_grad():
         references = [reference(to_device(mb, policy.device)).logprobs for mb in rows] if reference else []
-    return Before(rows, [s.logprobs for s in stats], references, share, routes)
+    return Before(rows, [s.logprobs for s in stats], references, share, routes, kept)
 
 
 def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) -> dict[str, Any]:
@@ -115,12 +117,17 @@ def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) 
 
 def keep_best(
     policy: Policy, rows: list[MicroBatch], stats: list[TokenStats], count: int
-) -> tuple[list[MicroBatch], list[TokenStats]]:
-    """Only the `count` tokens with the largest |A| H over all rows and ranks stay trained. A collective."""
+) -> tuple[list[MicroBatch], list[TokenStats], torch.Tensor]:
+    """Only the `count` tokens with the largest |A| H over all rows and ranks stay trained. A collective.
+
+    Returns:
+        This rank's rows, their statistics, and which of all ranks' tokens stayed, rank by rank.
+    """
     advantages = [mb.advantages.to(s.entropy.device)[mb.trained] for mb, s in zip(rows, stats, strict=True)]
     scores = torch.cat([a.abs() * s.entropy for a, s in zip(advantages, stats, strict=True)]).cpu()
     by_rank: list[torch.Tensor] = policy.ranks.gather(scores)
-    keep = top_tokens(torch.cat(by_rank), count).split([len(x) for x in by_rank])[policy.ranks.rank]
+    kept = top_tokens(torch.cat(by_rank), count)
+    keep = kept.split([len(x) for x in by_rank])[policy.ranks.rank]
     kept_rows, kept_stats = [], []
     for mb, s, k in zip(rows, stats, keep.split([len(s.entropy) for s in stats]), strict=True):
         trained = mb.trained.clone()
@@ -129,7 +136,7 @@ def keep_best(
         k = k.to(s.logprobs.device)
         kept_stats.append(replace(s, logprobs=s.logprobs[k], entropy=s.entropy[k],
                                   router_logits=s.router_logits[:, k], chosen=s.chosen[:, k]))  # fmt: skip
-    return kept_rows, kept_stats
+    return kept_rows, kept_stats, kept
 
 
 def _numbers(meter: Meter, policy: Policy) -> dict[str, float]:
@@ -142,7 +149,15 @@ def _numbers(meter: Meter, policy: Policy) -> dict[str, float]:
     }
     means = {k: v if k in WEIGHTED else v / n for k, v in sums.items()}
     ratios = {"ratio_max": peaks["ratio_max"], "ratio_min": -peaks["ratio_min"]} if tokens else {}
-    return {"tokens_trained": tokens, **means, **by_sign, "ratio_max": 1.0, "ratio_min": 1.0, **ratios}
+    return {
+        "tokens_trained": tokens,
+        "updated": tokens > 0,
+        **means,
+        **by_sign,
+        "ratio_max": 1.0,
+        "ratio_min": 1.0,
+        **ratios,
+    }
 
 
 def _counts(stats: TokenStats) -> torch.Tensor:

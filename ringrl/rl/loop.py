@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_shares, informative_first, length_balanced, num_tokens, shuffled
 from ringrl.algo.entropy import adapt
@@ -25,7 +27,8 @@ from ringrl.config.load import load
 from ringrl.evals.metrics import too_many_errors
 from ringrl.launch.rank import Context
 from ringrl.policy.objective import score_rows, update
-from ringrl.rl.record import Batch, Stopwatch
+from ringrl.rl.bundle import Batch
+from ringrl.rl.record import Stopwatch
 from ringrl.rl.sampler import ScoredRollout
 from ringrl.rl.state import TrainingRun
 from ringrl.types import MicroBatch, Sample, ScoredGroup
@@ -51,13 +54,14 @@ class Loop(TrainingRun):
         rows = self.ranks.scatter(shares)
         self.sync.rest()
         clock.lap("wait")
-        results = self.update(stage, rows)
+        results, kept = self.update(stage, rows)
         clock.lap("train")
         self.wait_for_sampling()
         clock.lap("wait")
         parity = self.sync.push(self.state.version + 1)
         clock.lap("sync")
-        self.conclude(Batch(rollout, samples, chosen, shares, self.cfg.update_phi(stage)), results, parity, clock)
+        batch = Batch(rollout, samples, chosen, shares, kept, self.cfg.update_phi(stage))
+        self.conclude(batch, results, parity, clock)
 
     def sample(self, step: int) -> ScoredRollout:
         """Rank 0, in a thread of its own: responses with rewards, until their tokens fill the budget."""
@@ -74,14 +78,14 @@ class Loop(TrainingRun):
                 break
         return sampler.end(stage, scored, before, trouble)
 
-    def update(self, stage: Stage, rows: list[list[MicroBatch]]) -> list[dict[str, Any]]:
+    def update(self, stage: Stage, rows: list[list[MicroBatch]]) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
         """The optimizer steps on one rollout batch, which is scored as a whole before the first of them.
 
         Args:
             rows: [updates][microbatches] of this rank.
 
         Returns:
-            The numbers of each optimizer step.
+            The numbers of each optimizer step, and which of its candidates it trained on, as in `Before.kept`.
         """
         cfg, policy, state = self.cfg, self.policy, self.state
         best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
@@ -92,10 +96,10 @@ class Loop(TrainingRun):
             o = cfg.optimizer
             lr = learning_rate(state.step + u, cfg.steps, o.lr, o.schedule, o.warmup, o.final_lr)
             results.append(update(policy, cfg.loss, before, lr, state.alpha))
-            if cfg.loss.entropy_target:
+            if cfg.loss.entropy_target and results[-1]["updated"]:
                 target, delta = cfg.loss.entropy_target, cfg.loss.entropy_step
                 state.coefficient, state.alpha = adapt(state.coefficient, results[-1]["entropy"], target, delta)
-        return results
+        return results, [before.kept for before in scored]
 
 
 def advantages(cfg: RLConfig, stage: Stage, scored: Sequence[ScoredGroup]) -> list[Sample]:

@@ -6,30 +6,20 @@ import math
 import statistics
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from ringrl.config.commands import RLConfig, Stage
 from ringrl.evals.metrics import part_means, repetition, verdicts
 from ringrl.launch.rank import Context
-from ringrl.rl.sampler import ScoredRollout
-from ringrl.types import Completion, MicroBatch, Sample
+from ringrl.rl.bundle import Arrays, Batch, bundle, write
+from ringrl.types import Completion
 
 Row = dict[str, Any]
 
 SHOWN = ("stage", "reward_mean", "entropy", "response_length_mean", "grad_norm", "tokens_trained", "parity")
 REPETITION_SAMPLE = 256  # responses looked at
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A rollout with what is trained on of it."""
-
-    rollout: ScoredRollout
-    samples: list[Sample]  # all that could be trained on, with their advantages
-    chosen: list[list[Sample]]  # [updates] what fills the budget
-    shares: list[list[list[MicroBatch]]]  # [ranks][updates][microbatches]
-    phi: int  # tokens per update
 
 
 class Stopwatch:
@@ -97,8 +87,8 @@ def mean_length(completions: Iterable[Completion]) -> float:
     return statistics.fmean([len(c.token_ids) for c in completions] or [0.0])
 
 
-def record(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch) -> None:
-    """Metrics, a sample of the rollouts, and the display. A row that JSON has no numbers for is not written."""
+def record(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Metrics, the rollouts, and the display. A row that JSON has no numbers for is not written."""
     for row in rows:
         if not is_finite(row):
             continue
@@ -106,9 +96,15 @@ def record(ctx: Context, cfg: RLConfig, rows: list[Row], batch: Batch) -> None:
         if cfg.budgeted and row["tokens_trained"] < batch.phi:
             ctx.progress.note(f"step {row['step']}: shortfall, {row['tokens_trained']:.0f} of Φ={batch.phi} tokens, "
                               f"still divided by Φ")  # fmt: skip
+    first, last, folder = rows[0], rows[-1], ctx.run.path / "rollouts"
+    name, arrays = f"step_{first['step']:06d}", bundle(batch, first["step"], first["version"])
     if cfg.rollouts_kept:
-        ctx.run.write_lines(f"rollouts/step_{rows[0]['step']:06d}.jsonl", rollout_rows(batch, cfg.rollouts_kept))
-    last = rows[-1]
+        ctx.run.write_lines(f"rollouts/{name}.jsonl", rollout_rows(batch, cfg.rollouts_kept, tokenizer, arrays))
+    every, keep = cfg.record.every, cfg.record.keep
+    if every and last["step"] // every > (first["step"] - 1) // every:
+        write(folder / f"{name}.npz", arrays)
+        for old in sorted(folder.glob("step_*.npz"))[:-keep] if keep else ():
+            old.unlink()
     ctx.progress.step(last["step"], cfg.steps, {k: last[k] for k in SHOWN} | {"s": round(last["time_step_s"], 2)})
 
 
@@ -116,25 +112,27 @@ def is_finite(row: Row) -> bool:
     return all(math.isfinite(v) for v in row.values() if isinstance(v, float))
 
 
-def rollout_rows(batch: Batch, count: int) -> list[Row]:
-    """The first responses of the batch, as they were sampled and judged."""
-    advantage = {id(s.completion): s.advantage for s in batch.samples}
+def rollout_rows(batch: Batch, count: int, tokenizer: PreTrainedTokenizerBase, arrays: Arrays) -> list[Row]:
+    """The first responses of the batch, as they were sampled and judged; the first of a group with its prompt."""
+    where = [(g, i, c) for g in batch.rollout.scored for i, c in enumerate(g.group.completions)]
+    ends = zip(arrays["offsets"], arrays["offsets"][1:], strict=False)
     return [
         {
             "prompt_id": g.group.prompt.id,
+            **({"prompt": tokenizer.decode(g.group.prompt.token_ids)} if i == 0 else {}),
             "domain": g.group.prompt.domain,
             "text": g.texts[i],
             "reward": g.rewards[i],
             **({"rewards": dict(g.parts[i])} if g.parts and len(g.parts[i]) > 1 else {}),
             "error": g.errors[i],
             "reason": g.reasons[i],
-            "advantage": advantage.get(id(c), 0.0),
+            "advantage": float(advantage),
             "length": len(c.token_ids),
+            "trained": int(arrays["trained"][start:end].sum()),
             "finish": c.finish,
             "version": c.version,
             "newest": c.newest,
             "retained": c.retained,
         }
-        for g in batch.rollout.scored
-        for i, c in enumerate(g.group.completions)
-    ][:count]
+        for (g, i, c), advantage, (start, end) in zip(where[:count], arrays["advantages"], ends, strict=False)
+    ]

@@ -18,7 +18,8 @@ from ringrl.policy.ranks import Ranks
 from ringrl.policy.sync import Parity, WeightSync, long_enough
 from ringrl.rl import kept, watchdog
 from ringrl.rl.batch_queue import BatchQueue
-from ringrl.rl.record import Batch, Row, Stopwatch, metrics, record
+from ringrl.rl.bundle import Batch
+from ringrl.rl.record import Row, Stopwatch, metrics, record
 from ringrl.rl.sampler import Sampler, ScoredRollout
 from ringrl.rollout.engine import Sampling
 
@@ -148,7 +149,7 @@ class TrainingRun(ABC):
         if self.sampler:
             numbers = {"version": state.version, "parity": parity.gap, "shift": parity.shift, **clock.seconds}
             rows = metrics(state.step, stage, batch, results, numbers)
-            record(self.ctx, cfg, rows, batch)
+            record(self.ctx, cfg, rows, batch, self.sampler.tokenizer)
         state.version += 1
         if collapse := self.ranks.broadcast(self.watch(rows, batch)):
             self.roll_back(collapse)
@@ -199,7 +200,7 @@ class TrainingRun(ABC):
         self.queue.go_to(rollout.before)
         if self.sampler:
             alarm = watchdog.Alarm("verifiers", False, trouble)
-            watchdog.save(run, [{"step": step + 1}], [alarm], Batch(rollout, [], [], [], 0))
+            watchdog.save(run, [{"step": step + 1}], [alarm], Batch(rollout, [], [], [], [], 0))
         if self.ranks.broadcast(run.checkpoint(step) not in run.checkpoints):
             self.save()
         self.policy.settle()

@@ -22,8 +22,9 @@ import torch
 
 from ringrl.config.loss import Watchdog
 from ringrl.lines import write_atomic
+from ringrl.rl.bundle import Batch
 from ringrl.rl.kept import plain
-from ringrl.rl.record import Batch, Row, is_finite
+from ringrl.rl.record import Row, is_finite
 from ringrl.run import Run
 
 HISTORY = ("step", "stage", "version", "tokens_trained", "grad_norm", "entropy", "score_mean", "reward_mean")

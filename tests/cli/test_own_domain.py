@@ -84,7 +84,7 @@ def test_a_domain_of_ten_lines_goes_through_every_command(
     metrics = lines(tmp_path / "rl" / "metrics.jsonl")
     assert [m["reward_errors"] for m in metrics] == [0, 0]
     assert all(m["rewards"] == {"letters": pytest.approx(m["reward_mean"])} for m in metrics)
-    rewards = [r["reward"] for f in (tmp_path / "rl" / "rollouts").iterdir() for r in lines(f)]
+    rewards = [r["reward"] for f in (tmp_path / "rl" / "rollouts").glob("*.jsonl") for r in lines(f)]
     assert any(0 < r < 1 for r in rewards), rewards
     lineage = json.loads((tmp_path / "rl" / "lineage.json").read_text())
     assert "my_rewards.py" in lineage["data"]

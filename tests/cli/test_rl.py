@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -143,6 +147,65 @@ def test_a_run_goes_on_with_other_ranks(
     for one, other in zip(numbers(finished), numbers(run), strict=True):
         for key in ("loss", "policy_loss", "grad_norm", "entropy", "balance_loss"):
             assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), (one["step"], key)
+
+
+@pytest.mark.slow
+def test_a_bfloat16_run_resumes_exactly_and_on_other_ranks(inputs: Inputs, tmp_path: Path) -> None:
+    """Its gradients are added up by another optimizer of DeepSpeed's than those of a float32 run."""
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "a"))
+    low = ["trainer.dtype=bfloat16", "rollout.dtype=bfloat16", "rollout.parity_limit=0.2"]
+    two = [*low, "trainer.ranks=2", "trainer.parallel.expert=2"]
+    assert (result := ringrl("rl", config, *two)).code == 0, result.text
+    metrics = tmp_path / "b" / "metrics.jsonl"
+    ringrl_until(lambda: metrics.is_file() and metrics.read_text().count("\n") >= 3, signal.SIGKILL, "rl", config, *two,
+                 f"run={tmp_path / 'b'}")  # fmt: skip
+    shutil.copytree(tmp_path / "b", tmp_path / "killed")
+    for layout in (two, low):
+        result = ringrl("rl", config, *layout, f"run={tmp_path / 'b'}", "--resume")
+        assert result.code == 0, result.text
+        if layout == two:
+            assert numbers(tmp_path / "b") == numbers(tmp_path / "a")
+            shutil.rmtree(tmp_path / "b")
+            shutil.move(tmp_path / "killed", tmp_path / "b")
+    for one, other in zip(numbers(tmp_path / "a")[:3], numbers(tmp_path / "b")[:3], strict=True):
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=5e-2), one["step"]
+
+
+def test_records_hold_what_a_step_was_made_of(finished: Path, inputs: Inputs) -> None:
+    problems = {row["id"]: row["problem"] for row in lines(Path(inputs.data("rl_math")))}
+    files = sorted((finished / "rollouts").glob("*.npz"))
+    assert [f.name for f in files] == [f"step_{i:06d}.npz" for i in range(1, 5)]
+    for file, row in zip(files, lines(finished / "metrics.jsonl"), strict=True):
+        with np.load(file) as opened:
+            a = dict(opened)
+        assert (a["format"], a["step"], a["updates"], a["phi"]) == (1, row["step"], 1, 200)
+        assert a["weights_version"] == row["version"]
+        assert (a["trained"].sum(), len(a["token_ids"])) == (row["tokens_trained"], row["tokens_generated"])
+        assert a["rewards"].mean() == pytest.approx(row["reward_mean"])
+        texts = lines(file.with_suffix(".jsonl"))
+        assert ["prompt" in t for t in texts] == [True, False, False, False] * 2
+        assert problems[texts[0]["prompt_id"]] in texts[0]["prompt"]
+        for r, text in enumerate(texts):
+            start, end = a["offsets"][r : r + 2]
+            assert text["prompt_id"] == a["prompt_ids"][a["groups"][r]]
+            assert (text["length"], text["trained"]) == (end - start, a["trained"][start:end].sum())
+            assert (text["reward"], text["advantage"]) == (a["rewards"][r], a["advantages"][r])
+            assert (a["update"][r] == 0) == bool(text["trained"])
+
+
+def test_records_are_read_without_torch_and_thinned_out(finished: Path, inputs: Inputs, tmp_path: Path) -> None:
+    code = "import sys, numpy; a = numpy.load(sys.argv[1]); print(len([a[k] for k in a]), 'torch' in sys.modules)"
+    file = finished / "rollouts" / "step_000001.npz"
+    said = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True).stdout
+    assert said == "23 False\n"
+    config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "run"))
+    order = ["stages.0.budget.order=informative", "stages.0.budget.keep=[0.5, 0.5]"]
+    result = ringrl("rl", config, "record={every: 2, keep: 1}", "rollouts_kept=0", *order)
+    assert result.code == 0, result.text
+    [file] = (tmp_path / "run" / "rollouts").iterdir()
+    assert file.name == "step_000004.npz"
+    with np.load(file) as opened:  # of 400 candidates the trainer has chosen 200
+        assert opened["trained"].sum() == numbers(tmp_path / "run")[-1]["tokens_trained"] == 200
 
 
 BROKEN_FROM_THE_THIRD_BATCH_ON = """

@@ -2,7 +2,7 @@
 
 Weights, gradients, AdamW's states: from the tensors. Activations: the storages that autograd saves in forward. Peaks:
 from the CPU allocator's own events in the second update, as the states are made in the first; DeepSpeed's bucket is
-known by its size.
+known by its size, where it has one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,15 @@ def main(spec: dict[str, Any]) -> None:
         update(policy, cfg.loss, before, 1e-5, 0.0)
 
     found = tensors(policy, one)
-    found |= peaks(record(one, spec["bucket"]), spec["bucket"])
+    step = policy.engine.step
+
+    def marked() -> None:
+        with torch.profiler.record_function("step"):
+            step()
+
+    policy.engine.step = marked
+    found |= peaks(*record(one, spec["bucket"]), spec["bucket"])
+    policy.engine.step = step
     folder = Path(spec["folder"]) / "step_000001"
     policy.save(folder, {})
     policy.settle()
@@ -73,23 +81,27 @@ def tensors(policy: Policy, one_update: Any) -> dict[str, Any]:
         saved.clear()
 
     def before_step() -> None:
-        lists = policy.engine.optimizer.averaged_gradients.values()
+        lists = getattr(policy.engine.optimizer, "averaged_gradients", {}).values()
         gradients.clear()  # what counts is the last microbatch
         gradients.update(storages([g for part in lists for g in part or ()]))
+        gradients.update(storages(sums))
         gradients.update(storages([p.grad for p in parameters if p.grad is not None]))
         step()
 
+    outer = policy.engine.optimizer
+    sums = getattr(outer, "fp32_groups_gradients_flat", [])  # of bfloat16 gradients, from the start
     policy.engine.backward, policy.engine.step = before_backward, before_step
     with saved_tensors_hooks(keep, lambda t: t):
         one_update()
     policy.engine.backward, policy.engine.step = backward, step
-    outer = policy.engine.optimizer
+    masters = outer.fp32_groups_flat_partition if sums else outer.single_partition_of_fp32_groups
     states = [t for slot in outer.optimizer.state.values() for t in slot.values() if torch.is_tensor(t)]
     return {
         "weights": sum(weights.values()),
         "gradients": sum(gradients.values()),
-        "optimizer": sum(storages([*states, *outer.single_partition_of_fp32_groups]).values()),
+        "optimizer": sum(storages([*states, *masters]).values()),
         "activations": largest,
+        "sums": sum(storages(sums).values()),
     }
 
 
@@ -97,8 +109,8 @@ def storages(found: list[Any]) -> dict[int, int]:
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
 
 
-def record(one_update: Any, bucket: int) -> list[int]:
-    """Bytes that an update takes and gives back (negative), in order.
+def record(one_update: Any, bucket: int) -> tuple[list[int], int]:
+    """Bytes that an update takes and gives back (negative), in order, and how many come before its last `step`.
 
     The profiler loses an event now and then, often on a busy machine: what seems to be kept tells, and another
     update is recorded.
@@ -106,21 +118,23 @@ def record(one_update: Any, bucket: int) -> list[int]:
     for _ in range(9):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
             one_update()
-        found = [e.nbytes() for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+        events = sorted(recorded.profiler.kineto_results.events(), key=lambda e: e.start_ns())
+        step = max(e.start_ns() for e in events if e.name() == "step")
+        memory = [e for e in events if e.name() == "[memory]"]
+        found = [e.nbytes() for e in memory]
         if abs(sum(found)) < 0.1 * max(n for n in found if n != bucket):
-            return found
+            return found, sum(e.start_ns() < step for e in memory)
     raise RuntimeError("the profiler lost events of 9 updates")
 
 
-def peaks(events: list[int], bucket: int) -> dict[str, int]:
-    """Most bytes above the start: outside the bucket before it was last freed, and in the step, after that."""
-    last = max(i for i, n in enumerate(events) if n == -bucket)
+def peaks(events: list[int], before: int, bucket: int) -> dict[str, int]:
+    """Most bytes above the start: outside the bucket in the `before` events before the step, and in it."""
     now, passes, step, held = 0, 0, 0, 0
     for i, n in enumerate(events):
         held += n if abs(n) == bucket else 0
         now += n
-        passes = max(passes, now - held) if i <= last else passes
-        step = max(step, now) if i > last else step
+        passes = max(passes, now - held) if i < before else passes
+        step = max(step, now) if i >= before else step
     return {"passes": passes, "step": step}
 
 

@@ -54,7 +54,7 @@ def compare(found: dict[str, Any], shape: Shape, trainer: Trainer) -> None:
     assert found["weights"] == m.weights
     assert found["gradients"] == m.gradients
     assert found["optimizer"] == pytest.approx(m.optimizer, rel=1e-3)
-    passes = m.gradients + max(m.logits, m.again) + m.activations
+    passes = m.gradients - found["sums"] + max(m.logits, m.again) + m.activations
     assert found["passes"] == pytest.approx(passes, rel=0.1)
     assert found["activations"] == pytest.approx(m.activations, rel=0.1)
     model, state = checkpoint_bytes(shape, trainer.dtype)
@@ -74,7 +74,7 @@ def test_a_medium_model_takes_what_the_formulas_say(trainer: dict[str, Any], inp
     compare(found, shape, settings)
     m = rank_memory(shape, settings, 1, reference=False)
     adamw = 4 * shape.total  # the CPU's AdamW makes one more array of that size, the one for GPUs does not
-    assert found["step"] == pytest.approx(m.gradients + m.step + adamw, rel=0.1)
+    assert found["step"] == pytest.approx(m.gradients - found["sums"] + m.step + adamw, rel=0.1)
 
 
 def test_the_chunk_of_logits_is_that_of_the_head():
@@ -131,7 +131,25 @@ def test_the_reference_shares_out_its_experts_too():
 
 def test_bfloat16_halves_weights_and_keeps_fp32_masters():
     m = parts({"dtype": "bfloat16"})
-    assert (m.weights, m.gradients, m.optimizer, m.step) == tuple(n * (O + R) for n in (2, 2, 12, 6))
+    assert (m.weights, m.gradients, m.optimizer, m.step) == tuple(n * (O + R) for n in (2, 4, 12, 0))
+    assert m.buffers == 0
+
+
+@pytest.mark.parametrize(
+    ("zero", "offload", "gradients", "step", "buffers"),
+    [
+        (2, "none", 4 / 4, 0, 2),
+        (3, "none", 4 / 4, 4 / 4, 2),
+        (1, "optimizer", 4, 0, 4),
+        (2, "optimizer", 4 / 4, 0, 2),
+        (3, "optimizer", 0, 0, 2),
+    ],
+)
+def test_bfloat16_gradients_add_up_in_float32(zero: int, offload: str, gradients: float, step: float, buffers: int):
+    m = parts({"ranks": 4, "dtype": "bfloat16", "parallel": {"zero": zero, "offload": offload}})
+    gathered = 2 * min(O + R, memory.LIVE) if zero == 3 else 0
+    assert (m.gradients, m.step) == (gradients * (O + R), step * (O + R))
+    assert m.buffers == buffers * memory.BUCKET + gathered
 
 
 def test_a_sequence_longer_than_a_microbatch_is_not_cut():

@@ -132,8 +132,8 @@ def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dic
     weights = {k: v.float() for bucket in weight_buckets(policy.module.lm, 20_000) for k, v in bucket.items()}
     tokens = [int(mb.trained.sum()) for mb in rows[0]]
     engine = policy.engine
-    flat = "fp32_partitioned_groups_flat" if cfg.trainer.parallel.zero == 3 else "single_partition_of_fp32_groups"
-    masters = {str(p.dtype) for p in getattr(engine.optimizer, flat)}
+    forms = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
+    masters = {str(p.dtype) for form in forms for p in getattr(engine.optimizer, form, [])}
     offloads = (engine.zero_use_cpu_optimizer(), str(getattr(engine.zero_offload_param(), "device", "none")))
     engine.destroy()
     return {"numbers": numbers, "counts": counts, "logprobs": logprobs, "weights": weights, "tokens": tokens,
