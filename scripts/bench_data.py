@@ -197,7 +197,8 @@ def held_out(args: argparse.Namespace) -> dict[str, Any]:
     gsm8k = [{"problem": r["question"], "answer": r["answer"]} for r in lines(args.gsm8k / "train.jsonl")]
     contest, known, more = (lines(args.math / f"{name}.jsonl") for name in ("aime24", "aime25", "amc23"))
     rows, chinese = heldout.made(gsm8k, contest, known + more, args.seed)
-    for name, content in (("heldout", heldout.shuffled(rows, args.seed)), ("chinese", chinese)):
+    rows = heldout.shuffled(rows, args.seed)
+    for name, content in (("heldout", rows), ("chinese", chinese)):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
     cfg = {
@@ -221,14 +222,15 @@ def held_out(args: argparse.Namespace) -> dict[str, Any]:
 def judge_held_out(rows: Sequence[Row], dropped: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
     """(a row of the table per kind and one for all, faults missed, honest groups of which too much was dropped)."""
     gone: dict[int, list[Row]] = defaultdict(list)
-    for row in dropped:
-        gone[row["group"]].append(row)
+    for row in dropped:  # a response has only the id of its row
+        gone[rows[int(row["id"].rpartition("/")[2])]["group"]].append(row)
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["group"]].append(row)
     counts: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     wrong: dict[str, list[Row]] = {"fault": [], "honest": []}
-    for n, group in groups.items():
+    for n, group in sorted(groups.items()):
+        group.sort(key=lambda row: not ("fault" in row or "honest" in row))
         label, kind = next((k, group[0][k]) for k in wrong if k in group[0])
         least = {"en contradiction": 2, "en answer written otherwise": 2}.get(kind, 1)  # rows that make a difference
         hit = len(gone[n]) >= least
