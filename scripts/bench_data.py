@@ -1,21 +1,25 @@
 """What `ringrl data` finds, and how fast it is.
 
     python scripts/bench_data.py faults --gsm8k DIR --math DIR   DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
+    python scripts/bench_data.py heldout --gsm8k DIR --math DIR   as `faults`
     python scripts/bench_data.py meaning --gsm8k DIR --embedding DIR   as `decontaminate.embedding.model`
     python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2
 
 `faults` plants over 500 faults of all kinds (plant.py) among GSM8K's problems, runs the chain and says which were found
-and what else was dropped; then what GSM8K's test set has in common with its training set. `meaning` tells how many
-paraphrases of the test set, and how many rows of the training set, an embedding model finds from which cosine on.
+and what else was dropped; then what GSM8K's test set has in common with its training set. `heldout` says by
+kind which of 300 faults were found and which of 300 honest neighbours were lost, none of which a rule was written for
+(heldout.py), and lists both. `meaning` tells how many paraphrases of the test set, and how many rows of the training
+set, an embedding model finds from which cosine on.
 `rate` generates rows and says rows per second of every step, and memory: the sum over all processes of their
-proportional set sizes, twice a second, at its peak. All print tables and write OUT/{faults,meaning,rate}.json with
-machine and versions.
+proportional set sizes, twice a second, at its peak. All print tables and write OUT/{faults,heldout,meaning,rate}.json
+with machine and versions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -29,6 +33,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import heldout
 import yaml
 from plant import COPIES, LEAKS, plant
 
@@ -46,7 +51,7 @@ SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "meaning", "rate"))
+    parser.add_argument("what", choices=("faults", "heldout", "meaning", "rate"))
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--math", type=Path)
     parser.add_argument("--embedding", help="a model folder")
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    results = {"faults": faults, "meaning": meaning, "rate": rate}[args.what](args)
+    results = {"faults": faults, "heldout": held_out, "meaning": meaning, "rate": rate}[args.what](args)
     facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
              "ringrl": version("ringrl"), "rensa": version("rensa")}  # fmt: skip
     file = args.out / f"{args.what}.json"
@@ -183,6 +188,79 @@ def is_original(row: Row, planted: Sequence[Row | str]) -> bool:
 def share_found(kinds: dict[str, dict[str, Any]], of: Iterable[str]) -> float:
     chosen = [kinds[k] for k in of]
     return sum(k["found"] for k in chosen) / sum(k["planted"] for k in chosen)
+
+
+# ---- held out ----
+
+
+def held_out(args: argparse.Namespace) -> dict[str, Any]:
+    gsm8k = [{"problem": r["question"], "answer": r["answer"]} for r in lines(args.gsm8k / "train.jsonl")]
+    contest, known, more = (lines(args.math / f"{name}.jsonl") for name in ("aime24", "aime25", "amc23"))
+    rows, chinese = heldout.made(gsm8k, contest, known + more, args.seed)
+    rows = heldout.shuffled(rows, args.seed)
+    for name, content in (("heldout", rows), ("chinese", chinese)):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+        (args.out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    cfg = {
+        "sources": [{"name": "heldout", "files": [str(args.out / "heldout.jsonl")]}],
+        "steps": ["cleanse", "deduplicate", "decontaminate", "distil"],
+        "cleanse": {"answers": "checked"},
+        "decontaminate": {
+            "benchmarks": ["aime25", "amc23"], "data": str(args.math), "files": [str(args.out / "chinese.jsonl")]
+        },
+    }  # fmt: skip
+    run, seconds, peak = timed_run(args.out / "heldout", cfg)
+    table, missed, lost = judge_held_out(rows, dropped_rows(run))
+    print_table(table)
+    for title, wrong in (("faults missed", missed), ("honest rows lost", lost)):
+        print(f"\n{title}:")
+        for row in wrong:
+            print(f"  {row['kind']}: {row['why']} {row['text'][:160]!r} | {row['answer'][:40]!r}")
+    return {"table": table, "missed": missed, "lost": lost, "seconds": seconds, "peak_gib": peak}
+
+
+def judge_held_out(rows: Sequence[Row], dropped: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """(a row of the table per kind and one for all, faults missed, honest groups of which too much was dropped)."""
+    gone: dict[int, list[Row]] = defaultdict(list)
+    for row in dropped:  # a response has only the id of its row
+        gone[rows[int(row["id"].rpartition("/")[2])]["group"]].append(row)
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    counts: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
+    wrong: dict[str, list[Row]] = {"fault": [], "honest": []}
+    for n, group in sorted(groups.items()):
+        group.sort(key=lambda row: not ("fault" in row or "honest" in row))
+        label, kind = next((k, group[0][k]) for k in wrong if k in group[0])
+        least = {"en contradiction": 2, "en answer written otherwise": 2}.get(kind, 1)  # rows that make a difference
+        hit = len(gone[n]) >= least
+        counts[label, kind][hit] += 1
+        if hit == (label == "honest"):
+            why = ", ".join(f"[{r['step']}: {r['reason']}; {str(r.get('detail', ''))[:80]}]" for r in gone[n])
+            wrong[label].append({"kind": kind, "why": why, "text": group[0]["problem"], "answer": group[0]["answer"]})
+    table = [_of_kind(label, kind, c) for (label, kind), c in counts.items()]
+    found, honest = (sum((c for (of, _), c in counts.items() if of == label), Counter()) for label in wrong)
+    table += [_of_kind("fault", "all", found), _of_kind("honest", "all", honest)]
+    table.append(_share("precision", "all", found[True], found[True] + honest[True]))
+    return table, wrong["fault"], wrong["honest"]
+
+
+def _of_kind(label: str, kind: str, counts: Counter[bool]) -> Row:
+    return _share("found" if label == "fault" else "kept", kind, counts[label == "fault"], counts.total())
+
+
+def _share(what: str, kind: str, hits: int, of: int) -> Row:
+    low, high = wilson(hits, of)
+    return {"what": what, "kind": kind, "n": f"{hits} of {of}", "95 %": f"{low:.2f} to {high:.2f}"}
+
+
+def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a share."""
+    if not of:
+        return 0.0, 1.0
+    share, spread = hits / of, z * math.sqrt(hits * (of - hits) / of**3 + z * z / (4 * of * of))
+    middle = share + z * z / (2 * of)
+    return max(0.0, (middle - spread) / (1 + z * z / of)), min(1.0, (middle + spread) / (1 + z * z / of))
 
 
 # ---- rate ----

@@ -30,6 +30,7 @@ from ringrl.rewards.references import too_large, unusable
 from ringrl.rewards.typography import clean
 
 INVALID, EMPTY, LONG, IMAGE = "invalid characters", "empty", "too long", "image"
+EARLIER = "earlier problem"
 CHOICE, PARTS, YES_NO, PROOF = "multiple choice", "several parts", "yes or no", "proof"
 NO_ANSWER, OUT_OF_REACH = "no answer", "answer out of reach"
 RULES = {  # reason: (domains, description), in the order they are tried
@@ -40,6 +41,7 @@ RULES = {  # reason: (domains, description), in the order they are tried
     IMAGE: ("all", "an image, a link to one, code that draws one; in words (\"as shown in the figure\") not of code"),
     CHOICE: ("math, science", "options; \"which of the following\"; unless `choices` converts or keeps them"),
     PARTS: ("math, science", "two or more labelled questions"),
+    EARLIER: ("math, science", "a reference to another problem, or the continuation of one"),
     YES_NO: ("math, science", "the answer is yes, no, true, false, or the question wants that; unless `yes_no: keep`"),
     PROOF: ("math, science", "a proof is wanted, and no value"),
     NO_ANSWER: ("math, science", "none, or `N/A`, `see solution` and the like; in a user's domain: a required key"),
@@ -87,7 +89,8 @@ class Cleanser:
 
     def read(self, row: Row) -> Row | Dropped:
         """Applies all rules that need no verifier."""
-        domain, problem, answer = self.domains[row["domain"]], wording.repaired(row["problem"]), ""
+        domain, answer = self.domains[row["domain"]], ""
+        problem = wording.repaired(row["problem"], markup=domain.comparison == "answer")
         row = {**row, "problem": problem}
         if domain.comparison == "answer":
             answer = row[domain.answer] = wording.repaired(row[domain.answer]).strip()
@@ -114,8 +117,10 @@ class Cleanser:
             return Dropped(row, CHOICE, {"detail": choice.detail})
         if choice:
             row = {**row, "problem": choice.question, key: choice.answer, "choices": list(choice.options)}
-        elif fault := questions.several_parts(lists):
+        elif fault := questions.several_parts(lists) or questions.asks_again(row["problem"]):
             return Dropped(row, PARTS, {"detail": fault})
+        if fault := wording.earlier_problem(row["problem"]):
+            return Dropped(row, EARLIER, {"detail": fault})
         if self.cfg.yes_no == "drop" and (fault := questions.yes_or_no(row["problem"], row[key])):
             return Dropped(row, YES_NO, {"detail": fault})
         if fault := questions.asks_for_proof(row["problem"]):

@@ -1,10 +1,10 @@
 """Duplicates within the set: the same words, nearly the same words and, with embeddings, the same meaning.
 
-1. Exact: the same words (`curate.text`). If their answers differ, the verified one or the majority wins; without
-   either, all are dropped, since nobody knows which is right.
-2. Near: a Jaccard similarity of n-grams of at least the threshold, the same numbers, and answers that do not
-   contradict each other; otherwise they are different problems in similar words. So are two tasks when a program that
-   solves one fails the tests of the other.
+1. Exact: the same words and formulas (`curate.text`). If their answers differ, the verified one or the majority wins;
+   without either, all are dropped, since nobody knows which is right. Nothing else is dropped for its answer.
+2. Near: a Jaccard similarity of n-grams of at least the threshold, a text that asks the same (`curate.same`), and
+   answers that agree, as far as there are any (`curate.agreement`). So are two tasks if the programs of each pass the
+   tests of the other.
 3. Same meaning: a cosine of embeddings of at least the threshold, and answers that do not contradict each other.
 
 The best row is kept: verified first, then with a reference, then by the number of accepted programs and responses,
@@ -19,7 +19,6 @@ equal never one of another domain.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from ringrl.config.data import DataConfig, Embedding
 from ringrl.config.sections import Verify
+from ringrl.curate.agreement import Answers, final_answer
 from ringrl.curate.chain import MapShards
 from ringrl.curate.embed import Vectors, alike, embed_shards
 from ringrl.curate.lsh import (
@@ -38,28 +38,24 @@ from ringrl.curate.lsh import (
     LSHIndex,
     Text,
     candidates,
-    kind_of,
     save,
     sketch,
     sketch_file,
     text_of,
 )
 from ringrl.curate.programs import fenced
+from ringrl.curate.same import asks_the_same
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.curate.workers import judge
 from ringrl.domains import Domains
-from ringrl.rewards.answers import last_boxed
-from ringrl.rewards.plain import read, right_sides, same, split_unit
-from ringrl.rewards.typography import clean, skeleton
 
 REASONS = ("", "exact duplicate", "near duplicate", "same meaning", "another answer to the same problem")
 KEPT, EXACT, NEAR, MEANING, CONTRADICTED = range(5)
 PAIRS = 5000  # pairs that one process compares at a time
 TEXTS = 512  # texts whose n-grams a process keeps, about 30 kB each
 SHOWN = 200  # longest excerpt of the twin's problem in the detail
-MAX_ANSWER_CHARS = 1000  # longer ones are not read
+TWIN_CHARS = 2000  # ... of one with the same words and another answer, for the report
 Compare = Callable[[int, int], float]
-FinalAnswer = tuple[str, str]  # kind of problem (`lsh.kind_of`), and the answer as a text: "" for none, and for code
 
 
 @dataclass(frozen=True)
@@ -80,11 +76,12 @@ class Deduplicator:
                 continue
             twin = index.row(int(twins[n]))
             detail = f"{twin['id']}: {twin['problem'][:SHOWN]}"
+            more = {"twin": twin["id"], "similarity": round(float(similarities[n]), 4)}
             if reasons[n] == CONTRADICTED:
                 own, other = (r.get(self.domains[r["domain"]].answer, "") for r in (row, twin))
                 detail = f"got {own or 'none'}; {twin['id']}: {other}"
-            more = {"detail": detail, "twin": twin["id"], "similarity": round(float(similarities[n]), 4)}
-            yield Dropped(row, REASONS[int(reasons[n])], more)
+                more["twin_text"] = twin["problem"][:TWIN_CHARS]
+            yield Dropped(row, REASONS[int(reasons[n])], {"detail": detail, **more})
 
 
 def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> Deduplicator:
@@ -100,7 +97,7 @@ def prepare(cfg: DataConfig, before: Shards, after: Shards, over: MapShards) -> 
 
 def _sketch(threshold: float, domains: Domains, before: Shards, work: Path, shard: int) -> None:
     if not sketch_file(work, shard).is_file():
-        save(sketch_file(work, shard), sketch(threshold, domains, _answer, quality, before, shard))
+        save(sketch_file(work, shard), sketch(threshold, domains, final_answer, quality, before, shard))
 
 
 @functools.lru_cache(1)
@@ -114,7 +111,7 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArra
     The twin is the row kept instead; if none is, a row with a contradicting answer.
     """
     index = LSHIndex(before, work)
-    duplicates = Duplicates(index, cfg.known_domains)
+    duplicates = Duplicates(index, Answers(cfg.verify, cfg.known_domains))
     duplicates.exact()
     pairs = candidates(index, duplicates.kept, duplicates.rank)
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
@@ -140,7 +137,7 @@ def meaning(duplicates: Duplicates, cfg: Embedding, work: Path, over: MapShards)
     pairs = np.stack([np.where(swap, worse, better), np.where(swap, better, worse)], axis=1)
 
     def differ(a: int, b: int) -> bool:
-        return contradict(_answer(index.row(a), duplicates.domains), _answer(index.row(b), duplicates.domains))
+        return duplicates.answers.contradict(index.row(a), index.row(b))
 
     agree = np.array([not differ(int(a), int(b)) for a, b in pairs], bool)
     order = np.lexsort((duplicates.rank[pairs[:, 0]], duplicates.rank[pairs[:, 1]]))
@@ -161,44 +158,59 @@ def _compare(
 
 
 class Comparison:
-    """Similarity of the texts of two rows; 0 if their answers contradict each other. At or above the threshold, a
-    program of one row must also pass the tests of the other, if there are any."""
+    """Similarity of the texts of two rows; 0 if they are different problems all the same."""
 
     def __init__(self, index: LSHIndex, threshold: float, verify: Verify, domains: Domains) -> None:
         self.index, self.threshold, self.verify, self.domains = index, threshold, verify, domains
+        self.answers = Answers(verify, domains)
         self._read = functools.lru_cache(TEXTS)(lambda n: _read(index.row(n), domains))
 
     def __call__(self, a: int, b: int) -> float:
-        (left, answer), (right, other) = self._read(a), self._read(b)
-        score = 0.0 if contradict(answer, other) else left.similarity(right)
-        return 0.0 if score >= self.threshold and self._other_task(self.index.row(a), self.index.row(b)) else score
+        (left, answered), (right, also) = self._read(a), self._read(b)
+        score = left.similarity(right)
+        if score < self.threshold:
+            return score
+        if not asks_the_same(left.text, right.text, agreed=True):
+            return 0.0
+        one, two = self.index.row(a), self.index.row(b)
+        agreed = self.answers.agree(one, two) if answered and also else self._solve_both(one, two)
+        same = agreed or (agreed is None and asks_the_same(left.text, right.text, agreed=False))
+        return score if same else 0.0
 
-    def _other_task(self, one: Row, two: Row) -> bool:
-        """Whether a program of one row fails the tests of the other; False if the two are called differently."""
-        solved, tested = (one, two) if one.get("solutions") else (two, one)
-        if not (solved.get("solutions") and tested.get("tests")) or _calling(one) != _calling(two):
+    def _solve_both(self, one: Row, two: Row) -> bool | None:
+        """Whether the first programs of two tasks pass each other's tests; False if one fails, None if that is not
+        known both ways: no programs, no tests, or tasks that are called differently."""
+        if self.domains[one["domain"]].comparison != "program" or _calling(one) != _calling(two):
+            return None
+        pairs = [(one, two), (two, one)]
+        verdicts = judge(
+            [
+                (tested["domain"], fenced(solved["solutions"][0], _calling(one)[0]), self.domains.reference(tested))
+                for solved, tested in pairs
+                if solved.get("solutions") and tested.get("tests")
+            ],
+            self.verify,
+            self.domains,
+        )
+        if any(v.kind not in ("pass", "error") for v in verdicts):
             return False
-        if self.domains[tested["domain"]].comparison != "program":
-            return False
-        program = fenced(solved["solutions"][0], solved.get("language") or "python")
-        request = (tested["domain"], program, self.domains.reference(tested))
-        [verdict] = judge([request], self.verify, self.domains)
-        return verdict.kind not in ("pass", "error")
+        return True if sum(v.kind == "pass" for v in verdicts) == len(pairs) else None
 
 
 def _calling(row: Row) -> tuple[str, str]:
     return row.get("language") or "python", row.get("entry_point") or ""
 
 
-def _read(row: Row, domains: Domains) -> tuple[Text, FinalAnswer]:
-    return text_of(row, domains), _answer(row, domains)
+def _read(row: Row, domains: Domains) -> tuple[Text, bool]:
+    """The text, and whether the row has an answer."""
+    return text_of(row, domains), bool(final_answer(row, domains)[1])
 
 
 class Duplicates:
     """Reason, twin and similarity of all rows so far."""
 
-    def __init__(self, index: LSHIndex, domains: Domains) -> None:
-        self.index, self.domains = index, domains
+    def __init__(self, index: LSHIndex, answers: Answers) -> None:
+        self.index, self.answers = index, answers
         self.reason = np.zeros(len(index), np.int8)
         self.twin = np.arange(len(index))
         self.similarity = np.ones(len(index), np.float32)
@@ -226,16 +238,13 @@ class Duplicates:
     def _contested(self, members: list[int]) -> None:
         """Settles rows with the same words, best first, whose answers are not written the same."""
         rows = [self.index.row(n) for n in members]
-        right = agreed(rows, self.domains)
+        right = agreed(rows, self.answers)
         kept = next((n for n, ok in zip(members, right, strict=True) if ok), None)
         for n, row, ok in zip(members, rows, right, strict=True):
-            own = _answer(row, self.domains)
-            self.reason[n] = EXACT if ok or (kept is not None and not own[1]) else CONTRADICTED
-            other = next(
-                (m for m, r in zip(members, rows, strict=True) if contradict(own, _answer(r, self.domains))),
-                members[0],
-            )
-            self.twin[n] = other if kept is None else kept
+            unanswered = not final_answer(row, self.answers.domains)[1]
+            self.reason[n] = EXACT if ok or (kept is not None and unanswered) else CONTRADICTED
+            others = (m for m, r in zip(members, rows, strict=True) if self.answers.contradict(row, r))
+            self.twin[n] = next(others, members[0]) if kept is None else kept
         if kept is not None:
             self.reason[kept] = KEPT
 
@@ -275,57 +284,22 @@ def quality(row: Row, domains: Domains) -> int:
     if domain.comparison == "equal":
         whole = not domain.missing(row)
     else:
-        whole = bool(_answer(row, domains)[1] or row.get("tests"))
+        whole = bool(final_answer(row, domains)[1] or row.get("tests"))
     return (verified << 17) + (whole << 16) + min(len(programs) + len(responses), (1 << 16) - 1)
 
 
-def agreed(rows: Sequence[Row], domains: Domains) -> list[bool]:
+def agreed(rows: Sequence[Row], answers: Answers) -> list[bool]:
     """Which rows of one problem have the verified answer, or else the majority answer; none if there is neither."""
     groups: list[list[int]] = []
-    answers = [_answer(row, domains) for row in rows]
-    for n, answer in enumerate(answers):
-        if not answer[1]:
+    for n, row in enumerate(rows):
+        if not final_answer(row, answers.domains)[1]:
             continue
-        fits = (g for g in groups if not contradict(answers[g[0]], answer))
+        fits = (g for g in groups if answers.agree(rows[g[0]], row))
         if (group := next(fits, None)) is None:
             groups.append([n])
         else:
             group.append(n)
-    verified = [g for g in groups if any(quality(rows[n], domains) >> 17 for n in g)]
+    verified = [g for g in groups if any(quality(rows[n], answers.domains) >> 17 for n in g)]
     most = [g for g in groups if 2 * len(g) > sum(map(len, groups))]
     [winner] = verified if len(verified) == 1 else most or [[]]
     return [n in winner for n in range(len(rows))]
-
-
-def contradict(one: FinalAnswer, two: FinalAnswer) -> bool:
-    """Whether the answers show that two problems in the same words are different."""
-    (kind, a), (other, b) = one, two
-    if kind != other:
-        return True
-    if kind in ("answer", "code"):
-        return same_answer(a, b) is False
-    return bool(a and b) and a != b
-
-
-def _answer(row: Row, domains: Domains) -> FinalAnswer:
-    """The final answer without its box and typesetting."""
-    domain = domains[row["domain"]]
-    answer = row.get(domain.answer, "") if domain.answer else ""
-    if domain.comparison != "answer":
-        return kind_of(domain), "" if answer in (None, "") else json.dumps(answer, sort_keys=True)
-    return kind_of(domain), clean(last_boxed(answer) or answer) if len(answer) <= MAX_ANSWER_CHARS else answer
-
-
-def same_answer(a: str, b: str) -> bool | None:
-    """Whether two clean answers are equal; None if that takes algebra or one is missing."""
-    if not a or not b or max(len(a), len(b)) > MAX_ANSWER_CHARS:
-        return None
-    if skeleton(a).casefold() == skeleton(b).casefold():
-        return True
-    left, right = (split_unit(side) for side in right_sides(a, b))
-    x, y = read(left.magnitude), read(right.magnitude)
-    if x is None or y is None:
-        return None
-    if same(x, y, lambda p, q: p == q):
-        return True
-    return None if left.unit != right.unit else False

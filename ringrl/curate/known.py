@@ -23,10 +23,11 @@ import numpy as np
 from ringrl.config.commands import Bench, EvalConfig
 from ringrl.config.data import Decontaminate
 from ringrl.config.sections import DomainSection, Source
+from ringrl.curate.dress import bare, plain
 from ringrl.curate.embed import embedder
 from ringrl.curate.lsh import save
 from ringrl.curate.overlap import Match, OverlapIndex
-from ringrl.curate.text import canonical, words
+from ringrl.curate.text import canonical, unmarked, words
 from ringrl.data.files import ENDINGS
 from ringrl.data.source import Row, check_readable, fingerprint, read_rows
 from ringrl.errors import ConfigError, DataError
@@ -47,7 +48,11 @@ class Known:
 
     def passage(self, match: Match) -> str:
         """The first run of the problem's words that the text has, too."""
-        return " ".join(words(self.texts[match.problem])[match.at :][: int(self.index.gram_words[match.problem])])
+        return " ".join(
+            unmarked(words(bare(plain(self.texts[match.problem]))))[match.at :][
+                : int(self.index.gram_words[match.problem])
+            ]
+        )
 
     def describe(self, match: Match) -> str:
         """How much of the problem a text has, in words."""
@@ -60,12 +65,12 @@ def index_of(problems: Problems, knobs: Decontaminate) -> Known:
     """Builds the index of at least one problem."""
     different: dict[tuple[str, ...], str] = {}
     for name, text in problems.items():
-        different.setdefault(tuple(canonical(words(text))), name)
+        different.setdefault(tuple(canonical(words(bare(plain(text))))), name)
     ids = list(different.values())
     texts = [problems[i] for i in ids]
-    return Known(
-        ids, texts, OverlapIndex.build(texts, knobs.ngram, knobs.share, knobs.threshold), np.zeros((0, 0), np.float16)
-    )
+    undressed = [bare(plain(text)) for text in texts]
+    index = OverlapIndex.build(undressed, knobs.ngram, knobs.share, knobs.threshold)
+    return Known(ids, texts, index, np.zeros((0, 0), np.float16))
 
 
 def check(knobs: Decontaminate) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
+from ringrl.curate.dress import bare, plain
 from ringrl.curate.shards import Row, Shards
-from ringrl.curate.text import canonical, char_grams, jaccard, numbers, word_grams, words
+from ringrl.curate.text import PERSON, canonical, char_grams, is_number, jaccard, people, valued, word_grams, words
 from ringrl.domains import Domain, Domains
 from ringrl.lines import replacing
 
@@ -46,10 +48,11 @@ def rows_per_band(threshold: float) -> int:
 class Text:
     """The parts of a row that are compared."""
 
+    text: str  # without heading and instructions
     key: str  # equal for exact duplicates
-    numbers: str
+    numbers: str  # in any order, and how often; but for 1, which is also an article
     chars: set[str]
-    words: set[str]
+    words: set[str]  # with one name for all people
 
     def similarity(self, other: Text) -> float:
         """The larger Jaccard similarity of the two kinds of n-grams; 0 if the numbers differ."""
@@ -65,10 +68,14 @@ def kind_of(domain: Domain) -> str:
 
 def text_of(row: Row, domains: Domains) -> Text:
     kind = kind_of(domains[row["domain"]])
-    tokens = words(row["problem"])
-    same = canonical(tokens)
-    counted = " ".join(f"{n}x{k}" for n, k in sorted(numbers(tokens).items()))
-    return Text(f"{kind} {' '.join(tokens)}", f"{kind} {counted}", char_grams(same), word_grams(same))
+    text = bare(plain(row["problem"]))
+    tokens = words(text)
+    same = canonical(valued(tokens))
+    counts = Counter(filter(is_number, same))
+    counted = " ".join(f"{n}x{k}" for n, k in sorted(counts.items()) if n != "1")
+    named = people(text)
+    unnamed = [PERSON if token in named else token for token in same]
+    return Text(text, f"{kind} {' '.join(tokens)}", f"{kind} {counted}", char_grams(same), word_grams(unnamed))
 
 
 def hash_of(text: str) -> int:

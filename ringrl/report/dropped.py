@@ -1,5 +1,5 @@
-"""What a `ringrl data` run dropped and why, by step and reason, with examples; and all pairs of contamination, side by
-side, since only a reader can tell whether two problems are the same.
+"""What a `ringrl data` run dropped and why, by step and reason, with examples; and all pairs of contamination and of
+contradiction, side by side, since only a reader can tell whether two problems are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ringrl.report import page, step_counts
 from ringrl.report.plots import Row
 from ringrl.report.step_counts import Account
 
-PAIRS = 300  # most pairs of contamination that are listed
+PAIRS = 300  # most pairs of contamination, and of contradiction, that are listed
+CONTRADICTED = "another answer to the same problem"  # a reason of `curate.deduplicate`
 COMPARED = 600  # most words of a text for which the differences between two are marked
 # keys that an example shows in a place of their own
 SHOWN_KEYS = ("id", "own_id", "source", "where", "domain", "problem", "answer", "step", "reason", "detail", "twin",
@@ -30,7 +31,8 @@ Words = list[tuple[str, str, bool]]  # (text, the space after it, whether it is 
 def dropped_section(run: Path, steps: Sequence[Account]) -> Markup:
     parts = [_reasons(run, step) for step in steps if step.dropped]
     contaminated = [_contamination(step) for step in steps if step.name == "decontaminate"]
-    return page.render("dropped", parts=parts, contaminated=contaminated)
+    contradicted = [found for step in steps if step.name == "deduplicate" and (found := _contradictions(step))["found"]]
+    return page.render("dropped", parts=parts, contaminated=contaminated, contradicted=contradicted)
 
 
 def _reasons(run: Path, step: Account) -> dict[str, Any]:
@@ -119,6 +121,21 @@ def _contamination(step: Account) -> dict[str, Any]:
         digest = ", ".join(value[:12] for value in source.get("sha256", {}).values())
         benchmarks.append((name, source.get("problems"), len(twins.get(name, ())), rows[name], digest))
     return {"benchmarks": benchmarks, "pairs": pairs, "found": rows.total(), "folder": step.folder.name}
+
+
+def _contradictions(step: Account) -> dict[str, Any]:
+    """Pairs of rows with the same words and answers that are not known to be the same, of which one or both went."""
+    found, pairs = 0, list[dict[str, Any]]()
+    file = step.folder / "dropped.jsonl"
+    for line in step_counts.lines([file] if file.is_file() else []):
+        row = parsed(line.decode(errors="replace"))
+        if row.get("reason") == CONTRADICTED:
+            found += 1
+            if len(pairs) < PAIRS:
+                pairs.append(
+                    {"title": _title(row), "sides": _sides(row, str(row.get("twin_text", ""))), "passage": None}
+                )
+    return {"pairs": pairs, "found": found, "folder": step.folder.name}
 
 
 def _owner(twin: str, sources: Iterable[str]) -> str:

@@ -118,6 +118,15 @@ FAULTS: dict[str, list[Pair]] = {
         ("A ball falls 5 m.\na) Find the time.\nb) Hence find the speed.\nc) Explain the result.", "1, 10"),
         ("I. Compute $\\int_0^1 x dx$\nII. Compute $\\int_0^1 x^2 dx$", "1/2, 1/3"),
     ],
+    c.EARLIER: [
+        ("Using your answer to the previous question, find $y$.", "5"),
+        ("Repeat Exercise 12 with $n=5$.", "5"),
+        ("(Continued) Find how many remain.", "5"),
+        ("See the previous problem. How many are there?", "5"),
+        ("With the numbers from the last exercise: how many are left?", "5"),
+        ("Problem 12, continued: how many are left?", "5"),
+        ("同上题,如果每人再给2个,还剩几个?", "5"),
+    ],
     c.YES_NO: [
         ("Answer with yes or no: is 2 even?", "Y"),
         ("Is 7 a prime?", "Yes"),
@@ -190,6 +199,12 @@ FAULTS: dict[str, list[Pair]] = {
 }
 
 GOOD: list[Pair] = [
+    ("Jane's goal is to exercise 1 hour a day. How many hours is that a week?", "7"),
+    ("In the previous week Ann had 3, and the last problem took her 4 hours. How much is that?", "7"),
+    ("John must decide which of the following roads to take: one is 5 km, the other 7 km. How much longer is it?", "2"),
+    ("图书馆有3本书,又买来4本,一共几本?", "7"),
+    ("企图迟到的小图带了3张地图和4张身份证明,一共几张?", "7"),
+    ("小红有 5 元,花了 2 元,还剩几元?", "3元"),
     # characters
     ("Janet\u2019s ducks \u2014 16 of them \u2014 lay eggs. How many phases? \u201cMany\u201d", "32"),
     ("Ein Café in Zürich verkauft 3 Brötchen für 2 €. Wie viele für 10 €? Â la carte", "15"),

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from ringrl.curate.text import numbers
 
 SPLIT = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-MATH = re.compile(r"(\$[^$]+\$)")
+MATH = re.compile(r"(\$\$.+?\$\$|\$[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\])", re.DOTALL)
+WORDS = ("is", "if", "or", "to", "of", "in", "cm", "at", "ln")
+NAME = re.compile(r"\\(?:begin|end|text|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z]+")
 VOCABULARY = ("later", "several", "people", "carefully", "together", "during", "friend", "market", "yellow", "always")
 
 
@@ -35,15 +37,28 @@ def retyped(text: str, draw: random.Random) -> str:
 
 
 def renamed(text: str, draw: random.Random) -> str:
-    """Other letters for the variables of formulas."""
-    names = sorted({c for p in MATH.findall(text) for c in re.findall(r"(?<![\\a-zA-Z{])[a-zA-Z](?![a-zA-Z}])", p)})
-    letters = [c for c in string.ascii_letters if c not in names and c not in "aAI"]
-    new = dict(zip(names, draw.sample(letters, len(names)), strict=True))
+    """Other letters for the variables and points of formulas, also within names such as that of triangle ABC."""
+    if "\\begin" in text:  # has formulas of another kind
+        return text
+    found = [
+        n
+        for p in MATH.findall(text)
+        for n in NAME.findall(p)
+        if n.isalpha() and (len(n) < 3 or n.isupper()) and n not in WORDS
+    ]
+    names = sorted(set("".join(found)))
+    new: dict[str, str] = {}
+    for letters in (string.ascii_lowercase, string.ascii_uppercase):
+        own = [n for n in names if n in letters]
+        free = [c for c in letters if c not in names and c not in "aAI"]
+        if len(own) > len(free):
+            return text
+        new |= dict(zip(own, draw.sample(free, len(own)), strict=True))
 
-    def rename(formula: re.Match[str]) -> str:
-        return re.sub(r"(?<![\\a-zA-Z{])[a-zA-Z](?![a-zA-Z}])", lambda m: new[m[0]], formula[0])
+    def rename(name: re.Match[str]) -> str:
+        return "".join(map(new.__getitem__, name[0])) if name[0] in found else name[0]
 
-    return MATH.sub(rename, text)
+    return MATH.sub(lambda formula: NAME.sub(rename, formula[0]), text)
 
 
 def reordered(text: str, draw: random.Random) -> str:

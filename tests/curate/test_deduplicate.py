@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import pytest
 
 from ringrl.config.data import DataConfig
-from ringrl.curate.deduplicate import agreed, prepare, quality, same_answer
+from ringrl.config.sections import Verify
+from ringrl.curate.agreement import Answers, same_answer
+from ringrl.curate.deduplicate import agreed, prepare, quality
 from ringrl.curate.read import shards
 from ringrl.curate.shards import Dropped, Row, Shards
 from ringrl.domains import Domains
@@ -106,9 +108,9 @@ def test_the_best_of_a_cluster_stays(tmp_path: Path):
 def test_a_chain_does_not_collapse(tmp_path: Path):
     """a ~ b ~ c, and not a ~ c: c stays."""
     starts, ends = ("ba", "ce", "di", "fo", "gu", "ha", "je", "ki"), ("la", "me", "ni", "po", "ru")
-    words = [f"{start}{end}rk" for start in starts for end in ends]
+    words = [w for start in starts for w in ("the", *(f"{start}{end}rk" for end in ends))]
     changed = [*words[:-4], "aa", "bb", "cc", "dd"]
-    results = run(tmp_path, [row(n, " ".join(t)) for n, t in enumerate((words, changed, changed[4:]))], threshold=0.8)
+    results = run(tmp_path, [row(n, " ".join(t)) for n, t in enumerate((words, changed, changed[4:]))], threshold=0.85)
     assert said(results) == [("", ""), (NEAR, "a/0"), ("", "")]
 
 
@@ -134,7 +136,7 @@ def test_who_is_like_a_row_that_went_is_compared_with_its_twin(tmp_path: Path):
 )
 def test_which_answer_is_right(answers: list[str], verified: list[int], right: list[int]):
     rows = [row(n, "p", a, **({"pass_rates": {"t": 0.5}} if n in verified else {})) for n, a in enumerate(answers)]
-    assert [n for n, ok in enumerate(agreed(rows, Domains())) if ok] == right
+    assert [n for n, ok in enumerate(agreed(rows, Answers(Verify(), Domains()))) if ok] == right
 
 
 def test_contradictions_of_exact_duplicates(tmp_path: Path):
@@ -158,12 +160,11 @@ def test_code_is_compared_by_its_text(tmp_path: Path):
 
 
 def test_tasks_in_like_words_are_one_if_the_programs_of_one_pass_the_tests_of_the_other(tmp_path: Path):
-    """Operations in another order: sometimes the same task, and sometimes not."""
-    text = "Write a program that reads an integer, {}, and prints the number that comes out at the end of this."
-    said_so = ["adds 4, subtracts 6, multiplies by 3", "subtracts 6, adds 4, multiplies by 3",
-               "multiplies by 3, adds 4, subtracts 6"]  # fmt: skip
-    tests = [[{"input": "1", "output": "-3"}], [{"input": "5", "output": "9"}], [{"input": "2", "output": "4"}]]
-    programs = ["print((int(input()) - 2) * 3)"] * 2 + ["print(int(input()) * 3 - 2)"]
+    """Another word: sometimes the same task, and sometimes not."""
+    text = "Write a program that reads an integer, {} it by 2, multiplies that by 3, and prints what comes out of this."
+    said_so = ["diminishes", "reduces", "alters"]
+    tests = [[{"input": "1", "output": "-3"}], [{"input": "5", "output": "9"}], [{"input": "2", "output": "12"}]]
+    programs = ["print((int(input()) - 2) * 3)"] * 2 + ["print((int(input()) + 2) * 3)"]
     rows: list[Row] = [
         {**row(n, text.format(how)), "domain": "code", "tests": tests[n], "solutions": [programs[n]]}
         for n, how in enumerate(said_so)
@@ -172,7 +173,9 @@ def test_tasks_in_like_words_are_one_if_the_programs_of_one_pass_the_tests_of_th
         del r["answer"]
     assert said(run(tmp_path / "programs", rows)) == [("", ""), (NEAR, "a/0"), ("", "")]
     untold = [{k: v for k, v in r.items() if k != "solutions"} for r in rows]
-    assert said(run(tmp_path / "texts", untold)) == [("", ""), (NEAR, "a/0"), (NEAR, "a/0")]
+    assert said(run(tmp_path / "texts", untold)) == [("", "")] * 3  # nobody knows
+    one_way = [rows[0], untold[1], untold[2]]
+    assert said(run(tmp_path / "one way", one_way)) == [("", "")] * 3
 
 
 def test_quality_puts_verified_before_answered_before_more_responses():
@@ -191,6 +194,8 @@ def test_quality_puts_verified_before_answered_before_more_responses():
     ("a", "b", "same"),
     [("1/2", "0.5", True), ("5 cm", "5", True), ("x=3", "3", True), ("Paris", "paris", True), ("3", "4", False),
      ("(1, 2)", "(2, 1)", False), (r"\sqrt{8}", r"2\sqrt{2}", None), ("", "1", None), ("5 cm", "6 m", None),
+     ("5 cm", "5 m", None),
+     ("7 яблок", "7", True), ("3元", "4元", False), ("3 元", "3", True),
      ("1" * 2000, "2", None)],
 )  # fmt: skip
 def test_answers_that_can_be_compared_without_algebra(a: str, b: str, same: bool | None):
@@ -246,7 +251,7 @@ def test_planted_duplicates_of_competitions_and_gsm8k(tmp_path: Path):
     math = [(r["problem"], str(r["answer"])) for f in ("aime24", "aime25", "amc23")
             for r in lines(SHARED / "math" / f"{f}.jsonl")]  # fmt: skip
     gsm = [(r["question"], r["answer"].rpartition("####")[2].strip()) for r in lines(SHARED / "gsm8k" / "test.jsonl")]
-    least = dict.fromkeys(TYPESET, 0.98) | {"one word": 0.98, "two words": 0.8}
+    least = dict.fromkeys(TYPESET, 0.97) | {"one word": 0.98, "two words": 0.8}
     assert not check_planted(tmp_path, math + random.Random(0).sample(gsm, 100), math + gsm, least)
 
 

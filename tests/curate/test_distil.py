@@ -64,6 +64,24 @@ def words(n: int, seed: int = 0) -> str:
         ("<think>Пять яблок, три съели.</think>There are \\boxed{2}.", "mixed language"),
         (THOUGHT + "Let $\\alpha = \\text{两}$ and β = `个`. \\boxed{2}", ""),
         (THOUGHT + "As Erdős and Gödel said: \\boxed{2}", ""),
+        ("<think>小明 has five apples, three are eaten.</think>小明 has \\boxed{2}.", ""),
+        (
+            "<think>" + "".join(f"Try {n}: I should look once more. " for n in range(40)) + "</think>\\boxed{2}",
+            "repetition",
+        ),
+        ("<think>" + "".join(f"Row {n}: {n} apples and {n * n} pears. " for n in range(22)) + "</think>\\boxed{2}", ""),
+        ("<thinking>Five less three.</thinking>\\boxed{2}", "think tags"),
+        ("<think>\n</think>\\boxed{2}", "think tags"),
+        (GOOD + "<|im_end|>", "chat tokens"),
+        (GOOD + "</s>", "chat tokens"),
+        (GOOD + "\nUser: thanks", "chat tokens"),
+        (THOUGHT + "```python\nprint('</s>')\n```\nSo \\boxed{2}.", ""),
+        (GOOD + " Moreover we see that the", "truncated"),
+        (THOUGHT + "As an AI language model I cannot say. \\boxed{2}", "refusal"),
+        (THOUGHT + "\\boxed{3} or \\boxed{2}", "two answers"),
+        (THOUGHT + "\\boxed{3} and \\boxed{2}", ""),
+        ("<think>The reference answer given is 2, so I must output 2.</think>\\boxed{2}", "quotes the reference"),
+        ("<think>The expected value is 2.</think>\\boxed{2}", ""),
     ],
 )
 def test_what_is_ill_formed(text: str, reason: str):
@@ -119,9 +137,10 @@ def test_duplicates_differ_in_white_space():
 def test_repetition_is_the_share_said_again():
     once = words(200)
     assert repetition(once) == 0
-    assert repetition(f"{once} {once}") == 0.5
-    assert repetition(f"{once} {words(100, 1)} {once}") == pytest.approx(0.4)
-    assert repetition(" ".join(once.split()[:31] * 2)) == 31 * 0 / 62  # shorter than a window: it is no passage
+    assert repetition(f"{once} {once}") == 0  # it is checked
+    assert repetition(f"{once} {once} {once}") == pytest.approx(1 / 3)
+    assert repetition(f"{once} {words(100, 1)} {once} {once}") == pytest.approx(2 / 7)
+    assert repetition(" ".join(w for n in range(3) for w in [*once.split()[:31], str(n)])) == 0  # no passage of 32
     assert repetition("a " * 1000) == pytest.approx(1, abs=0.04)
 
 
