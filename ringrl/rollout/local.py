@@ -23,6 +23,7 @@ from ringrl.types import Completion, Group, Prompt
 
 PADDING_GAP = {"float32": 1e-2, "bfloat16": 0.5}  # nats; more is no rounding
 PADDED = (3, 9, 24)  # lengths of the prompts that show what padding does
+AFTER = 8  # tokens after them
 PAUSE_TOKENS = 16  # tokens between two checks whether to stop early
 UNSTARTED = Completion((), (), "paused", 0, 0)
 
@@ -109,15 +110,21 @@ class LocalEngine:
         return lm.to(self.device).eval()
 
     def _effect_of_padding(self) -> float:
-        """Largest difference of the likeliest next token's log-prob between prompts in one batch and alone, in nats."""
+        """Largest difference in nats of the likeliest next tokens' log-probs, prompts in one batch against alone."""
         draw = np.random.default_rng(0).integers
         vocabulary = self.lm.get_input_embeddings().num_embeddings
         prompts = [Prompt("", "", tuple(draw(vocabulary, size=n).tolist()), {}) for n in PADDED]
-        greedy = Sampling(1, 0.0, max(PADDED) + 1)
-        groups = [self._continue(fresh(batch), greedy, 1) for batch in (prompts, *([p] for p in prompts))]
+        greedy = Sampling(1, 0.0, max(PADDED) + AFTER)
+        groups = [self._continue(fresh(batch), greedy, AFTER) for batch in (prompts, *([p] for p in prompts))]
         together, alone = groups[0], [group for batch in groups[1:] for group in batch]
-        return max(abs(a.completions[0].logprobs[0] - b.completions[0].logprobs[0])
-                   for a, b in zip(together, alone, strict=True))  # fmt: skip
+        gap = 0.0
+        for a, b in zip(together, alone, strict=True):
+            for t, u, one, other in zip(*(c.completions[0].token_ids for c in (a, b)),
+                                        *(c.completions[0].logprobs for c in (a, b)), strict=False):  # fmt: skip
+                gap = max(gap, abs(one - other))
+                if t != u:
+                    break
+        return gap
 
     def _continue(self, groups: Sequence[Group], sampling: Sampling, new_tokens: int) -> list[Group]:
         """Continues everything unfinished in `groups` as one batch, by at most `new_tokens` tokens (0: to the end)."""
