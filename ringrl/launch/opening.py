@@ -32,7 +32,8 @@ from ringrl.run import FORM, Run, verify_checkpoint, versions
 from ringrl.safe_text import masked
 
 LOCK = ".lock"
-BEGUN = ("config.yaml", "lineage.json", "report.html", "stopped.json", LOCK)  # files of a run that has not computed anything
+# files of a run that has not computed anything
+BEGUN = ("config.yaml", "lineage.json", "report.html", "stopped.json", LOCK)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that knows none
 ORPHANS_S = 30.0  # longest wait for the children of a killed launcher to end
 UNKNOWN, ABSENT = "hub dataset", "no such file"  # in place of a hash; the first is compared with nothing

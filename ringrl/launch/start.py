@@ -114,7 +114,7 @@ def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
     need = checked(command, cfg)
     fresh = not is_begun(Path(cfg.run))
     with opened(cfg, origin_of(cfg, need, files), resume) as run:
-        if is_finished(run):
+        if complete(run):
             return 0
         if need.isolation.startswith("uid"):
             run.path.chmod(0o700)
@@ -150,6 +150,13 @@ def write_report(run: Run) -> None:
 
 def is_finished(run: Run) -> bool:
     return (run.path / "finished.json").is_file()
+
+
+def complete(run: Run) -> bool:
+    """Whether a run is finished. Its report is written now if the process was killed before it was."""
+    if is_finished(run) and not (run.path / "report.html").is_file():
+        write_report(run)
+    return is_finished(run)
 
 
 def _models(need: Needs) -> set[str]:

@@ -107,7 +107,8 @@ def test_sequences_longer_than_the_model_was_made_for_are_refused(inputs: Inputs
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_attention_that_would_change_the_model_is_refused(ranks: int, inputs: Inputs, tmp_path: Path) -> None:
-    caps = {"attn_logit_softcapping": 1.0, "query_pre_attn_scalar": 16}
+    # weights large enough for scores that a cap changes
+    caps = {"attn_logit_softcapping": 1.0, "query_pre_attn_scalar": 16, "initializer_range": 0.3}
     config = sft_config(family(inputs, tmp_path, "gemma2", **caps), tmp_path / "run")
     told = refused("sft", write_yaml(tmp_path / "sft.yaml", config), "trainer.attention=sdpa", f"trainer.ranks={ranks}")
     assert "model_type gemma2: log-probs of training differ from the model's own by" in told
