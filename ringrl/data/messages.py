@@ -16,7 +16,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 FLAGS = ("weight", "train", "training", "trainable", "loss")  # message keys that say whether a turn is trained on
 TOOLS, CALLS = ("tools", "functions"), ("tool_calls", "function_call")  # keys of rows, of messages
 NOTHING: tuple[Any, ...] = (None, "", "[]", [], {})
-SHOWN = 200  # characters of a faulty message
+SHOWN = 100  # characters of a faulty message
 Message = dict[str, Any]  # "role", "content", "weight": 0 on a turn that is not trained on, and what else the row has
 
 

@@ -72,7 +72,7 @@ def answer_text(raw: Any) -> str:
 def _text(raw: Any) -> str:
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return ""
-    if isinstance(raw, str) and (raw.strip().lower() in ABSENT or raw.strip() == "None"):  # "none" is a word
+    if isinstance(raw, str) and raw.strip().lower() in ABSENT:  # "None" is an answer
         return ""
     if isinstance(raw, float) and raw.is_integer():
         return str(int(raw)) if abs(raw) < 1 << 53 else repr(raw)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +67,44 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, config: PreTrainedConfig, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
-    """The causal language model of a folder, every weight of it from there.
+def load_model(
+    path: str, config: PreTrainedConfig, dtype: torch.dtype, attention: str | None = None
+) -> PreTrainedModel:
+    """The causal language model of a folder, every weight of it from there; layers that predict further tokens are left
+    out.
 
     Raises:
-        DataError: tensors are missing, of another shape or of no use to the model, or tied ones differ.
+        DataError: tensors are missing, of another shape or of no use to the model, or tied ones differ; or it has no
+            such attention.
     """
     try:
         lm, found = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-            ignore_mismatched_sizes=True, **more,
+            ignore_mismatched_sizes=True, attn_implementation=attention,
         )  # fmt: skip
     except Exception as e:  # whatever a class makes of wrong sizes
+        if attention and ("attention" in str(e) or e.args == (attention,)):
+            raise DataError(f"trainer.attention: got {attention}, expected another with model_type "
+                            f"{config.model_type}: {_words(e)}") from None  # fmt: skip
         _refuse(path, *_differences(path, config)[:2])  # which say more, if there are any
         raise DataError(f"{path}: the model cannot be loaded: {_words(e)}") from None
     if found["missing_keys"] or found["mismatched_keys"]:
         _refuse(path, *_differences(path, config)[:2])
-    _refuse(path, found["missing_keys"], [name for name, *_ in found["mismatched_keys"]], found["unexpected_keys"])
+    others = [name for name in found["unexpected_keys"] if not _predicts_further_tokens(name, read_config(path))]
+    _refuse(path, found["missing_keys"], [name for name, *_ in found["mismatched_keys"]], others)
     head, embeddings = lm.get_output_embeddings(), lm.get_input_embeddings()
     if config.get_text_config().tie_word_embeddings and head is not None and head.weight is not embeddings.weight:
         raise DataError(f"{path}: got an output head that differs from the embeddings, expected equal ones, or "
                         f"tie_word_embeddings: false in config.json")  # fmt: skip
     return lm
+
+
+def _predicts_further_tokens(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a tensor is one of the layers behind the last, which transformers has for no family."""
+    last = int(config.get("num_hidden_layers") or 0)
+    further = {str(n) for n in range(last, last + int(config.get("num_nextn_predict_layers") or 0))}
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    return name.startswith("mtp.") or bool(layer and layer[1] in further)
 
 
 def check_tensors(path: str, config: PreTrainedConfig) -> None:

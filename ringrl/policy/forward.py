@@ -12,7 +12,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 import ringrl.models.attention  # noqa: F401  (registers "packed")
 from ringrl.algo.entropy import token_stats
-from ringrl.errors import DataError
 from ringrl.models.families import keeps_state
 from ringrl.models.loading import load_config, load_model
 from ringrl.models.transformers_internals import logits_of
@@ -96,19 +95,13 @@ def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
     """A causal language model from a Hugging Face folder, without dropout: log-probs must not be left to chance.
 
     Raises:
-        DataError: the folder is not whole, or transformers does not know the architecture.
+        DataError: the folder is not whole, or transformers does not know the architecture or its attention.
     """
     config = load_config(path)
     for key, value in config.to_dict().items():
         if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
             setattr(config, key, 0.0)
-    try:
-        return load_model(path, config, getattr(torch, dtype), attn_implementation=attention)
-    except (ValueError, ImportError, KeyError) as e:
-        if "attention" not in str(e) and e.args != (attention,):
-            raise
-        raise DataError(f"trainer.attention: got {attention}, expected another with model_type {config.model_type}: "
-                        f"{' '.join(str(e).split())[:200]}") from None  # fmt: skip
+    return load_model(path, config, getattr(torch, dtype), attention)
 
 
 def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:

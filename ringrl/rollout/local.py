@@ -55,7 +55,7 @@ class LocalEngine:
         config = load_config(model)
         # the other implementations leave out the cap on attention logits
         capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-        lm = load_model(model, config, self.dtype, **({"attn_implementation": "eager"} if capped else {}))
+        lm = load_model(model, config, self.dtype, "eager" if capped else None)
         ends = lm.generation_config.eos_token_id
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
         self.lm = self._ready(lm)

@@ -66,7 +66,7 @@ def words(n: int, seed: int = 0) -> str:
         (THOUGHT + "As Erdős and Gödel said: \\boxed{2}", ""),
         ("<think>小明 has five apples, three are eaten.</think>小明 has \\boxed{2}.", ""),
         (
-            "<think>" + "".join(f"Try {n}: I should look once more. " for n in range(40)) + "</think>\\boxed{2}",
+            "<think>" + "".join(f"Try {n}: I look again. " for n in range(40)) + "</think>\\boxed{2}",
             "repetition",
         ),
         ("<think>" + "".join(f"Row {n}: {n} apples and {n * n} pears. " for n in range(22)) + "</think>\\boxed{2}", ""),

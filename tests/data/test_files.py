@@ -282,7 +282,7 @@ def test_any_other_answer_is_refused(tmp_path: Path, written: str) -> None:
     assert refusal(file).endswith("expected a text, a number, or a list of them")
 
 
-NULLS = ["null", '""', "[]", "[null]", '[""]', "NaN", '"nan"', '"NaN"', '"NULL"', '"None"', '"<NA>"', '["nan", null]']
+NULLS = ["null", '""', "[]", "[null]", '[""]', "NaN", '"nan"', '"NaN"', '"NULL"', '"<NA>"', '["nan", null]']
 
 
 @pytest.mark.parametrize("written", NULLS)
