@@ -20,6 +20,7 @@ from ringrl.curate.shards import Dropped, Row
 from ringrl.curate.workers import verifier
 from ringrl.domains import Domains
 from ringrl.errors import ChildDied
+from ringrl.sandbox.box import isolation
 from tests.curate.faults import FAULTS, GOOD
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -165,6 +166,7 @@ def test_long_repetitions_take_no_longer_than_other_texts(text: str):
 
 
 def test_without_a_verifier_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch):
+    isolation()  # is found once a process, with the interpreter
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     solved = {"domain": "code", "tests": [{"input": "1", "output": "1"}], "solutions": ["print(input())"]}
     with pytest.raises(ChildDied, match="the verifier does not start: no verifier process"):
