@@ -43,7 +43,8 @@ def check_forward(module: PolicyModule, trainer: Trainer, path: str) -> float:
         DataError: they differ; it names what to set.
     """
     lm, training = module.lm, module.training
-    with torch.no_grad(), torch.random.fork_rng(), _placed(module, trainer.attention) as attention:
+    # torch's generator is left alone: a thread that samples may be drawing from it
+    with torch.no_grad(), _placed(module, trainer.attention) as attention:
         limit = LIMIT if lm.dtype == torch.float32 else ROUNDINGS * torch.finfo(lm.dtype).eps
         ids = sequences(module)
         for _ in range(2):  # a router's near-tie in float32 is rare, and another for other tokens rarer
