@@ -181,12 +181,16 @@ class Policy:
         if self.universal and self.ranks.main:
             to_universal(folder, self.trainer.parallel.zero)
         self.ranks.barrier()
+        # a checkpoint names the groups of ranks that shared experts out then
+        names = [{k: v for k, v in group.items() if k == "name"} for group in self.engine.optimizer.param_groups]
         try:
             self.engine.load_checkpoint(str(folder / "trainer"), tag="universal" if self.universal else "engine")
         except pickle.UnpicklingError as e:
             named = re.search(r"GLOBAL (\S+)", str(e))
             raise DataError(f"{folder}/trainer: got {named[1] if named else e} in a file of DeepSpeed's, expected "
                             f"tensors, and nothing that could run code") from None  # fmt: skip
+        for group, name in zip(self.engine.optimizer.param_groups, names, strict=True):
+            group.update(name)
         if self.universal:
             separate_steps(self.engine)
         rng = folder / "trainer" / f"rng_{self.ranks.rank}.safetensors"
