@@ -25,8 +25,8 @@ _INVISIBLE = re.compile(
 _WORD = re.compile(r"[^\W\d_]+")
 _FOREIGN = re.compile("[Ͱ-ϿЀ-ԯ]+")
 _LOOK_ALIKE = str.maketrans(
-    "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧοντυ", "aeopcyxijshdqwABEKMHOPCTYXIJSABEZHIKMNOPTYXovtu"
-)
+    "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "aeopcyxijshdqwABEKMHOPCTYXIJSABEZHIKMNOPTYXo"
+)  # not ν, τ and υ: in hν and kτ they are symbols
 
 
 def plain(text: str) -> str:

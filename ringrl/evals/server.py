@@ -45,15 +45,24 @@ class ServedModel:
         self.client = Client(server.base_url, key, server.deadline_s, server.retries, server.concurrent)
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]:
+        """Also those that are under way when one fails, before that error is raised: they are paid for."""
+        failed: BaseException | None = None
         pool = ThreadPoolExecutor(self.server.concurrent)
         waiting = iter(asks)
         try:
             pending = {pool.submit(self._answer, ask): ask for ask in islice(waiting, self.server.concurrent)}
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending.pop(future), future.result()
-                    for ask in islice(waiting, 1):  # only after the caller has stored one: a kill loses less
-                        pending[pool.submit(self._answer, ask)] = ask
+                    ask, error = pending.pop(future), future.exception()
+                    failed = failed or error
+                    if not error:
+                        yield ask, future.result()
+                    for more in islice(
+                        waiting, 0 if failed else 1
+                    ):  # after the caller has stored one: a kill loses less
+                        pending[pool.submit(self._answer, more)] = more
+            if failed:
+                raise failed
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

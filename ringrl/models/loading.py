@@ -25,6 +25,8 @@ import ringrl.models.bailing_moe  # noqa: F401  (registers Ling)
 from ringrl.errors import DataError
 from ringrl.models.folder import quantisation, read_config, tensors
 
+NO_ATTENTION = re.compile("attention implementation|flash.?attention", re.IGNORECASE)  # what transformers says of one
+
 
 def load_config(path: str) -> PreTrainedConfig:
     """Raises DataError: transformers does not know the architecture without running code from the folder, or a value in
@@ -83,7 +85,7 @@ def load_model(
             ignore_mismatched_sizes=True, attn_implementation=attention,
         )  # fmt: skip
     except Exception as e:  # whatever a class makes of wrong sizes
-        if attention and ("attention" in str(e) or e.args == (attention,)):
+        if attention and (NO_ATTENTION.search(str(e)) or e.args == (attention,)):
             raise DataError(f"trainer.attention: got {attention}, expected another with model_type "
                             f"{config.model_type}: {_words(e)}") from None  # fmt: skip
         _refuse(path, *_differences(path, config)[:2])  # which say more, if there are any

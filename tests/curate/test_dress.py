@@ -62,6 +62,7 @@ def test_what_belongs_to_the_problem_stays(text: str):
         ("$a<b>c$ & d; AT&T; &unknown;", "$a<b>c$ & d; AT&T; &unknown;"),
         ("У Маши 3 яблока и x груш", "У Маши 3 яблока и x груш"),
         ("Find α + β where Ω is 3", "Find α + β where Ω is 3"),
+        ("The energy is hν, and kτ < 1.", "The energy is hν, and kτ < 1."),
     ],
 )
 def test_markup_and_look_alike_letters(text: str, want: str):
