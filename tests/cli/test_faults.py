@@ -30,7 +30,7 @@ WHEN = """
     import ringrl.rollout.vllm_worker as w
     {method} = w.Worker.{method}
     def broken(self, *args):
-        sampling = "{method}" == "bucket" or len(self.parts) > 1  # and not answering the parity check's one probe
+        sampling = "{method}" == "bucket" or len(self.parts) > 2  # and not answering the parity check's two probes
         if sampling and self.version == 1 and self.spec["address_file"].endswith("{which}"):
             {what}
         return {method}(self, *args)

@@ -97,7 +97,7 @@ def test_a_finished_run_goes_on_for_longer_and_from_an_older_checkpoint(inputs: 
     (run / "finished.json").unlink()
     weights = run / "checkpoints" / "step_000008" / "model.safetensors"
     before = weights.read_bytes()
-    weights.write_bytes(before[:-1] + b"?")
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     refused = ringrl("sft", config, *more)
     assert refused.code == 2
     assert f"{weights}: got sha256 " in refused.text

@@ -73,8 +73,8 @@ def test_a_medium_model_takes_what_the_formulas_say(trainer: dict[str, Any], inp
     found, shape, settings = measure(model, inputs.model, trainer, tmp_path)
     compare(found, shape, settings)
     m = rank_memory(shape, settings, 1, reference=False)
-    adamw = 4 * shape.total  # the CPU's AdamW makes one more array of that size, the one for GPUs does not
-    assert found["step"] == pytest.approx(m.gradients - found["sums"] + m.step + adamw, rel=0.1)
+    adamw = 8 * shape.total  # two arrays that AdamW makes on a CPU, when only the flat gradients are left, if any
+    assert found["step"] == pytest.approx(max(m.gradients - found["sums"] + m.step, m.step + adamw), rel=0.1)
 
 
 def test_the_chunk_of_logits_is_that_of_the_head():
