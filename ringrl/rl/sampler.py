@@ -14,6 +14,7 @@ from ringrl.config.commands import RLConfig, Stage
 from ringrl.data.chat import make_prompts
 from ringrl.data.source import Row, read_graded, read_problems
 from ringrl.data.stream import Stream
+from ringrl.errors import DataError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
 from ringrl.rewards import VerifierPool
@@ -47,7 +48,8 @@ class Sampler:
     verifier: VerifierPool
 
     def __init__(self, ctx: Context, cfg: RLConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Reads all data. Raises DataError, also when a curriculum has no pass rates to go by."""
+        """Reads all data. Raises DataError, also when a curriculum has no pass rates to go by, or a stage has fewer
+        problems than a batch, which would have them twice."""
 
         def prompts(rows: list[Row], room: int) -> list[Prompt]:
             return make_prompts(rows, tokenizer, cfg.prompting, room, cfg.known_domains)
@@ -55,9 +57,14 @@ class Sampler:
         self.ctx, self.cfg, self.tokenizer = ctx, cfg, tokenizer
         self.streams: list[Stream[Prompt]] = []
         self.held_out: dict[str, list[Prompt]] = {}
-        for stage in cfg.stages:
+        for k, stage in enumerate(cfg.stages):
             read = read_problems if stage.curriculum == "none" else read_graded
             rows = [row for source in stage.data for row in read(source, cfg.known_domains)]
+            if len(rows) < stage.prompts:
+                files = ", ".join(file for source in stage.data for file in source.files)
+                raise DataError(
+                    f"stages.{k}.prompts: got {stage.prompts}, expected at most {len(rows)}, the problems in {files}"
+                )
             rates = [row.get("pass_rate", 0.0) for row in rows]
             self.streams.append(Stream(prompts(rows, stage.max_total_tokens), cfg.seed, 0, stage.curriculum, rates))
         self.held_out = {

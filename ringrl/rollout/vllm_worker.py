@@ -42,7 +42,10 @@ from ringrl.models.families import keeps_state
 from ringrl.models.folder import read_config
 from ringrl.rollout.channel import Channel, Listener, bound, ready
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
-from ringrl.rollout.vllm_internals import repack_heads  # (importing it corrects updates of experts on the CPU)
+from ringrl.rollout.vllm_internals import (  # (importing it corrects updates of experts on the CPU)
+    check_taken,
+    repack_heads,
+)
 
 BACKEND = "ringrl"
 
@@ -91,6 +94,7 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
+        check_taken(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
         repack_heads(self.model)
 
