@@ -207,8 +207,9 @@ def rank_env(rank: int, ranks: int, threads: int, port: int = 0) -> dict[str, st
     """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`, unless in a folder."""
     env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": LOOPBACK,
            "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_common_env()}  # fmt: skip
+    env[OMP] = str(threads)  # with GPUs too: the optimizer's step may run on the host
     if not gpus():
-        env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
+        env["DS_ACCELERATOR"] = "cpu"
         env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and importing it through DeepSpeed takes 2 s
     return env
 

@@ -17,6 +17,7 @@ from ringrl.launch.machine import (
     first_gpu,
     gpus,
     listening,
+    prepare_rank,
     rank_env,
     read_key,
     worker_env,
@@ -114,6 +115,18 @@ def test_more_ranks_or_workers_than_gpus_are_refused(nvidia_smi: Smi) -> None:
     nvidia_smi(DIVIDED, None)
     with pytest.raises(UserError, match=r"trainer\.ranks: got 2, expected 1: .*MIG"):
         check_ranks(2)
+
+
+def test_threads_are_set_with_gpus_too_and_against_torchruns_one(
+    nvidia_smi: Smi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer's step may run on the host."""
+    nvidia_smi(WHOLE, None)
+    assert rank_env(0, 8, 3)["OMP_NUM_THREADS"] == "3"
+    started = {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
+    monkeypatch.setattr(os, "environ", os.environ | started)
+    prepare_rank(5)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
 def test_kernels_that_are_not_here_are_refused(
