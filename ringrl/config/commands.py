@@ -106,7 +106,7 @@ class Stage(Knobs):
     name: str = Field(pattern=NAME)
     data: tuple[Source, ...] = Field(min_length=1)
     steps: Annotated[int, ON_DEMAND] = Field(ge=1)
-    prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1]
+    prompts: int = Field(512, ge=1)  # L, prompts per rollout batch [P §4.1.1], no more than it has problems
     samples: int = Field(16, ge=2)  # K, responses per prompt [P §4.1.1]
     max_total_tokens: int = Field(24576, ge=2)  # prompt + response [P §4.1.1]
     curriculum: Literal["none", "easy-first", "around-half"] = "none"  # [ours] orders prompts by `pass_rate`, a key

@@ -8,8 +8,9 @@ Templates come from strangers, so nothing about them is believed. Checked for ev
 
 1. Whole has every message's content, the turn's thought and its answer exactly once, unchanged but for space around
    them. It is rendered a second time with a mark inside each, which tells an answer "4" from the question "2 + 4".
-2. Whole begins with prompt. Some templates write the tags around a thought otherwise in prompts than in what was said,
-   or leave thoughts out of the latter; then the reply goes on from the prompt with thought and answer, see `_joined`.
+2. Whole begins with prompt. Some templates write space, or the tags around a thought, otherwise in prompts than in what
+   was said, or leave thoughts out of the latter; then the reply goes on from the prompt with thought and answer as the
+   row has them, see `_joined` and `_thought_left_out`.
 3. The thought is opened once and closed once, by prompt and reply together. Where there is none, neither is, unless the
    template writes an empty one, or a prompt that always opens a thought makes one necessary.
 4. The reply ends with a token that ends generation: the template's, or `TurnEnd.stop` if the template has none.
@@ -18,8 +19,11 @@ Templates come from strangers, so nothing about them is believed. Checked for ev
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ringrl.data.messages import APART, THINK, THOUGHT, Message, split_thought
@@ -27,7 +31,9 @@ from ringrl.data.render import render
 from ringrl.errors import DataError
 
 MARK = re.compile("\ue000(\\d+)\ue001")  # of Unicode's private use
-FOLDED = ""  # layout of thoughts: in the content; otherwise the message key that holds them
+FOLDED, OPENED = "", THINK  # layouts of thoughts: in the content, with and without the tag that opens them; otherwise
+# the message key that holds them
+KEEPS = ("keep_cots", "keep_past_thinking", "preserve_thinking")  # switches of templates: thoughts are written, too
 EMPTY = f"\n\n{THOUGHT}\n\n"  # a thought that is none, behind a prompt that opens it
 THE_THOUGHT, ANSWER = "the thought", "the answer"
 
@@ -59,19 +65,36 @@ class ChatTemplate:
     def layouts(self) -> tuple[str, ...]:
         """Ways to hand over thoughts, those first that the template reads."""
         read = [key for key in APART if re.search(rf"(\.|['\"]){key}\b(?!['\"]?\s*:)", self.text)]
-        return (*read, FOLDED)
+        return (*read, FOLDED, OPENED)
 
     @property
     def switches_thinking(self) -> bool:
-        return bool(re.search(r"\benable_thinking\b|\bthinking (is|==)|\b(if|not|and|or) thinking\b", self.text))
+        return bool(re.search(r"\b(enable|open)_thinking\b|\bthinking (is|==)|\b(if|not|and|or) thinking\b", self.text))
+
+    @property
+    def wants_parts(self) -> bool:
+        """Whether contents must be lists of {"type": "text"}, as for models that see pictures."""
+        return _wants_parts(self.text, json.dumps(self.special_tokens))
 
     def render(
-        self, conversations: Sequence[Sequence[Message]], thinking: bool, generation_prompt: bool, where: str
+        self,
+        conversations: Sequence[Sequence[Message]],
+        thinking: bool,
+        generation_prompt: bool,
+        where: str,
+        keep: bool = False,
     ) -> list[str]:
-        """Raises DataError when the template refuses a conversation."""
+        """Args:
+            keep: write thoughts where the template would drop them, if it has a switch for that.
+
+        Raises:
+            DataError: the template refuses a conversation.
+        """
+        if self.wants_parts:
+            conversations = [in_parts(c) for c in conversations]
         request = {**self.special_tokens, "conversations": conversations, "chat_template": self.text,
-                   "add_generation_prompt": generation_prompt, "enable_thinking": thinking,
-                   "thinking": thinking}  # fmt: skip
+                   "add_generation_prompt": generation_prompt, "enable_thinking": thinking, "thinking": thinking,
+                   "open_thinking": thinking, **dict.fromkeys(KEEPS if keep else (), True)}  # fmt: skip
         try:
             return render(request)
         except DataError as e:
@@ -79,6 +102,22 @@ class ChatTemplate:
 
     def refusal(self, where: str, why: str) -> DataError:
         return DataError(f"{where}: {why} (template: {self.name})")
+
+
+def in_parts(messages: Sequence[Message]) -> list[Message]:
+    return [m | {"content": [{"type": "text", "text": m["content"]}]} for m in messages]
+
+
+@functools.cache
+def _wants_parts(text: str, special_tokens: str) -> bool:
+    question = [{"role": "user", "content": "What is it?"}]
+    for parts in (False, True):
+        request = {**json.loads(special_tokens), "chat_template": text, "add_generation_prompt": True,
+                   "conversations": [in_parts(question) if parts else question]}  # fmt: skip
+        with suppress(DataError):
+            if question[0]["content"] in render(request)[0]:
+                return parts
+    return False
 
 
 def turns_of(
@@ -97,20 +136,38 @@ def turns_of(
 
 
 def _turn(messages: Sequence[Message], template: ChatTemplate, end: TurnEnd, thinking: bool, where: str) -> Turn:
-    """The last message's turn, in the first layout of thoughts that passes."""
+    """The last message's turn, in the first layout of thoughts that passes; one that the template leaves thoughts out
+    of is the last choice."""
     thoughts = any(m["role"] == "assistant" and m["content"].startswith(THINK) for m in messages)
+    keeps = (False, True) if any(switch in template.text for switch in KEEPS) else (False,)
     faults: list[DataError] = []
-    for layout in template.layouts if thoughts else (FOLDED,):
+    left_out: Turn | None = None
+    for keep, layout in itertools.product(keeps, template.layouts) if thoughts else ((False, FOLDED),):
+        if left_out and (keep or layout == OPENED):
+            break
         try:
-            return _laid_out(messages, layout, template, end, thinking, where)
+            turn, written = _laid_out(messages, layout, keep, template, end, thinking, where)
         except DataError as e:
             faults.append(e)
+            continue
+        if written:
+            return turn
+        left_out = left_out or turn
+    if left_out:
+        return left_out
     raise faults[0]
 
 
 def _laid_out(
-    messages: Sequence[Message], layout: str, template: ChatTemplate, end: TurnEnd, thinking: bool, where: str
-) -> Turn:
+    messages: Sequence[Message],
+    layout: str,
+    keep: bool,
+    template: ChatTemplate,
+    end: TurnEnd,
+    thinking: bool,
+    where: str,
+) -> tuple[Turn, bool]:
+    """The turn, and whether the template writes its thought."""
     if len(messages) == 1:
         raise DataError(f"{where}: got an assistant's turn first, expected something that it answers")
     content = messages[-1]["content"]
@@ -119,18 +176,19 @@ def _laid_out(
     plain = [_given(m, layout, lambda _, text: text) for m in messages]
     marked = [*(_given(m, layout, marks.put_earlier) for m in messages[:-1]), _given(messages[-1], layout, marks.put)]
     [prompt] = template.render([plain[:-1]], thinking, True, where)
-    whole, again = template.render([plain, marked], thinking, False, where)
+    whole, again = template.render([plain, marked], thinking, False, where, keep)
     try:
         if lost := next((m for m in messages if m["role"] == "system" and m["content"].strip() not in whole), None):
             raise ValueError(f"leaves out {_name(lost)}")
         spans = marks.spans(whole, again)
         answer = spans[ANSWER]
-        if thought and not spans[THE_THOUGHT].stop:
-            reply = _thought_left_out(prompt, whole[: answer.start], content) + whole[answer.start : answer.stop]
-        else:
+        written = not thought or spans[THE_THOUGHT].stop > 0
+        if written:
             thinks = functools.partial(template.render, [plain[:-1]], True, True, where)
             reply = _joined(prompt, whole, spans[THE_THOUGHT], answer, thinks)
-        return Turn(where, prompt, reply + _ending(whole[answer.stop :], end))
+        else:
+            reply = _thought_left_out(prompt, whole[: answer.start], content) + whole[answer.start : answer.stop]
+        return Turn(where, prompt, reply + _ending(whole[answer.stop :], end)), written
     except ValueError as e:
         raise template.refusal(where, f"the chat template {e}") from None
 
@@ -147,8 +205,8 @@ def _given(message: Message, layout: str, mark: Callable[[str, str], str]) -> Me
     if not content.startswith(THINK):
         return given | {"content": mark(ANSWER, answer)}
     thought, answer = mark(THE_THOUGHT, thought), mark(ANSWER, answer)
-    if layout == FOLDED:
-        return given | {"content": THINK + thought + THOUGHT + answer}
+    if layout in (FOLDED, OPENED):
+        return given | {"content": (THINK if layout == FOLDED else "") + thought + THOUGHT + answer}
     return given | {"content": answer.strip(), layout: thought.strip()}
 
 
@@ -229,10 +287,10 @@ def _joined(prompt: str, whole: str, thought: slice, answer: slice, thinks: Call
             lead = EMPTY.removeprefix(tail.rpartition(THINK)[2])
         elif _bare(tail) == _bare(lead) or (not thought.stop and _says_not_to_think(tail, lead, thinks)):
             lead = ""
-        elif tail.strip():
-            raise ValueError("writes a turn otherwise than the prompt before it, expected one that goes on from it")
+        elif after := re.match(r"\s*" + r"\s*".join(map(re.escape, _bare(tail))), lead):  # but for space
+            lead = lead[after.end() :].lstrip()
         else:
-            lead = lead.lstrip()
+            raise ValueError("writes a turn otherwise than the prompt before it, expected one that goes on from it")
     _check_tags(prompt, lead, whole[thought.stop : answer.start] if thought.stop else None)
     return lead + whole[begin : answer.stop]
 
@@ -245,14 +303,20 @@ def _says_not_to_think(tail: str, lead: str, thinks: Callable[[], list[str]]) ->
 
 
 def _thought_left_out(prompt: str, whole: str, content: str) -> str:
-    """What is said before the answer, as the row has it, where the template leaves out all thoughts, and the tags too,
-    but its prompts open one. `whole` ends where the answer begins."""
+    """What is said before the answer, as the row has it, where the template leaves out thoughts, as most do for earlier
+    turns. `whole` ends where the answer begins.
+
+    Raises:
+        ValueError: the template says something else there, such as an empty thought, or does not close one.
+    """
     same = _same(prompt, whole)
-    if prompt[same:].strip() != THINK or whole[same:].strip():
+    tail, lead = prompt[same:], whole[same:]
+    opened = tail.strip() == THINK and lead.strip() in ("", THOUGHT)
+    if not opened and (_bare(tail) != _bare(lead) or prompt.rstrip().endswith(THINK)):
         raise ValueError("leaves out the thought")
     thought, answer = split_thought(content)
-    thought = thought.removeprefix(prompt.rpartition(THINK)[2])
-    return thought + THOUGHT + answer[: len(answer) - len(answer.lstrip())]
+    before = thought.removeprefix(prompt.rpartition(THINK)[2]) if opened else THINK + thought
+    return before + THOUGHT + answer[: len(answer) - len(answer.lstrip())]
 
 
 def _check_tags(prompt: str, lead: str, between: str | None) -> None:

@@ -84,8 +84,11 @@ def launch(
             code = crew.work(command, main, trainer)
         finally:
             crew.stop()
-    if code:
-        run.write(stopped.name, {"code": code, "text": masked(crew.ended.get("text", ""))})
+        if code:
+            try:
+                run.write(stopped.name, {"code": code, "text": masked(crew.ended.get("text", ""))})
+            except OSError as e:  # such as a full disk, which may be why the run ended, as was said
+                display.note(f"{stopped}: not written: {e.strerror}")
     return code
 
 

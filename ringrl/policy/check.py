@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -97,7 +98,7 @@ def plain_logprobs(lm: PreTrainedModel, ids: Sequence[list[int]], temperature: f
 
 def own_logprobs(module: PolicyModule, ids: Sequence[list[int]], packed: bool) -> list[torch.Tensor]:
     """[n - 1] float32 per sequence, as in training."""
-    whole = [TokenSequence(tuple(s), (False,) + (True,) * (len(s) - 1), 1.0, float(i + 1)) for i, s in enumerate(ids)]
+    whole = [TokenSequence(np.array(s), np.arange(len(s)) > 0, 1.0, float(i + 1)) for i, s in enumerate(ids)]
     [[row]] = pack(whole, 1, 1 << 30, packed)
     mb = to_device(row, module.lm.device)
     logprobs, owner = module(mb).logprobs, mb.advantages[mb.trained]  # an advantage is the number of its sequence

@@ -10,8 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+
+from ringrl.algo.pack import Row, microbatch
+from ringrl.data.arrays import aligned, join, split, views
+from ringrl.types import MicroBatch
 
 T = TypeVar("T")
 HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
@@ -57,6 +62,30 @@ class Ranks:
         received: list[Any] = [None]
         dist.scatter_object_list(received, list(items) if items is not None else None, 0, self.control)
         return received[0]
+
+    def scatter_rows(self, shares: Sequence[list[list[Row]]]) -> list[list[MicroBatch]]:
+        """This rank's microbatches [updates][rows], of the rows [ranks][updates][rows] that rank 0 has laid out.
+
+        They go as one buffer a rank, whatever the number of arrays in it.
+        """
+        if self.main:
+            headers, bodies = [], []
+            for share in shares[1:]:
+                arrays: list[np.ndarray] = []
+                tree = split([[row.values for row in update] for update in share], arrays)
+                kinds, parts = aligned(arrays)
+                headers.append((tree, kinds, sum(map(len, parts))))
+                bodies.append(parts)
+            self.scatter([None, *headers])
+            for rank, parts in enumerate(bodies, 1):
+                dist.send(torch.frombuffer(bytearray().join(parts), dtype=torch.uint8), rank)
+            own = shares[0]
+        else:
+            header: Any = self.scatter(None)
+            tree, kinds, size = header
+            dist.recv(buffer := torch.empty(size, dtype=torch.uint8), 0)
+            own = [[Row(**row) for row in update] for update in join(tree, views(kinds, buffer.numpy()))]
+        return [[microbatch(row) for row in update] for update in own]
 
     def broadcast(self, item: T | None) -> T:
         """Rank 0's item on every rank."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -36,7 +37,7 @@ from ringrl.policy.forward import TokenStats
 from ringrl.policy.ranks import HEARTBEAT_S, Ranks
 from ringrl.rollout.engine import Bucket, RolloutEngine, Sampling
 from ringrl.rollout.transfer import Shared
-from ringrl.types import Completion, MicroBatch, Prompt, Sample
+from ringrl.types import Completion, MicroBatch, Prompt, Sample, all_of
 
 T = TypeVar("T")
 
@@ -149,7 +150,7 @@ class WeightSync:
     def _probe_logprobs(self) -> torch.Tensor:
         """[n] log-probs of the pair's own tokens; every rank computes them, since a forward is a collective."""
         trainer = self.policy.trainer
-        sequences = [TokenSequence(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.0) for p in self.pair]
+        sequences = [TokenSequence(p.token_ids, np.arange(len(p.token_ids)) > 0, 0.0) for p in self.pair]
         rows = pack(sequences, 1, trainer.microbatch_tokens, self.policy.packing)[0]
         return torch.cat([s.logprobs for s in self.policy.inspect(rows)])
 
@@ -179,7 +180,7 @@ def response_rows(
     responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int, packing: bool
 ) -> list[list[MicroBatch]]:
     """For each rank the rows, of at most `limit` tokens, in which all tokens of the responses count as trained."""
-    samples = [Sample(prompt, c, 0.0, 0.0, len(c.token_ids)) for prompt, c in responses]
+    samples = [Sample(prompt, c, 0.0, 0.0, all_of(len(c.token_ids))) for prompt, c in responses]
     return pack([sequence_of(s, 0.0) for s in samples], ranks, limit, packing)
 
 

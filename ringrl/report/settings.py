@@ -56,12 +56,13 @@ def _changed(value: Any, default: Any, kind: Any, at: str) -> Iterator[tuple[str
     if value == default:
         return
     if isinstance(value, dict) and value:
-        fields = cls.model_fields if cls else {}
+        named = typing.get_origin(kind) is dict  # names of the user's, such as domains
+        fields = cls.model_fields if cls and not named else {}
         if not isinstance(default, dict):
             default = {n: to_jsonable_python(f.get_default()) for n, f in fields.items() if not f.is_required()}
         for key, item in value.items():
-            kind = fields[key].annotation if key in fields else None
-            yield from _changed(item, default.get(key), kind, f"{at}.{key}".lstrip("."))
+            inner = fields[key].annotation if key in fields else cls if named else None
+            yield from _changed(item, default.get(key), inner, f"{at}.{key}".lstrip("."))
     elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         for i, item in enumerate(value):
             rest = {key: part for key, part in item.items() if key != "name"}

@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.config.commands import RLConfig, Stage
 from ringrl.data.chat import make_prompts
 from ringrl.data.source import Row, read_graded, read_problems
 from ringrl.data.stream import Stream
+from ringrl.errors import DataError
 from ringrl.evals.metrics import summarize, too_many_errors
 from ringrl.launch.rank import Context
 from ringrl.rewards import VerifierPool
@@ -46,7 +48,8 @@ class Sampler:
     verifier: VerifierPool
 
     def __init__(self, ctx: Context, cfg: RLConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Reads all data. Raises DataError, also when a curriculum has no pass rates to go by."""
+        """Reads all data. Raises DataError, also when a curriculum has no pass rates to go by, or a stage has fewer
+        problems than a batch, which would have them twice."""
 
         def prompts(rows: list[Row], room: int) -> list[Prompt]:
             return make_prompts(rows, tokenizer, cfg.prompting, room, cfg.known_domains)
@@ -54,9 +57,14 @@ class Sampler:
         self.ctx, self.cfg, self.tokenizer = ctx, cfg, tokenizer
         self.streams: list[Stream[Prompt]] = []
         self.held_out: dict[str, list[Prompt]] = {}
-        for stage in cfg.stages:
+        for k, stage in enumerate(cfg.stages):
             read = read_problems if stage.curriculum == "none" else read_graded
             rows = [row for source in stage.data for row in read(source, cfg.known_domains)]
+            if len(rows) < stage.prompts:
+                files = ", ".join(file for source in stage.data for file in source.files)
+                raise DataError(
+                    f"stages.{k}.prompts: got {stage.prompts}, expected at most {len(rows)}, the problems in {files}"
+                )
             rates = [row.get("pass_rate", 0.0) for row in rows]
             self.streams.append(Stream(prompts(rows, stage.max_total_tokens), cfg.seed, 0, stage.curriculum, rates))
         self.held_out = {
@@ -78,8 +86,9 @@ class Sampler:
     def probes(self, length: int) -> list[Prompt]:
         """What weight syncs are checked with: the two shortest prompts, and unless 0 one of `length` tokens."""
         items = sorted(self.streams[0].items, key=lambda p: len(p.token_ids))
-        ids = itertools.islice(itertools.cycle(t for p in items[:length] for t in p.token_ids), length)
-        return [items[0], items[min(1, len(items) - 1)], *([replace(items[0], token_ids=tuple(ids))] if length else [])]
+        ids = itertools.islice(itertools.cycle(t for p in items[:length] for t in p.token_ids.tolist()), length)
+        long = [replace(items[0], token_ids=np.fromiter(ids, np.int32))] if length else []
+        return [items[0], items[min(1, len(items) - 1)], *long]
 
     def go_to(self, position: Position) -> None:
         taken, self.paused = position
@@ -155,7 +164,7 @@ def retain(paused: Sequence[Group], retention: int) -> tuple[list[Group], int]:
     """
     kept, expired = [], 0
     for group in paused:
-        if not any(c.token_ids for c in group.completions):
+        if not any(len(c.token_ids) for c in group.completions):
             kept.append(Group(group.prompt, ()))
             continue
         aged = [replace(c, retained=c.retained + 1) if c.finish == "paused" else c for c in group.completions]

@@ -93,7 +93,7 @@ class VLLMPool:
         messages: dict[int, tuple] = {}
         for i in range(len(self.links)):
             unfinished = [(j, groups[j]) for j in range(i, len(groups), len(self.links)) if not groups[j].done]
-            requests = [(j, _ids(g.prompt.token_ids), _paused(g), g.seed) for j, g in unfinished]
+            requests = [(j, g.prompt.token_ids, _paused(g), g.seed) for j, g in unfinished]
             messages[i] = ("generate", requests, asdict(sampling), seed * 1009 + i, share)
         before = [(j, k, c) for j, g in enumerate(groups) for k, c in enumerate(g.completions)]
         yield from ((j, k, c) for j, k, c in before if c.finish != "paused")
@@ -106,12 +106,12 @@ class VLLMPool:
                 elif (answer[0], answer[1]) not in delivered:
                     j, k, piece = answer
                     delivered.add((j, k))
-                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, _piece(*piece))
+                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, Piece(*piece))
             messages = {e.link.index: messages[e.link.index] for e in lost}
             self._replace(lost)
 
     def probe(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        requests: list[tuple] = [(i, _ids(prompt.token_ids), [], None) for i, prompt in enumerate(prompts)]
+        requests: list[tuple] = [(i, prompt.token_ids, [], None) for i, prompt in enumerate(prompts)]
         message: tuple = ("generate", requests, asdict(sampling), 0, 0)
         completions: dict[tuple[int, int], Completion] = {}
         lost = []
@@ -120,7 +120,7 @@ class VLLMPool:
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
-                completions[worker, answer[0]] = grow(None, _piece(*answer[2]))
+                completions[worker, answer[0]] = grow(None, Piece(*answer[2]))
         self._replace(lost, wait=False)
         everyone = range(len(self.links))
         return [] if lost else [[completions[worker, i] for i in range(len(prompts))] for worker in everyone]
@@ -276,17 +276,9 @@ class VLLMPool:
         return answer if kind == "part" else None
 
 
-def _ids(token_ids: Sequence[int]) -> np.ndarray:
-    return np.array(token_ids, np.int32)
-
-
 def _paused(group: Group) -> list[tuple[int, np.ndarray]]:
     """Place in the group and tokens so far of the completions to continue."""
-    return [(k, _ids(c.token_ids)) for k, c in enumerate(group.completions) if c.finish == "paused"]
-
-
-def _piece(token_ids: np.ndarray, logprobs: np.ndarray, *rest: Any) -> Piece:
-    return Piece(token_ids.tolist(), logprobs.tolist(), *rest)
+    return [(k, c.token_ids) for k, c in enumerate(group.completions) if c.finish == "paused"]
 
 
 def _read_address(address: str) -> str:

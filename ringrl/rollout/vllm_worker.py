@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,10 @@ from ringrl.models.families import keeps_state
 from ringrl.models.folder import read_config
 from ringrl.rollout.channel import Channel, Listener, bound, ready
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
-from ringrl.rollout.vllm_internals import repack_heads  # (importing it corrects updates of experts on the CPU)
+from ringrl.rollout.vllm_internals import (  # (importing it corrects updates of experts on the CPU)
+    check_taken,
+    repack_heads,
+)
 
 BACKEND = "ringrl"
 
@@ -90,6 +94,7 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
+        check_taken(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
         repack_heads(self.model)
 
@@ -278,18 +283,18 @@ class InProgress:
     place: int  # its place in the group
     begun: int  # number of tokens it had before
     ended: list[InProgress] = field(repr=False)  # receives it when it is finished
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    token_ids: array[int] = field(default_factory=lambda: array("i"))
+    logprobs: array[float] = field(default_factory=lambda: array("f"))
     versions: list[int] = field(default_factory=list)  # weights of each output
     finish: str = ""
     routes: Any = None
 
     def take(self, o: Any, finished: bool, version: int) -> None:
         # one log-prob a position was asked for, so the flat list is aligned with the tokens
-        logprobs = list(o.logprobs.logprobs) if o.logprobs is not None else []
+        logprobs = o.logprobs.logprobs if o.logprobs is not None else []
         assert len(logprobs) == len(o.token_ids), (len(logprobs), len(o.token_ids))
-        self.token_ids += o.token_ids
-        self.logprobs += logprobs
+        self.token_ids.extend(o.token_ids)
+        self.logprobs.extend(logprobs)
         self.versions.append(version)
         if finished:
             self.finish, self.routes = o.finish_reason, o.routed_experts
@@ -297,7 +302,7 @@ class InProgress:
     def piece(self) -> tuple:
         """The fields of a `ringrl.rollout.engine.Piece`."""
         first, last = (self.versions[0], self.versions[-1]) if self.versions else (0, 0)
-        tokens, logprobs = np.array(self.token_ids, np.int32), np.array(self.logprobs, np.float64)
+        tokens, logprobs = np.array(self.token_ids), np.array(self.logprobs)
         return tokens, logprobs, self.finish or "paused", first, last, self.routes
 
 

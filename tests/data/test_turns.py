@@ -41,6 +41,13 @@ APART = says("'<|assistant|><think>' + (m.reasoning_content or '') + '</think>' 
 LAST = "(m.content if loop.last else m.content.split('</think>')[-1].strip())"
 LAST_THINKS = says(f"'<|assistant|>' + {LAST} + eos_token")
 DISTILLED = says("'<|assistant|>' + m.content.split('</think>')[-1].strip() + eos_token", OPENS)
+DROPS = says("'<|assistant|>' + m.content.split('</think>')[-1] + eos_token")
+CLOSES = says("'<|assistant|></think>' + m.content.split('</think>')[-1] + eos_token", OPENS)
+OPENS_ALWAYS = says("'<|assistant|><think>' + m.content + eos_token", OPENS)
+SPACED = says("' <|assistant|>' + m.content + eos_token")
+KEEPS = says("'<|assistant|>' + (m.content if keep_cots else '<think> </think>' + m.content.split('</think>')[-1]) "
+             "+ eos_token")  # fmt: skip
+PARTS = VERBATIM.replace("m.content", "m.content[0].text")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def sequences(
 
 
 def runs(sequence: TokenSequence, tokenizer: Any) -> list[tuple[bool, str]]:
-    pairs = zip(sequence.trained, sequence.token_ids, strict=True)
+    pairs = zip(sequence.trained.tolist(), sequence.token_ids.tolist(), strict=True)
     return [(key, tokenizer.decode([i for _, i in run])) for key, run in groupby(pairs, key=lambda p: p[0])]
 
 
@@ -82,6 +89,13 @@ def runs(sequence: TokenSequence, tokenizer: Any) -> list[tuple[bool, str]]:
         (APART, "4", "<|assistant|><think>", "</think>4"),  # the template's own empty thought
         (DISTILLED, THOUGHT, "<|assistant|><think>", "\n2 and 2\n</think>\n\n4"),
         (DISTILLED, "4", "<|assistant|><think>", "\n\n</think>\n\n4"),  # its prompts open a thought in any case
+        (DROPS, THOUGHT, "<|assistant|>", THOUGHT),  # as R1-0528: it leaves out what was said before the last prompt
+        (DROPS, "4", "<|assistant|>", "4"),
+        (CLOSES, THOUGHT, "<|assistant|><think>", "\n2 and 2\n</think>\n\n4"),  # as DeepSeek-V3.1-Terminus
+        (OPENS_ALWAYS, THOUGHT, "<|assistant|><think>", "\n2 and 2\n</think>\n\n4"),  # as Nemotron-Nano-v2
+        (SPACED, THOUGHT, "<|assistant|>", THOUGHT),  # as Molmo2
+        (KEEPS, THOUGHT, "<|assistant|>", THOUGHT),  # as Hermes 4
+        (PARTS, THOUGHT, "<|assistant|>", THOUGHT),  # as MiniMax-M1
     ],
 )
 def test_question_thought_and_answer_are_there_once(
@@ -97,7 +111,10 @@ def test_question_thought_and_answer_are_there_once(
     [
         (says("'<|assistant|><think></think>' + m.content.split('</think>')[-1] + eos_token", OPENS), THOUGHT,
          "leaves out the thought"),  # and closes it at once
-        (says("'<|assistant|>' + m.content.split('</think>')[-1] + eos_token"), THOUGHT, "leaves out the thought"),
+        (says("'<|assistant|><think> </think>' + m.content.split('</think>')[-1] + eos_token"), THOUGHT,
+         "leaves out the thought"),  # and writes an empty one
+        (says("'<|assistant|><think>' + m.content.split('</think>')[-1] + eos_token", OPENS), THOUGHT,
+         "leaves out the thought"),  # and never closes it
         (says("'<|assistant|><think></think>' + m.content + eos_token", OPENS), THOUGHT, "closes the thought twice"),
         (says("'<|assistant|>' + m.content + m.content + eos_token"), "4", "writes the answer 2 times"),
         (says("'<|assistant|>' + m.content[:2] + eos_token"), "fourteen is it", "leaves out the answer"),
@@ -227,9 +244,9 @@ def test_prompting_stop_ends_turns_that_a_template_leaves_open(model: Path, tmp_
 
 
 def test_a_prompt_without_its_problem_is_refused(model: Path, tmp_path: Path) -> None:
-    parts = "{%- for m in messages -%}{%- for p in m.content -%}{{ p.text }}{%- endfor -%}{%- endfor -%}"
+    images = "{%- for m in messages -%}{%- for p in m.content -%}{{ p.image }}{%- endfor -%}{%- endfor -%}"
     how = Prompting(suffix={})
-    tokenizer = load_tokenizer(str(folder_with(model, tmp_path / "parts", parts, 0)), how)
+    tokenizer = load_tokenizer(str(folder_with(model, tmp_path / "images", images, 0)), how)
     with pytest.raises(DataError, match="p-1: the chat template leaves out the content of role 'user'"):
         make_prompts([ROW], tokenizer, how, 99, Domains())
 
@@ -275,7 +292,7 @@ def test_tokens_are_those_of_the_rendered_text(template: str, every: bool, parts
         n = len(before)
         assert ids[:n] == before
         assert list(sequence.token_ids[: len(ids)]) == ids
-        assert sequence.trained[n - 1 : len(ids)] == (False, *[True] * (len(ids) - n))
+        assert sequence.trained[n - 1 : len(ids)].tolist() == [False, *[True] * (len(ids) - n)]
 
 
 def test_a_border_within_a_token_leaves_the_prompt_as_it_is_sampled_from() -> None:

@@ -58,7 +58,10 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
         policy.settle()
         if engine:
             found = sorted(engine.generate(fresh(prompts), greedy, seed=0))
-            out = [(prompts[i].token_ids, c.token_ids, c.logprobs, c.version) for i, _, c in found]
+            out = [
+                (prompts[i].token_ids.tolist(), c.token_ids.tolist(), c.logprobs.tolist(), c.version)
+                for i, _, c in found
+            ]
             torch.save({"gap": parity.gap, "out": out}, folder / f"version_{version}.pt")
     if engine:
         engine.close()

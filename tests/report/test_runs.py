@@ -416,6 +416,7 @@ stages:
 - {name: math, data: [{files: [a.jsonl, b.jsonl], split: train}], steps: 60, prompts: 512, budget: {phi: 2048}}
 trainer: {ranks: 2, parallel: {expert: 1, of_another_version: 3}}
 prompting: {suffix: {}}
+domains: {mine: {verifier: v.py:f, options: {}}}
 optimizer: {lr: 3.0e-6}
 temperature: 1.0
 """
@@ -432,7 +433,9 @@ temperature: 1.0
         "stages.math.prompts",
         "stages.math.data.0.split",
     } & rows.keys() == set()
-    assert rows.keys() <= {"model", "stages.math.data.0.files", "stages.math.steps", "stages.math.budget.phi",
+    assert rows["domains.mine.verifier"] == "v.py:f"
+    assert rows.keys() <= {"model", "domains.mine.verifier", "stages.math.data.0.files",
+                           "stages.math.steps", "stages.math.budget.phi",
                            "trainer.ranks", "trainer.parallel.of_another_version", "prompting.suffix"}  # fmt: skip
     write(tmp_path / "metrics.jsonl", map(rl_row, range(1, 4)))
     page_text = write_report(tmp_path).read_text()

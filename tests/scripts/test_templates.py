@@ -25,7 +25,11 @@ SAMPLE = {
     "zai-org-GLM-4.5-Air": ("stopless",) * 4,
     "inclusionAI-Ring-lite": ("stopless",) * 4,
     "inclusionAI-Ring-1T": ("stopless",) * 4,
-    "HuggingFaceTB-SmolVLM-256M-Instruct": (LOST,) * 4,  # wants lists of parts
+    "HuggingFaceTB-SmolVLM-256M-Instruct": ("right",) * 4,  # wants lists of parts
+    "nvidia-Llama-3_3-Nemotron-Super-49B-v1": ("right",) * 4,  # leaves out thoughts, and no prompt opens one
+    "NousResearch-Hermes-4-14B": ("right", "right", "right", SOON),  # keeps thoughts with a switch, of all turns
+    "nvidia-NVIDIA-Nemotron-Nano-9B-v2-Japanese": ("right",) * 4,  # opens a thought before the content
+    "Qwen-Qwen3-Reranker-0.6B": (LOST,) * 4,
 }
 
 
