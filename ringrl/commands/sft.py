@@ -60,7 +60,7 @@ class SFTLoop:
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
         self.examples: int = self.ranks.broadcast(len(examples))
         torch.manual_seed(cfg.seed)
-        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, self.ranks, resume=last)
         self.done, self.tokens = 0, 0  # optimizer steps completed, and tokens trained on
         if last:

@@ -259,7 +259,8 @@ class Trainer(Layout):
     dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"  # bfloat16 keeps fp32 master weights
     microbatch_tokens: int = Field(16384, ge=1)  # most tokens per forward pass on one rank
     packing: bool = True  # False: one sequence per row, padded
-    attention: Literal["packed", "sdpa", "flash_attention_2"] = "flash_attention_2"
+    attention: Literal["packed", "sdpa", "flash_attention_2", "flash_attention_3"] = "packed"  # packed needs nothing
+    # but torch; the last two need their packages, flash_attn and flash_attn_interface, and a GPU
     recompute: bool = False  # activation checkpointing
 
     @model_validator(mode="after")

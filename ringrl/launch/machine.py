@@ -18,7 +18,7 @@ import stat
 import struct
 import subprocess
 
-from ringrl.config.sections import Rollout
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import UserError
 
 OMP = "OMP_NUM_THREADS"  # torchrun sets it to 1
@@ -27,6 +27,7 @@ WAIT = "OMP_WAIT_POLICY"
 KEY_BYTES = 32  # in a key file
 LOOPBACK = "127.0.0.1"
 LOST_CODE = 4  # how a rank ends that waited for another one in vain; the launcher looks for the cause elsewhere
+FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}  # package of an attention
 SIOCGIFADDR = 0x8915  # Linux: address of an interface
 
 
@@ -100,6 +101,18 @@ def check_ranks(ranks: int) -> None:
                         f"nvidia-smi -L show {', '.join(gpus())}")  # fmt: skip
     if ranks > 1 and any(name.startswith("MIG-") for name in gpus()):
         raise UserError(f"trainer.ranks: got {ranks}, expected 1: CUDA shows a process one MIG device only")
+
+
+def check_attention(trainer: Trainer) -> None:
+    """Raises UserError when the kernels of `trainer.attention` are not on this machine."""
+    package = FLASH.get(trainer.attention)
+    if not package:
+        return
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"trainer.attention: got {trainer.attention}, expected packed, torch's own flash attention: "
+                        f"package {package} is not installed")  # fmt: skip
+    if not gpus():
+        raise UserError(f"trainer.attention: got {trainer.attention}, expected packed or sdpa without a GPU")
 
 
 def read_key(file: str) -> str:
@@ -194,8 +207,9 @@ def rank_env(rank: int, ranks: int, threads: int, port: int = 0) -> dict[str, st
     """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`, unless in a folder."""
     env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": LOOPBACK,
            "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_common_env()}  # fmt: skip
+    env[OMP] = str(threads)  # with GPUs too: the optimizer's step may run on the host
     if not gpus():
-        env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
+        env["DS_ACCELERATOR"] = "cpu"
         env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and importing it through DeepSpeed takes 2 s
     return env
 

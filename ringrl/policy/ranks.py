@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,10 @@ HEARTBEAT_S = 20.0  # how often waiting ranks hear from rank 0
 
 
 class Ranks:
-    """Process group of the trainer, gloo on the CPU and NCCL on GPUs; every wait has the given deadline.
+    """Process groups of the trainer; every wait has the given deadline.
+
+    Tensors on a GPU go over NCCL, all else and everything on the CPU over gloo: whoever waits in a kernel of NCCL takes
+    its GPU from the worker that samples there.
 
     Reads the usual RANK and WORLD_SIZE, and without a folder MASTER_ADDR and MASTER_PORT, through torch, so that
     `ringrl`, torchrun and `accelerate launch` all start it.
@@ -44,9 +48,11 @@ class Ranks:
         backend = "gloo" if cpu else "nccl"
         place = f"file://{folder}/ranks" if folder else None
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        timeout = timedelta(seconds=deadline_s)
         deepspeed.init_distributed(
-            backend, verbose=False, timeout=timedelta(seconds=deadline_s), init_method=place, rank=rank, world_size=size
+            backend, verbose=False, timeout=timeout, init_method=place, rank=rank, world_size=size
         )
+        self.control = dist.new_group(backend="gloo", timeout=timeout)
         PartialState(backend=backend)  # else accelerate believes that every CPU rank is alone
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.main = self.rank == 0
@@ -54,7 +60,7 @@ class Ranks:
     def scatter(self, items: Sequence[T] | None) -> T:
         """One item for every rank, given on rank 0."""
         received: list[Any] = [None]
-        dist.scatter_object_list(received, list(items) if items is not None else None, src=0)
+        dist.scatter_object_list(received, list(items) if items is not None else None, 0, self.control)
         return received[0]
 
     def scatter_rows(self, shares: Sequence[list[list[Row]]]) -> list[list[MicroBatch]]:
@@ -84,8 +90,12 @@ class Ranks:
     def broadcast(self, item: T | None) -> T:
         """Rank 0's item on every rank."""
         received: list[Any] = [item]
-        dist.broadcast_object_list(received, src=0)
+        dist.broadcast_object_list(received, 0, self.control)
         return received[0]
+
+    def newest(self, checkpoints: Sequence[Path]) -> Path | None:
+        """Rank 0's newest: on a network file system other machines may not see it yet."""
+        return self.broadcast(checkpoints[-1] if checkpoints else None)
 
     def wait_for_main(self, work: Callable[[], T]) -> T | None:
         """Rank 0 does work that may take longer than a collective; the others hear from it meanwhile.
@@ -101,7 +111,7 @@ class Ranks:
     def gather(self, item: T) -> list[T]:
         """Every rank's item, on every rank."""
         received: list[Any] = [None] * self.size
-        dist.all_gather_object(received, item)
+        dist.all_gather_object(received, item, self.control)
         return received
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -114,7 +124,7 @@ class Ranks:
         return tensor
 
     def barrier(self) -> None:
-        dist.barrier()
+        dist.barrier(self.control)
 
     def close(self) -> None:
         dist.destroy_process_group()

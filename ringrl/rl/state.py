@@ -49,7 +49,7 @@ class TrainingRun(ABC):
         self.ranks = Ranks(deadline_s, ctx.spec["meeting"])
         self.sampler = Sampler(ctx, cfg, tokenizer) if self.ranks.main else None
         torch.manual_seed(cfg.seed)
-        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(
             cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, self.ranks, cfg.loss.freeze_router, last
         )
@@ -115,7 +115,7 @@ class TrainingRun(ABC):
             self.ctx.progress.note(f"{self.sampler.engine.name}; {version}")
         if self.state.step == 0:
             self.sync.lead(self.queue.evaluate(0, self.cfg.stages[0].name))
-        if self.cfg.watchdog.on_collapse == "rollback" and not self.ctx.run.checkpoints:
+        if self.cfg.watchdog.on_collapse == "rollback" and not self.ranks.newest(self.ctx.run.checkpoints):
             self.save()
 
     def wait_for_sampling(self) -> None:
@@ -221,7 +221,9 @@ class TrainingRun(ABC):
         self.rollbacks += 1
         self.sync.lead(self.queue.idle())
         self.policy.settle()
-        saved = RunState(**self.policy.restore(run.checkpoints[-1]))
+        last = self.ranks.newest(run.checkpoints)
+        assert last  # the loop saves one before the first update
+        saved = RunState(**self.policy.restore(last))
         self.state.step, self.state.coefficient, self.state.alpha = saved.step, saved.coefficient, saved.alpha
         if self.sampler:
             self.queue.go_to((self.sampler.taken, []))

@@ -9,9 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.config.sections import Rollout
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import UserError
-from ringrl.launch.machine import check_ranks, first_gpu, gpus, listening, rank_env, read_key, worker_env
+from ringrl.launch.machine import (
+    check_attention,
+    check_ranks,
+    first_gpu,
+    gpus,
+    listening,
+    prepare_rank,
+    rank_env,
+    read_key,
+    worker_env,
+)
 
 
 @pytest.mark.parametrize(("set_by_user", "expected"), [("", "passive"), ("active", "active")])
@@ -105,6 +115,35 @@ def test_more_ranks_or_workers_than_gpus_are_refused(nvidia_smi: Smi) -> None:
     nvidia_smi(DIVIDED, None)
     with pytest.raises(UserError, match=r"trainer\.ranks: got 2, expected 1: .*MIG"):
         check_ranks(2)
+
+
+def test_threads_are_set_with_gpus_too_and_against_torchruns_one(
+    nvidia_smi: Smi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer's step may run on the host."""
+    nvidia_smi(WHOLE, None)
+    assert rank_env(0, 8, 3)["OMP_NUM_THREADS"] == "3"
+    started = {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
+    monkeypatch.setattr(os, "environ", os.environ | started)
+    prepare_rank(5)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_kernels_that_are_not_here_are_refused(
+    nvidia_smi: Smi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi([], None)
+    for attention in ("packed", "sdpa"):
+        check_attention(Trainer(attention=attention))
+    newest = Trainer(attention="flash_attention_3")
+    with pytest.raises(UserError, match=r"^trainer\.attention: got flash_attention_3, .* flash_attn_interface is "):
+        check_attention(newest)
+    (tmp_path / "flash_attn_interface.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"^trainer\.attention: got flash_attention_3, .* without a GPU$"):
+        check_attention(newest)
+    nvidia_smi(WHOLE, None)
+    check_attention(newest)
 
 
 def key_file(tmp_path: Path, text: str, mode: int = 0o600) -> str:

@@ -39,8 +39,9 @@ def test_another_process_maps_a_bucket(device: str, tmp_path: Path) -> None:
     if device != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     bucket = {"a": torch.arange(3, dtype=torch.bfloat16), "b": torch.tensor([[1.5], [-2.0]])}
-    shared = Shared(bucket, torch.device(device), tmp_path / "bucket")
-    args = [json.dumps(shared.handles), json.dumps([astuple(s) for s in specs(bucket)]), device]
+    shared = Shared(torch.device(device), tmp_path / "bucket", 4)
+    shared.put({"before": torch.ones(2, dtype=torch.uint8)})
+    args = [json.dumps(shared.put(bucket)), json.dumps([astuple(s) for s in specs(bucket)]), device]
     done = subprocess.run([sys.executable, "-c", MAP, *args], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == {"a": [0, 1, 2], "b": [[1.5], [-2.0]]}
     shared.close()
