@@ -17,7 +17,7 @@ from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
-from ringrl.launch.machine import engine_name, read_key
+from ringrl.launch.machine import check_engine, engine_name, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
 from ringrl.lines import sha256
@@ -53,6 +53,7 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
             _check_private(need.sources)
     check_models(need)
     for sampler in filter(None, need.launches):
+        check_engine(sampler.rollout)
         if sampler.rollout.addresses:
             read_key(sampler.rollout.key_file)
         if engine_name(sampler.rollout) == "transformers" and sampler.routes:
