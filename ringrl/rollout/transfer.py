@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,27 @@ def _store(place: Mapping[str, Any], size: int, timeout: timedelta) -> dist.Stor
     return dist.PrefixStore(place["name"], server)
 
 
+# A NCCL group reads these when it is made: a wait then lasts until it is done or late, and raises in the caller.
+# Otherwise it ends at once, and torch ends the process of a member that waits for one that is gone
+NCCL_WAITS = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
+
+
+def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
+    before = {name: os.environ.get(name) for name in NCCL_WAITS}
+    os.environ.update(NCCL_WAITS)
+    try:
+        group: Any = dist.ProcessGroupNCCL(store, rank, size, dist.ProcessGroupNCCL.Options())
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in (name for name, value in before.items() if value is None):
+            del os.environ[name]
+    group.set_timeout(timeout)
+    return group
+
+
 class TransferGroup:
-    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`.
+    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`, with
+    a RuntimeError if a member is missing by then.
 
     Args:
         meeting: a Meeting on rank 0, its `place` on the others.
@@ -98,8 +118,8 @@ class TransferGroup:
             self.store = meeting.store(size, timeout)
         else:
             self.store = _store(meeting, size, timeout)
-        kind: Any = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
-        self.group = kind(self.store, rank, size, timeout)
+        make: Any = dist.ProcessGroupGloo if device.type == "cpu" else _nccl
+        self.group = make(self.store, rank, size, timeout)
         self.device, self.timeout = device, timeout
 
     def send(self, bucket: Weights) -> None:
@@ -109,6 +129,11 @@ class TransferGroup:
         raw = torch.empty(sum(s.nbytes for s in tensors), dtype=torch.uint8, device=self.device)
         self._broadcast(raw)
         return unflatten(raw, tensors)
+
+    def abort(self) -> None:
+        """Ends what this member waits for on its device, where it would hold up all that comes after it."""
+        if self.device.type != "cpu":
+            self.group.abort()
 
     def _broadcast(self, raw: torch.Tensor) -> None:
         options = dist.BroadcastOptions()

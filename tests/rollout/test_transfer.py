@@ -6,8 +6,10 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,33 @@ def test_a_handle_of_shared_memory_is_json_and_names_no_class() -> None:
     assert all(isinstance(v, int | str | list) for v in said.values())
     with pytest.raises(AssertionError):
         described((*args[:5], torch.int8, *args[6:]))
+
+
+@pytest.mark.parametrize("absent", ["sender", "receiver", "joined"])
+def test_whoever_waits_for_a_silent_member_is_told_within_the_deadline(
+    absent: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    from ringrl.rollout.transfer import Meeting, TensorSpec, TransferGroup
+
+    for name, value in listening("127.0.0.1").items():
+        monkeypatch.setenv(name, value)
+    cpu, n = torch.device("cpu"), 1 << 22
+    meeting = Meeting("127.0.0.1", tmp_path)
+    if absent == "joined":
+        with pytest.raises(RuntimeError):
+            TransferGroup(meeting, 0, 2, cpu, 0.5)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(TransferGroup, meeting.place, 1, 2, cpu, 120)
+        sender = TransferGroup(meeting, 0, 2, cpu, 120)
+        receiver = joined.result()
+    sender.timeout = receiver.timeout = timedelta(seconds=0.5)
+    waits: Callable[[], object] = {
+        "receiver": lambda: sender.send({"a": torch.zeros(n)}),
+        "sender": lambda: receiver.receive([TensorSpec("a", "float32", (n,))]),
+    }[absent]
+    with pytest.raises(RuntimeError):
+        waits()
+    sender.abort()
