@@ -84,27 +84,26 @@ def _store(place: Mapping[str, Any], size: int, timeout: timedelta) -> dist.Stor
     return dist.PrefixStore(place["name"], server)
 
 
-# A NCCL group reads these when it is made: a wait then lasts until it is done or late, and raises in the caller.
-# Otherwise it ends at once, and torch ends the process of a member that waits for one that is gone
-NCCL_WAITS = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
-
-
 def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
-    before = {name: os.environ.get(name) for name in NCCL_WAITS}
-    os.environ.update(NCCL_WAITS)
+    # a group reads these when it is made. With the first, torch does not end the process of a member that waits for one
+    # that is gone; with the second, a receiver's wait lasts until the bucket is there or late, and raises. Rank 0 does
+    # not wait: it hears from the workers, and aborts
+    set_here = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_BLOCKING_WAIT": str(int(rank > 0))}
+    before = dict(os.environ)
+    os.environ.update(set_here)
     try:
         group: Any = dist.ProcessGroupNCCL(store, rank, size, dist.ProcessGroupNCCL.Options())
     finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-        for name in (name for name, value in before.items() if value is None):
-            del os.environ[name]
+        for name in set_here:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in set_here if name in before})
     group.set_timeout(timeout)
     return group
 
 
 class TransferGroup:
     """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`, with
-    a RuntimeError if a member is missing by then.
+    a RuntimeError if a member is missing by then. On GPUs rank 0 does not wait.
 
     Args:
         meeting: a Meeting on rank 0, its `place` on the others.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,3 +117,39 @@ def test_whoever_waits_for_a_silent_member_is_told_within_the_deadline(
     with pytest.raises(RuntimeError):
         waits()
     sender.abort()
+
+
+@pytest.mark.parametrize("users", [None, "3"])
+def test_only_the_transfer_group_is_made_with_waits_that_raise(
+    users: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rank 0 does not wait: it hears from the workers. Torch without CUDA has no NCCL, so its group is written down."""
+    import torch
+    import torch.distributed as dist
+
+    from ringrl.rollout.transfer import Meeting, TransferGroup
+
+    names = ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_BLOCKING_WAIT")
+    if users is None:
+        monkeypatch.delenv(names[0], raising=False)
+    else:
+        monkeypatch.setenv(names[0], users)
+    made: list[tuple[str | None, ...]] = []
+
+    class Group:
+        Options = object
+
+        def __init__(self, store: dist.Store, rank: int, size: int, options: object) -> None:
+            made.append((*map(os.environ.get, names), str(rank)))
+
+        def set_timeout(self, timeout: timedelta) -> None:
+            made[-1] += (str(timeout.total_seconds()),)
+
+        def abort(self) -> None:
+            made.append(("aborted",))
+
+    monkeypatch.setattr(dist, "ProcessGroupNCCL", Group, raising=False)
+    for rank in (0, 1):
+        TransferGroup(Meeting("127.0.0.1", tmp_path).place, rank, 2, torch.device("cuda:0"), 5.0).abort()
+    assert made == [("0", "0", "0", "5.0"), ("aborted",), ("0", "1", "1", "5.0"), ("aborted",)]
+    assert [os.environ.get(name) for name in names] == [users, None]
