@@ -75,6 +75,8 @@ def main(ctx: Context) -> int:
             rows.append(make_row(folder, entropy, summarize(scored), cfg.band))
             shown = {"checkpoint": name, "entropy": entropy, f"avg@{cfg.samples}": rows[-1]["score"]}
             ctx.progress.step(i + 1, len(folders), shown)
+            engine.resend = None  # which holds the model, and its GPU has no room for two
+            del module
     engine.close()
     chosen, reason, inside = choose(rows, cfg.band, cfg.rule)
     best = max(rows, key=lambda r: r["score"])

@@ -290,7 +290,7 @@ class Rollout(Layout):
     concurrent: int = Field(256, ge=1)  # sequences one worker decodes together
     gpu_memory: float = Field(0.9, gt=0, lt=1)  # share of GPU memory used by a worker
     kv_cache_mib: int = Field(0, ge=0)  # per worker; 0 = the remainder of gpu_memory
-    start_deadline_s: float = Field(600.0, gt=0)
+    start_deadline_s: float = Field(1800.0, gt=0)  # large models are read and compiled by all workers at once
     deadline_s: float = Field(3600.0, gt=0)  # per batch
     update_deadline_s: float = Field(600.0, gt=0)  # per phase of a weight sync
     bucket_mib: int = Field(512, ge=1)  # size of one transfer in a weight sync

@@ -17,7 +17,7 @@ from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
-from ringrl.launch.machine import check_attention, engine_name, gpus, read_key
+from ringrl.launch.machine import check_attention, check_engine, engine_name, gpus, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
 from ringrl.lines import sha256
@@ -55,6 +55,7 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
     if need.trainer:
         check_attention(need.trainer)
     for sampler in filter(None, need.launches):
+        check_engine(sampler.rollout)
         if sampler.rollout.addresses:
             read_key(sampler.rollout.key_file)
         somewhere = sampler.rollout.addresses or gpus()

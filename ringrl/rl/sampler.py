@@ -73,7 +73,7 @@ class Sampler:
         self.paused: list[Group] = []
 
     def start(self) -> None:
-        """After the trainer, since an engine takes its time to come up."""
+        """Waits until the engine has come up."""
         verify, domains = self.cfg.verify, self.cfg.known_domains
         self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, **verify.programs)
         self.engine = self.ctx.rollout_engine(self.cfg.model, self.cfg.rollout)

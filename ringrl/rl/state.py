@@ -48,6 +48,11 @@ class TrainingRun(ABC):
         deadline_s = cfg.rollout.start_deadline_s + cfg.rollout.deadline_s  # rank 0 may have to restart workers
         self.ranks = Ranks(deadline_s, ctx.spec["meeting"])
         self.sampler = Sampler(ctx, cfg, tokenizer) if self.ranks.main else None
+        if cfg.rollout.colocated:
+            self.start_engine()
+            if self.sampler:
+                self.sampler.engine.rest()
+            self.ranks.barrier()  # workers take what is free on their GPUs: until they sleep, ranks allocate nothing
         torch.manual_seed(cfg.seed)
         last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(
@@ -59,7 +64,8 @@ class TrainingRun(ABC):
         paused, rollouts = kept.unfinished(unfinished(last) if last else [])
         if self.sampler:
             self.sampler.go_to((self.state.taken, paused))
-            self.sampler.start()
+        if not cfg.rollout.colocated:
+            self.start_engine()
         engine = self.sampler.engine if self.sampler else None
         sampling = Sampling(1, cfg.temperature, cfg.max_total_tokens)
         length = long_enough(self.policy.module.lm.config, cfg.max_total_tokens)
@@ -77,6 +83,10 @@ class TrainingRun(ABC):
     @abstractmethod
     def step(self) -> None:
         """Trains on one rollout, and calls `conclude` with what came of it."""
+
+    def start_engine(self) -> None:
+        if self.sampler:
+            self.sampler.start()
 
     def close(self) -> None:
         if self.sampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,11 @@ class Sampling:
     temperature: float
     max_total_tokens: int  # prompt + response
     top_p: float = 1.0
+
+
+def seed_of(*parts: object) -> int:
+    """31 bits that depend on all of these."""
+    return zlib.crc32("/".join(map(str, parts)).encode()) >> 1
 
 
 def fresh(prompts: Sequence[Prompt]) -> list[Group]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +85,26 @@ def _store(place: Mapping[str, Any], size: int, timeout: timedelta) -> dist.Stor
     return dist.PrefixStore(place["name"], server)
 
 
+def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
+    # a group reads these when it is made. With the first, torch does not end the process of a member that waits for one
+    # that is gone; with the second, a receiver's wait lasts until the bucket is there or late, and raises. Rank 0 does
+    # not wait: it hears from the workers, and aborts
+    set_here = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_BLOCKING_WAIT": str(int(rank > 0))}
+    before = dict(os.environ)
+    os.environ.update(set_here)
+    try:
+        group: Any = dist.ProcessGroupNCCL(store, rank, size, dist.ProcessGroupNCCL.Options())
+    finally:
+        for name in set_here:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in set_here if name in before})
+    group.set_timeout(timeout)
+    return group
+
+
 class TransferGroup:
-    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`.
+    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`, with
+    a RuntimeError if a member is missing by then. On GPUs rank 0 does not wait.
 
     Args:
         meeting: a Meeting on rank 0, its `place` on the others.
@@ -99,8 +118,8 @@ class TransferGroup:
             self.store = meeting.store(size, timeout)
         else:
             self.store = _store(meeting, size, timeout)
-        kind: Any = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
-        self.group = kind(self.store, rank, size, timeout)
+        make: Any = dist.ProcessGroupGloo if device.type == "cpu" else _nccl
+        self.group = make(self.store, rank, size, timeout)
         self.device, self.timeout = device, timeout
 
     def send(self, bucket: Weights) -> None:
@@ -110,6 +129,11 @@ class TransferGroup:
         raw = torch.empty(sum(s.nbytes for s in tensors), dtype=torch.uint8, device=self.device)
         self._broadcast(raw)
         return unflatten(raw, tensors)
+
+    def abort(self) -> None:
+        """Ends what this member waits for on its device, where it would hold up all that comes after it."""
+        if self.device.type != "cpu":
+            self.group.abort()
 
     def _broadcast(self, raw: torch.Tensor) -> None:
         options = dist.BroadcastOptions()
