@@ -463,7 +463,7 @@ def table(done: list[Case]) -> str:
     ]
     for key in dict.fromkeys((c["command"], c["fault"]) for c in done):
         some = [c for c in done if (c["command"], c["fault"]) == key]
-        weights = [len(c["kills"]) if c.get("kills") else 1 for c in some]
+        weights = [len(c["kills"]) if "kills" in c else 1 for c in some]  # nobody may have been killed
         count: Counter[str] = Counter()
         for c, n in zip(some, weights, strict=True):
             count[c["outcome"]] += n
