@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lock bench clean clean-runs
+.PHONY: help setup demo test test-all check check-gpu lock bench clean clean-runs
 
 help:           ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -26,6 +26,9 @@ check: setup    ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check-gpu: setup ## what a GPU must show, docs/gpu.md (ten minutes); ARGS=--vllm for the sampler, DEVICE=cpu without one
+	$(BIN)/python scripts/check_gpu.py $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 lock:           ## hashes for requirements/*.in, with uv; then audit them: docs/security.md
 	for set in build cpu reasoning-gym; do \

@@ -23,6 +23,7 @@ from ringrl.launch.opening import Resume
 from ringrl.launch.start import check_what_is_there
 from ringrl.plan import report
 from ringrl.plan.hardware import find_gpu
+from ringrl.plan.measured import measured as measurements
 from ringrl.plan.timing import Assumed
 from ringrl.safe_text import printable
 
@@ -206,18 +207,23 @@ def doctor() -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 @click.option("--gpu", default="h100", show_default=True, help="a100, h100, h200, b200, mi300x, l40s, rtx4090 or cpu.")
 @click.option("--gpus", type=click.IntRange(1), help="Lay it out on so many GPUs, instead of as CONFIG says.")
-@click.option("--mfu", type=SHARE, default=0.25, show_default=True, help="Share of the peak FLOP/s that is reached.")
+@click.option("--mfu", type=SHARE, default=0.15, show_default=True, help="Share of the peak FLOP/s that is reached.")
 @click.option("--bandwidth", type=SHARE, default=0.6, show_default=True, help="The same of the memory, in decoding.")
 @click.option("--prompt", type=click.IntRange(1), default=256, show_default=True, help="Mean tokens of a prompt.")
 @click.option("--response", type=click.IntRange(1), help="Mean tokens of a response; by default half of the room.")
 @click.option("--rows", type=click.IntRange(1), help="Rows of every data source that is not here.")
+@click.option("--measured", metavar="RUN", help="An RL run on such GPUs: both shares and the response as found there.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON, in bytes, seconds, FLOPs and tokens.")
-def plan(config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, as_json: bool, **numbers: Any) -> None:
+def plan(
+    config: str, overrides: tuple[str, ...], gpu: str, gpus: int | None, measured: str, as_json: bool, **numbers: Any
+) -> None:
     """What CONFIG (of any command) needs and costs: memory, FLOPs, time, GPU hours. Needs no GPU and no weights.
 
     Of the model only its config.json is read. Every number says whether it is a formula, a datasheet's or assumed.
     """
-    assumed = Assumed(gpu=find_gpu(gpu), **{name: value or 0 for name, value in numbers.items()})
+    known: dict[str, Any] = {name: value or 0 for name, value in numbers.items()}
+    assumed = Assumed(gpu=find_gpu(gpu), **known)
+    assumed = measurements(measured, assumed) if measured else assumed
     cfg = load_any(config, overrides)
     sections = report.whole(command_of(cfg).plan(cfg, assumed, gpus or 0), assumed)
     _say(json.dumps(report.as_json(sections), indent=1) if as_json else report.as_text(sections))

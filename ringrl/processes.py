@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,18 @@ def die_with_parent(parent: int, how: signal.Signals = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)
         if os.getppid() != parent:  # the parent died before the call
             os.kill(os.getpid(), how)
+
+
+def die_together() -> None:
+    """When this process, which leads a process group, ends for any reason, the kernel ends all others of the group
+    through a process that this call forks (Linux). Call it before any thread is started."""
+    leader = os.getpid()
+    if sys.platform == "linux" and os.fork() == 0:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # whoever ends the group lets us do it, too
+        die_with_parent(leader, signal.SIGUSR1)
+        while signal.sigwait(signal.valid_signals()) != signal.SIGUSR1:
+            pass
+        os.killpg(leader, signal.SIGKILL)
 
 
 def locked(path: Path, flags: int = os.O_RDONLY) -> int | None:
@@ -98,17 +110,26 @@ def _remove_abandoned(folder: Path) -> None:
 def descendants(pid: int) -> list[int]:
     """Process ids of everything below `pid`, parents before children."""
     children: dict[int, list[int]] = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                parent = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, IndexError):  # the process has ended
-            continue
-        children.setdefault(parent, []).append(int(name))
+    for child, (_, parent, _) in _processes():
+        children.setdefault(int(parent), []).append(child)
     pids = children.get(pid, [])
     for child in pids:  # the list grows during the loop
         pids += children.get(child, [])
     return pids
+
+
+def group_members(groups: Collection[int]) -> list[int]:
+    """Process ids of all that still run in these process groups."""
+    return [pid for pid, (state, _, group) in _processes() if int(group) in groups and state not in ("Z", "X")]
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """Of all processes of this machine: process id; the kernel's letter of their state, parent, process group."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # the process has ended
+            fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].decode().split()
+            if fields:
+                yield int(name), fields[:3]
 
 
 def live(file: Path) -> None:

@@ -4,36 +4,65 @@
 
 All are frozen and complete when created. Legend for shapes: P prompt tokens, T response tokens,
 K completions of a prompt, B rows and L row length of a microbatch, N tokens of a packed row.
+What there is per token is an array: 4 bytes a token id, 4 a log-prob, 1 a mask, and no Python object.
 This module imports nothing from ringrl and is imported by everything; only MicroBatch holds tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class PerToken:
+    """A record with arrays: made from any sequences of numbers, read-only, and equal to another with equal values."""
+
+    __slots__ = ()
+    DTYPES: ClassVar[Mapping[str, type]] = {"token_ids": np.int32, "logprobs": np.float32, "trained": np.bool_,
+                                            "sampler_logprobs": np.float32}  # fmt: skip
+    __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name, dtype in self.DTYPES.items():
+            if name in self.__slots__:
+                array: np.ndarray = np.asarray(getattr(self, name), dtype).view()
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare]  # type: ignore[arg-type]
+        return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b for a, b in pairs)
+
+
+def all_of(count: int) -> np.ndarray:
+    """The mask [count] of tokens that are all trained, in no memory."""
+    return np.broadcast_to(np.True_, (count,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt(PerToken):
     """One problem, ready to be sampled from."""
 
     id: str
     domain: str  # name of a built-in or user-defined domain
-    token_ids: tuple[int, ...]  # [P] chat template applied, generation prompt included
+    token_ids: np.ndarray  # [P] int32, chat template applied, generation prompt included
     reference: Mapping[str, Any]  # row keys for the verifier: {"answer"}, {"tests", "entry_point"}, ...
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion(PerToken):
     """One sampled response."""
 
-    token_ids: tuple[int, ...]  # [T] sampled tokens, end-of-sequence token included
-    logprobs: tuple[float, ...]  # [T] log-probs of the sampled tokens under the sampling policy, in nats
+    token_ids: np.ndarray  # [T] int32 sampled tokens, end-of-sequence token included
+    logprobs: np.ndarray  # [T] float32 log-probs of the sampled tokens under the sampling policy, in nats
     finish: str  # "stop" (the model ended) | "length" (cut by the limit) | "paused" (to be continued)
     version: int  # weight version that sampled the first token
     newest: int = 0  # weight version that sampled the last token; differs if carried over or updated in flight
@@ -96,15 +125,19 @@ class ScoredGroup:
         return [v for v, error in zip(values, self.errors, strict=True) if not error]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One response as it goes into the update. Only its `num_trained` leading tokens are trained on."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample(PerToken):
+    """One response as it goes into the update."""
 
     prompt: Prompt
     completion: Completion
     reward: float
     advantage: float
-    num_trained: int  # <= T; smaller when the token budget cuts the response
+    trained: np.ndarray  # [T] bool, which of its tokens are in the loss; the token budget takes the last of them away
+
+    @property
+    def num_trained(self) -> int:
+        return int(np.count_nonzero(self.trained))
 
 
 @dataclass(frozen=True, slots=True)

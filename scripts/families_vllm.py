@@ -123,11 +123,11 @@ def largest_gap(lm: PreTrainedModel, pool: VLLMPool, prompts: list[Prompt]) -> t
     for index, _, completion in pool.generate(fresh(prompts), Sampling(1, 1.0, max(PROMPTS) + NEW), seed=1):
         found[index] = completion
     for index, prompt in enumerate(prompts):
-        ids = torch.tensor([prompt.token_ids + found[index].token_ids])
+        ids = torch.tensor([[*prompt.token_ids.tolist(), *found[index].token_ids.tolist()]])
         logprobs = lm(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
         logprobs = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
         own.append(logprobs[: len(prompt.token_ids) - 1])
-        sampled = torch.tensor(found[index].logprobs)
+        sampled = torch.tensor(found[index].logprobs.tolist())
         gap = max(gap, float((logprobs[len(prompt.token_ids) - 1 :] - sampled).abs().max()))
     return gap, torch.cat(own)
 

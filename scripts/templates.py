@@ -109,7 +109,7 @@ def fault(sequences: Sequence[TokenSequence], decode, template: Template, turns:
     seen = []
     for s in sequences:
         at = 0
-        for trained, run in itertools.groupby(s.trained):
+        for trained, run in itertools.groupby(s.trained.tolist()):
             length = len(list(run))
             if trained:
                 before, reply = decode(s.token_ids[:at]), decode(s.token_ids[at : at + length])

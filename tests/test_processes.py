@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.processes import Scratch, free_port, locked, silence, state_of
+from ringrl.processes import Scratch, free_port, group_members, locked, silence, state_of
 from tests.conftest import until
 
 OWNER = """
@@ -86,3 +86,36 @@ def test_a_process_that_is_stopped_gives_no_sign_of_life(tmp_path: Path) -> None
         until(lambda: state_of(process.pid) in tuple("RSD") and silence(file) < 1.5)
         process.kill()
         until(lambda: state_of(process.pid) == "")  # before anybody has waited for it
+
+
+TOGETHER = """
+import signal, subprocess, sys, time
+from ringrl.processes import die_together
+die_together()
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+                          "print(1, flush=True); time.sleep(1000)"])
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+if sys.argv[1] == "sleeps":
+    time.sleep(1000)
+while not child.poll() and sys.stdin.readline():
+    pass
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "ended by its group's signal", "returns"])
+def test_nothing_of_a_group_outlives_its_leader(end: str) -> None:
+    how = "returns" if end == "returns" else "sleeps"
+    leader = subprocess.Popen([sys.executable, "-c", TOGETHER, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              start_new_session=True)  # fmt: skip
+    assert leader.stdin
+    assert leader.stdout
+    assert leader.stdout.readline() == b"1\n"
+    assert len(group_members([leader.pid])) == 3  # with the one that ends the others
+    if end == "returns":
+        leader.stdin.close()
+    elif end == "killed":
+        leader.kill()
+    else:
+        os.killpg(leader.pid, signal.SIGTERM)
+    until(lambda: group_members([leader.pid]) == [])
+    assert leader.wait() == (-9 if end == "killed" else 0)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ringrl.types import Sample, ScoredGroup
+from ringrl.types import Sample, ScoredGroup, all_of
 
 
 def group_advantages(rewards: Sequence[float], form: str = "standardized") -> list[float]:
@@ -65,5 +65,5 @@ def group_relative(
         shaped = [g.rewards[i] + overlong_penalty(n, room, buffer) for i, n in zip(valid, lengths, strict=True)]
         advantages = group_advantages(shaped, form) if valid else []
         for i, n, advantage in zip(valid, lengths, advantages, strict=True):
-            samples.append(Sample(g.group.prompt, g.group.completions[i], g.rewards[i], advantage, n))
+            samples.append(Sample(g.group.prompt, g.group.completions[i], g.rewards[i], advantage, all_of(n)))
     return samples

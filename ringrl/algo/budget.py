@@ -20,6 +20,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ringrl.types import Sample, ScoredGroup
@@ -37,9 +38,10 @@ def fill_budget(samples: Sequence[Sample], phi: int, overshoot: bool = False) ->
     for s in samples:
         if left <= 0:
             break
-        take = s.num_trained if overshoot else min(s.num_trained, left)
-        chosen.append(replace(s, num_trained=take))
-        left -= take
+        if s.num_trained > left and not overshoot:
+            s = replace(s, trained=s.trained & (np.cumsum(s.trained) <= left))
+        chosen.append(s)
+        left -= s.num_trained
     return chosen
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import resource
 import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from ringrl.sandbox.kernel import LEVELS, NAMESPACED
 from ringrl.sandbox.local import LANGUAGES, Local
 
 DISKS = (Path(), Path("/tmp"), Path("/dev/shm"))  # for runs, for programs and for weights on their way to vLLM
+DRIVER = 580  # first of CUDA 13
 PROBE = """
 import os, socket
 def tried(action):
@@ -37,6 +41,7 @@ def examine() -> Iterator[str]:
     yield f"memory     {_memory()}"
     disks = [(path.absolute(), shutil.disk_usage(path).free) for path in DISKS if path.is_dir()]
     yield "disk       " + ", ".join(f"{_size(free)} free in {path}" for path, free in disks)
+    yield from _gpu() if gpus() else ()
     yield f"engine     {'vLLM' if importlib.util.find_spec('vllm') else 'transformers: vLLM is not installed'}"
     try:
         sandbox = isolation()
@@ -49,6 +54,21 @@ def examine() -> Iterator[str]:
         problem = local.problem(language)
         yield f"{language:<10} " + (f"answers will be errors: {problem}" if problem else "yes")
     local.close()
+
+
+def _gpu() -> Iterator[str]:
+    """What GPU runs need besides Python packages."""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = (subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.split() or ["unknown"])[0]
+    old = driver.partition(".")[0].isdigit() and int(driver.partition(".")[0]) < DRIVER
+    yield f"driver     {driver}" + f": CUDA 13 needs {DRIVER} or newer" * old
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), "")
+    headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
+    missing = ["a C compiler"] * (not compiler) + ["Python.h (python3-dev)"] * (not headers)
+    yield f"compiler   {compiler or 'none'}" + f": vLLM's first start needs {' and '.join(missing)}" * bool(missing)
+    pinned = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    free = pinned == resource.RLIM_INFINITY
+    yield f"pinned     {'no limit' if free else _size(pinned) + ' at most (ulimit -l): offloading and NCCL pin more'}"
 
 
 def _memory() -> str:

@@ -30,6 +30,7 @@ from ringrl.policy.sync import expected_kinds, logprob_gaps, response_rows, send
 from ringrl.rewards import VerifierPool
 from ringrl.rollout.engine import Sampling
 from ringrl.rollout.score import sample_all
+from ringrl.rollout.transfer import Shared
 from ringrl.run import Run, find_checkpoints
 from ringrl.types import ScoredGroup
 
@@ -45,6 +46,7 @@ def main(ctx: Context) -> int:
     )
     engine = ctx.rollout_engine(str(folders[0]), cfg.rollout)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shared = Shared(device, Path(ctx.spec["meeting"]) / "bucket", cfg.rollout.bucket_mib << 20)
     rows = []
     verify = cfg.verify
     with VerifierPool(verify.workers, verify.deadline_s, cfg.known_domains, **verify.programs) as verifier:
@@ -54,10 +56,8 @@ def main(ctx: Context) -> int:
             module = PolicyModule(load_lm(str(folder), cfg.trainer.dtype, cfg.trainer.attention), 1.0).eval()
             check_forward(module, cfg.trainer, str(folder))
             module.to(device)
-            kinds, file = expected_kinds(str(folder), module.lm), Path(ctx.spec["meeting"]) / "bucket"
-            engine.resend = functools.partial(
-                send_weights, engine, module.lm, i + 1, kinds, cfg.rollout, module.lm.device, file
-            )
+            kinds = expected_kinds(str(folder), module.lm)
+            engine.resend = functools.partial(send_weights, engine, module.lm, i + 1, kinds, cfg.rollout, shared)
             engine.resend()
             sampling = Sampling(cfg.samples, 1.0, cfg.max_total_tokens)
             name = folder.name
@@ -75,6 +75,8 @@ def main(ctx: Context) -> int:
             rows.append(make_row(folder, entropy, summarize(scored), cfg.band))
             shown = {"checkpoint": name, "entropy": entropy, f"avg@{cfg.samples}": rows[-1]["score"]}
             ctx.progress.step(i + 1, len(folders), shown)
+            engine.resend = None  # which holds the model, and its GPU has no room for two
+            del module
     engine.close()
     chosen, reason, inside = choose(rows, cfg.band, cfg.rule)
     best = max(rows, key=lambda r: r["score"])

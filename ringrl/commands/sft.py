@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ringrl.algo.pack import TokenSequence, pack
+from ringrl.algo.pack import TokenSequence, lay_out
 from ringrl.algo.router import balance_terms, expert_counts, shares, z_terms
 from ringrl.algo.schedule import learning_rate
 from ringrl.config.commands import SFTConfig
@@ -60,7 +60,7 @@ class SFTLoop:
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
         self.examples: int = self.ranks.broadcast(len(examples))
         torch.manual_seed(cfg.seed)
-        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, self.ranks, resume=last)
         self.done, self.tokens = 0, 0  # optimizer steps completed, and tokens trained on
         if last:
@@ -92,7 +92,7 @@ class SFTLoop:
         """
         cfg, started = self.cfg, time.perf_counter()
         batch = self.stream.take(cfg.batch_examples) if self.stream else []
-        n = sum(sum(s.trained) for s in batch)
+        n = sum(int(s.trained.sum()) for s in batch)
         rows = self.scatter([replace(s, weight=1 / n) for s in batch])
         o = cfg.optimizer
         lr = learning_rate(self.done, self.total, o.lr, o.schedule, o.warmup, o.final_lr)
@@ -132,8 +132,9 @@ class SFTLoop:
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = pack(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
-        return self.ranks.scatter(shares)
+        shares = lay_out(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
+        [rows] = self.ranks.scatter_rows([[rows] for rows in shares])
+        return rows
 
 
 def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ringrl.errors import UserError
 from ringrl.launch.command import WorkerSpec
 from ringrl.launch.crew import POLL_S, WORKER, Child, interrupts, stop
-from ringrl.launch.machine import gpus, listening, shares, worker_env
+from ringrl.launch.machine import check_engine, gpus, listening, shares, worker_env
 from ringrl.rollout.channel import bound
 
 ATTEMPTS = 3
@@ -31,6 +31,7 @@ def serve_worker(sampler: WorkerSpec, key: str, host: str, port: int, address_fi
     Raises:
         UserError: `host` is no address of this machine, the port is taken, or there are not enough GPUs.
     """
+    check_engine(sampler.rollout)
     each = sampler.rollout.tensor_parallel
     if gpus() and (index + 1) * each > len(gpus()):
         raise UserError(f"--index: got {index}, expected one below {len(gpus()) // each}: there are "
@@ -54,9 +55,10 @@ def serve_worker(sampler: WorkerSpec, key: str, host: str, port: int, address_fi
             assert process.stdin is not None
             process.stdin.write(json.dumps(spec) + "\n")
             process.stdin.close()
-            while process.poll() is None and not interrupted:
+            child = Child("worker", process, Path())
+            while child.code() is None and not interrupted:
                 time.sleep(POLL_S)
-            stop([Child("worker", process, Path())], patience_s=2.0)
+            stop([child], patience_s=2.0)
             failures = 0 if address_file.is_file() else failures + 1
         address_file.unlink(missing_ok=True)
     return 130 if interrupted else 1

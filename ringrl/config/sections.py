@@ -259,7 +259,8 @@ class Trainer(Layout):
     dtype: Annotated[Literal["float32", "bfloat16"], FIXED] = "bfloat16"  # bfloat16 keeps fp32 master weights
     microbatch_tokens: int = Field(16384, ge=1)  # most tokens per forward pass on one rank
     packing: bool = True  # False: one sequence per row, padded
-    attention: Literal["packed", "sdpa", "flash_attention_2"] = "flash_attention_2"
+    attention: Literal["packed", "sdpa", "flash_attention_2", "flash_attention_3"] = "packed"  # packed needs nothing
+    # but torch; the last two need their packages, flash_attn and flash_attn_interface, and a GPU
     recompute: bool = False  # activation checkpointing
 
     @model_validator(mode="after")
@@ -289,7 +290,7 @@ class Rollout(Layout):
     concurrent: int = Field(256, ge=1)  # sequences one worker decodes together
     gpu_memory: float = Field(0.9, gt=0, lt=1)  # share of GPU memory used by a worker
     kv_cache_mib: int = Field(0, ge=0)  # per worker; 0 = the remainder of gpu_memory
-    start_deadline_s: float = Field(600.0, gt=0)
+    start_deadline_s: float = Field(1800.0, gt=0)  # large models are read and compiled by all workers at once
     deadline_s: float = Field(3600.0, gt=0)  # per batch
     update_deadline_s: float = Field(600.0, gt=0)  # per phase of a weight sync
     bucket_mib: int = Field(512, ge=1)  # size of one transfer in a weight sync

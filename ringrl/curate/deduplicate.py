@@ -52,7 +52,7 @@ from ringrl.domains import Domains
 REASONS = ("", "exact duplicate", "near duplicate", "same meaning", "another answer to the same problem")
 KEPT, EXACT, NEAR, MEANING, CONTRADICTED = range(5)
 PAIRS = 5000  # pairs that one process compares at a time
-TEXTS = 512  # texts whose n-grams a process keeps, about 30 kB each
+TEXTS = 128  # texts whose n-grams a process keeps, about 100 times their size
 SHOWN = 200  # longest excerpt of the twin's problem in the detail
 TWIN_CHARS = 2000  # ... of one with the same words and another answer, for the report
 Compare = Callable[[int, int], float]

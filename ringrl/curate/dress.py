@@ -125,6 +125,8 @@ _INSTRUCTION = re.compile(
     r"|ステップ|단계별",
     re.IGNORECASE,
 )
+_INSTRUCTS = ("step", "boxed", "your", "you are a", "solve", "answer",
+              "逐步", "一步", "最终答案", "方框", "写出", "ステップ", "단계별")  # fmt: skip
 _FIRST = re.compile(r"[^.!?。！？\n]{4,400}(?:[.!?。！？]+(?:\s+|(?<=[。！？])|$)|\n+)")
 _LAST = re.compile(
     r"(?<=[.!?。！？\n])\s*([^.!?。！？\n]{4,300}(?:\\boxed\s*\{\s*\})?[^.!?。！？\n]{0,80}[.!?。！？]*)\s*$"
@@ -159,11 +161,15 @@ def _tail_cut(text: str) -> str:
     if tail.endswith((")", "]", "】", "）", ":", "：", "*", "#")):
         for pattern in _ENDINGS:
             tail = pattern.sub("", tail)
-    if _INSTRUCTION.search(tail) and (match := _LAST.search(tail)) and _instructs(match[1]):
+    if _may_instruct(tail) and (match := _LAST.search(tail)) and _instructs(match[1]):
         tail = tail[: match.start()]
     return head + tail
 
 
 def _instructs(sentence: str) -> bool:
     """Whether a sentence tells how to answer, and nothing about the problem: it has no number."""
-    return not re.search(r"\d", sentence) and bool(_INSTRUCTION.search(sentence.strip()))
+    return _may_instruct(sentence) and not re.search(r"\d", sentence) and bool(_INSTRUCTION.search(sentence.strip()))
+
+
+def _may_instruct(text: str) -> bool:
+    return any(map(text.lower().__contains__, _INSTRUCTS))

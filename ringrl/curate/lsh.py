@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,27 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 from ringrl.curate.dress import bare, plain
+from ringrl.curate.runs import TextItems, mixed
 from ringrl.curate.shards import Row, Shards
-from ringrl.curate.text import PERSON, canonical, char_grams, is_number, jaccard, people, valued, word_grams, words
+from ringrl.curate.text import (
+    CHAR_GRAM,
+    PERSON,
+    WORD_GRAM,
+    canonical,
+    char_grams,
+    jaccard,
+    numerals,
+    people,
+    valued,
+    word_grams,
+    words,
+)
 from ringrl.domains import Domain, Domains
 from ringrl.lines import replacing
 
 PERMUTATIONS = 120  # numbers in a signature
 SEED = 1
+BATCH = 200  # texts whose n-grams are hashed together, about 100 times their size
 MISSED = 0.02  # share of pairs right at the threshold that one of the two signatures may miss; see `rows_per_band`
 KEY, ANSWER, QUALITY, OFFSET, BANDS = range(5)  # lines of a shard's sketch; bands start at BANDS
 
@@ -51,14 +65,18 @@ class Text:
     text: str  # without heading and instructions
     key: str  # equal for exact duplicates
     numbers: str  # in any order, and how often; but for 1, which is also an article
-    chars: set[str]
-    words: set[str]  # with one name for all people
+    tokens: list[str]
+    unnamed: list[str]  # tokens with one name for all people
+
+    @cached_property
+    def _grams(self) -> tuple[set[str], set[str]]:
+        return char_grams(self.tokens), word_grams(self.unnamed)
 
     def similarity(self, other: Text) -> float:
         """The larger Jaccard similarity of the two kinds of n-grams; 0 if the numbers differ."""
         if self.numbers != other.numbers:
             return 0.0
-        return max(jaccard(self.chars, other.chars), jaccard(self.words, other.words))
+        return max(map(jaccard, self._grams, other._grams))
 
 
 def kind_of(domain: Domain) -> str:
@@ -71,11 +89,11 @@ def text_of(row: Row, domains: Domains) -> Text:
     text = bare(plain(row["problem"]))
     tokens = words(text)
     same = canonical(valued(tokens))
-    counts = Counter(filter(is_number, same))
+    counts = Counter(numerals(same))
     counted = " ".join(f"{n}x{k}" for n, k in sorted(counts.items()) if n != "1")
     named = people(text)
-    unnamed = [PERSON if token in named else token for token in same]
-    return Text(text, f"{kind} {' '.join(tokens)}", f"{kind} {counted}", char_grams(same), word_grams(unnamed))
+    unnamed = [PERSON if token in named else token for token in same] if named else same
+    return Text(text, f"{kind} {' '.join(tokens)}", f"{kind} {counted}", same, unnamed)
 
 
 def hash_of(text: str) -> int:
@@ -95,40 +113,39 @@ def sketch(
     lines = _lines(shards.file(shard))
     offsets = np.cumsum([0, *map(len, lines)], dtype=np.uint64)[:-1]
     rows = [json.loads(line) for line in lines]
-    texts = [text_of(row, domains) for row in rows]
+    keys: list[int] = []
+    bands = []
+    for begin in range(0, max(1, len(rows)), BATCH):
+        texts = [text_of(row, domains) for row in rows[begin : begin + BATCH]]
+        keys += [hash_of(t.key) for t in texts]
+        bands.append(_bands(texts, threshold))
     head = [
-        [hash_of(t.key) for t in texts],
+        keys,
         [hash_of(a) if (a := answer(r, domains)[1]) else 0 for r in rows],
         [quality(r, domains) for r in rows],
     ]
-    bands = _bands([t.chars for t in texts], [t.words for t in texts], [t.numbers for t in texts], threshold)
-    return np.concatenate([np.array(head, dtype=np.uint64).reshape(3, len(rows)), offsets[None], bands])
+    lines_of = np.array(head, dtype=np.uint64).reshape(3, len(rows))
+    return np.concatenate([lines_of, offsets[None], np.concatenate(bands, axis=1)])
 
 
-def _bands(
-    chars: Sequence[set[str]], grams: Sequence[set[str]], numbers: Sequence[str], threshold: float
-) -> NDArray[np.uint64]:
-    """[2 * bands, rows]."""
+def _bands(texts: Sequence[Text], threshold: float) -> NDArray[np.uint64]:
+    """[2 * bands, rows]. A text shorter than a run is one run."""
     per_band = rows_per_band(threshold)
-    salt = np.array([hash_of(n) for n in numbers], dtype=np.uint64)
+    salt = np.array([hash_of(t.numbers) for t in texts], dtype=np.uint64)
+    chars = TextItems.chars("".join(t.tokens).ljust(CHAR_GRAM, "\0") for t in texts)
+    grams = TextItems.words([t.unnamed + [""] * (WORD_GRAM - len(t.unnamed)) for t in texts])
     out: list[NDArray[np.uint64]] = []
-    for sets in (chars, grams):
-        matrix = RMinHash.digest_matrix_from_token_sets([list(s) for s in sets], PERMUTATIONS, SEED).to_rows()
-        signature = np.array(matrix, dtype=np.uint64).reshape(len(sets), PERMUTATIONS)
+    for items, n in ((chars, CHAR_GRAM), (grams, WORD_GRAM)):
+        keys, begins = items.runs(n)
+        ends = np.searchsorted(items.owner[begins], np.arange(len(texts) + 1)).astype(np.uint64)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(mixed(keys), ends, PERMUTATIONS, SEED).to_rows()
+        signature = np.array(matrix, dtype=np.uint64).reshape(len(texts), PERMUTATIONS)
         for start in range(0, PERMUTATIONS - per_band + 1, per_band):
             band = salt ^ np.full_like(salt, len(out))
             for column in signature[:, start : start + per_band].T:
-                band = _mixed(band ^ column)
+                band = mixed(band ^ column)
             out.append(band)
     return np.stack(out)
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _lines(file: Path) -> list[bytes]:

@@ -17,7 +17,6 @@ The index is exact: no pair above the thresholds is missed. Rare runs of charact
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ringrl.curate.runs import TextItems, sorted_set
 from ringrl.curate.text import canonical, words
 
 COMMON = 2  # a run of words in more problems than this is boilerplate
@@ -35,10 +35,8 @@ WIDER = 2  # length of a passage relative to the problem
 FEW, FEW_SHARE = 40, 0.9  # with fewer runs a problem needs this share: a changed number is much of it
 PROPOSED = 0.1  # share of a problem's weight in rare runs that proposes a text
 CELLS = 4_000_000  # texts times problems per batch
-BATCH_CHARS = 1_000_000  # characters per batch
+BATCH_CHARS = 250_000  # characters per batch
 FILTER_BITS = 22
-
-_FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +60,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Texts:
-    """Canonical words and characters of texts, one after the other."""
+    """Canonical words and characters of texts."""
 
     tokens: list[list[str]]
-    words: np.ndarray  # [W] uint64, hashes
-    word_of: np.ndarray  # [W] index of the text
-    chars: np.ndarray  # [C] uint64, code units
-    char_of: np.ndarray  # [C] index of the text
+    words: TextItems
+    chars: TextItems
 
     @staticmethod
     def of(texts: Sequence[str]) -> Texts:
         tokens = [canonical(words(text)) for text in texts]
-        hashes = np.fromiter((zlib.crc32(t.encode()) for ts in tokens for t in ts), np.uint64)
-        joined = ["".join(ts).encode("utf-16-le", "surrogatepass") for ts in tokens]
-        chars = np.frombuffer(b"".join(joined), np.uint16).astype(np.uint64)
-        count = np.arange(len(texts))
-        return Texts(
-            tokens,
-            hashes,
-            np.repeat(count, [len(t) for t in tokens]),
-            chars,
-            np.repeat(count, [len(j) // 2 for j in joined]),
-        )
-
-    def word_runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, start positions) of all runs of n words within one text."""
-        return _runs(self.words, self.word_of, n)
-
-    def char_runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, start positions) of all runs of CHARS characters within one text."""
-        return _runs(self.chars, self.char_of, CHARS)
+        return Texts(tokens, TextItems.words(tokens), TextItems.chars(map("".join, tokens)))
 
 
 @dataclass(frozen=True)
@@ -167,10 +145,10 @@ class OverlapIndex:
     def _by_words(self, data: Texts) -> Iterator[tuple[int, Match]]:
         shared_words: dict[tuple[int, int], set[int]] = defaultdict(set)  # (text, problem) -> words in common
         for n in np.unique(self.gram_words).tolist():
-            keys, begins = data.word_runs(n)
+            keys, begins = data.words.runs(n)
             hits, firsts = _look_up(keys, self.gram_keys, self._grams)  # type: ignore[attr-defined]
             for hit, first in zip(hits.tolist(), firsts.tolist(), strict=True):
-                text = int(data.word_of[begins[hit]])
+                text = int(data.words.owner[begins[hit]])
                 for g in range(first, int(np.searchsorted(self.gram_keys, keys[hit], "right"))):
                     problem, at = int(self.gram_problem[g]), int(self.gram_at[g])
                     if self.gram_words[problem] == n and (n >= SHORTEST or len(data.tokens[text]) == n):
@@ -182,11 +160,11 @@ class OverlapIndex:
                 yield text, Match(problem, share, min(common))
 
     def _by_characters(self, data: Texts) -> Iterator[tuple[int, Match]]:
-        keys, begins = data.char_runs()
+        keys, begins = data.chars.runs(CHARS)
         hits, slots = _look_up(keys, self.char_keys, self._chars)  # type: ignore[attr-defined]
         begins = begins[hits]
-        texts = data.char_of[begins]
-        pairs = np.unique(texts * len(self.char_keys) + slots)  # each run once per text
+        texts = data.chars.owner[begins]
+        pairs = sorted_set(texts * len(self.char_keys) + slots)  # each run once per text
         text_of, slot_of = np.divmod(pairs, len(self.char_keys))
         for text, problem in self._proposed(len(data.tokens), text_of, slot_of):
             own = self.own[self.own_from[problem] : self.own_from[problem + 1]]
@@ -215,26 +193,16 @@ class OverlapIndex:
         yield from np.argwhere(have > self.total * PROPOSED * (1 - 1e-9)).tolist()
 
 
-def _runs(items: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multilinear hashes and start positions of all runs of n items with one owner."""
-    size = max(0, len(items) - n + 1)
-    keys = np.zeros(size, np.uint64)
-    for j in range(n if size else 0):
-        keys += items[j : j + size] * _FACTORS[j]
-    begins = np.flatnonzero(owner[:size] == owner[n - 1 :][:size])
-    return keys[begins], begins
-
-
 def _evidence(data: Texts, sizes: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
     """The fields gram_keys to counts_from."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     parts = []
-    evidence, boilerplate = np.zeros(len(data.words), bool), np.zeros(len(data.words), bool)
+    evidence, boilerplate = np.zeros(len(data.words.hashes), bool), np.zeros(len(data.words.hashes), bool)
     for n in np.unique(lengths).tolist():
-        keys, begins = data.word_runs(n)
-        owner = data.word_of[begins]
+        keys, begins = data.words.runs(n)
+        owner = data.words.owner[begins]
         distinct, which = np.unique(keys, return_inverse=True)
-        pairs = np.unique(which * len(sizes) + owner)
+        pairs = sorted_set(which * len(sizes) + owner)
         common = (np.bincount(pairs // len(sizes), minlength=len(distinct)) > COMMON)[which]
         own = lengths[owner] == n
         for j in range(n):
@@ -250,10 +218,10 @@ def _evidence(data: Texts, sizes: np.ndarray, lengths: np.ndarray) -> tuple[np.n
 def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.ndarray, ...]:
     """The fields char_keys to rare_from."""
     problems = len(sizes)
-    keys, begins = data.char_runs()
+    keys, begins = data.chars.runs(CHARS)
     vocabulary, slots = np.unique(keys, return_inverse=True)
     v = max(1, len(vocabulary))
-    owner, own = np.divmod(np.unique(data.char_of[begins] * v + slots), v)
+    owner, own = np.divmod(sorted_set(data.chars.owner[begins] * v + slots), v)
     df = np.bincount(own, minlength=v)
     weight = np.log((problems + 1) / np.maximum(df, 1))
     own_from = np.searchsorted(owner, np.arange(problems + 1))
@@ -266,7 +234,7 @@ def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.nd
     first = order[(before <= (1 - wanted + PROPOSED)[owner] * total[owner]) & known[owner]]
     first = first[np.lexsort((owner[first], own[first]))]
     rare_from = np.searchsorted(own[first], np.arange(v + 1))
-    length = np.bincount(data.char_of, minlength=problems)
+    length = np.bincount(data.chars.owner, minlength=problems)
     return vocabulary, weight, own, own_from, total, length, owner[first], rare_from
 
 

@@ -29,8 +29,8 @@ _SHAPES = {
     ),
     "a)": re.compile(rf"(?:^|(?<=[\s;,.?!。;]|[^\x00-\x7f])){_LABEL}\)(?=\s+\S|[A-Z\d$\\]|[^\x00-\x7f])"),
     "a.": re.compile(rf"(?:^[ \t]*|(?<=[.?!:;] )){_LABEL}\.(?=\s)", re.MULTILINE),
-    "A.": re.compile(r"(?:^|(?<=\s))(?P<label>[A-J])\.(?=\s)"),
-    "A.1": re.compile(r"(?:^|(?<=[\s()。?]))(?P<label>[A-J])[.、:](?=\S)"),
+    "A.": re.compile(r"(?P<label>[A-J])(?<!\S.)\.(?=\s)"),
+    "A.1": re.compile(r"(?P<label>[A-J])(?<![^\s()。?].)[.、:](?=\S)"),
     "A、": re.compile(rf"(?:^|(?<=[\s。?])){_LABEL}、", re.MULTILINE),
     "①": re.compile(r"(?P<label>[①-⑨Ⓐ-Ⓔ])"),
     "a/": re.compile(r"(?:^|(?<=\s))(?P<label>[A-Ja-j1-9])/(?=\s)"),
@@ -43,6 +43,10 @@ _SHAPES = {
     "一、": re.compile(r"(?P<label>[一二三四])、"),
     "Part a": re.compile(rf"(?:^|(?<=[\s.;*])){_PART}\s?\(?{_LABEL}\)?(?:\s?[:.)]|\s?\n| [-–—] )", re.MULTILINE),
 }
+_MARKED: dict[str, Sequence[str]] = {  # of which a text with such items has one
+    "(a)": "(", "a)": ")", "A、": "、", "a/": "/", "1°": "°", "[A]": "[", "a:": ":", "一、": "、",
+    "Option 1": ("Option", "Choice", "Answer", "Alternative", "选项", "問題", "问题"), "Part a": "PQTS",
+}  # fmt: skip
 _DRESS = re.compile(
     r"\\(?:textbf|mathbf|mathrm|textrm|textsf|text|bf|rm)\s*\{\s*(\(?[A-Ja-j][).:]\)?)\s*:?\s*\}(?:\\ ?|~|\s|\$)*"
     r"|\*\*(\(?[A-Ja-j][).:])\*\*:?|\\boxed\s*\{\s*([A-Ja-j])\s*\}|^\*\*([a-j])\*\*(?=\s)",
@@ -101,8 +105,8 @@ def items_of(text: str) -> list[Items]:
     text = _DRESS.sub(lambda m: f" {m[1] or m[2] or f'{m[3] or m[4]})'} ", text)
     text = _SPACE.sub(" ", text)
     readings = []
-    for shape in _SHAPES.values():
-        marks = list(shape.finditer(text))
+    for name, shape in _SHAPES.items():
+        marks = list(shape.finditer(text)) if name not in _MARKED or any(c in text for c in _MARKED[name]) else []
         for labels in _LISTS if len(marks) > 1 else ():
             run: list[re.Match[str]] = []
             for mark in marks:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 from ringrl.config.data import Pile
@@ -34,6 +34,7 @@ from ringrl.domains import Domains
 from ringrl.errors import DataError
 
 MALFORMED = "malformed"
+SHARD_CHARS = 16 << 20  # a step holds about ten times as much of a shard
 OPTIONAL: dict[str, type] = {"solutions": object, "responses": object, "language": str, "entry_point": str,
                              "pass_rates": dict, "agreement": dict, "lengths": dict}  # fmt: skip
 RESERVED = ("id", "own_id", "source", "where", "step", "reason")  # keys that the chain sets
@@ -69,13 +70,24 @@ def check(sources: Iterable[Pile], domains: Domains) -> None:
             next((row for row in read((only,), domains) if not isinstance(row, Dropped)), None)
 
 
-def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tuple[int, tuple[Row | Dropped, ...]]]:
-    """Numbered shards of `rows` rows."""
-    results = read(sources, domains)
-    for shard in count():
-        if not (batch := tuple(islice(results, rows))):
-            return
+def shards(sources: Iterable[Pile], domains: Domains, rows: int) -> Iterator[tuple[int, list[Row | Dropped]]]:
+    """Numbered shards of `rows` rows, or fewer that reach SHARD_CHARS characters."""
+    shard, batch, size = 0, list[Row | Dropped](), 0
+    for result in read(sources, domains):
+        batch.append(result)
+        size += _size(result.row if isinstance(result, Dropped) else result)
+        if len(batch) == rows or size >= SHARD_CHARS:
+            yield shard, batch
+            shard, batch, size = shard + 1, [], 0
+    if batch:
         yield shard, batch
+
+
+def _size(value: Any) -> int:
+    """Characters of all texts in a value."""
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return len(value) if isinstance(value, str) else sum(map(_size, value)) if isinstance(value, list) else 1
 
 
 def read_row(source: Pile, domains: Domains, n: int, where: str, raw: Row | str) -> Row | Dropped:

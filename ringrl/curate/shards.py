@@ -74,21 +74,21 @@ class Shards:
 
     def write(self, shard: int, step: str, results: Iterable[Row | Dropped]) -> None:
         """Writes what a step returned for one shard."""
-        kept: list[str] = []
-        dropped: list[str] = []
         rows: Counter[str] = Counter()
         reasons: dict[str, Counter[str]] = {}
-        for result in results:
-            if isinstance(result, Dropped):
-                record = {**result.row, "step": step, "reason": result.reason, **result.more}
-                dropped.append(json.dumps(record) + "\n")
-                reasons.setdefault(result.reason, Counter())[result.row["source"]] += 1
-            else:
-                kept.append(json.dumps(result) + "\n")
-                rows[result["source"]] += 1
+        files = [self._file(kind, shard, "jsonl") for kind in ("kept", "dropped")]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(files[0]) as kept, replacing(files[1]) as dropped:
+            for result in results:
+                if isinstance(result, Dropped):
+                    record = {**result.row, "step": step, "reason": result.reason, **result.more}
+                    dropped.write(json.dumps(record).encode() + b"\n")
+                    reasons.setdefault(result.reason, Counter())[result.row["source"]] += 1
+                else:
+                    kept.write(json.dumps(result).encode() + b"\n")
+                    rows[result["source"]] += 1
         counts = {"kept": rows, "dropped": {k: reasons[k] for k in sorted(reasons)}}
-        for kind, text in (("kept", "".join(kept)), ("dropped", "".join(dropped))):
-            self._write(self._file(kind, shard, "jsonl"), text)
         self._write(self._file("counts", shard, "json"), json.dumps(counts, sort_keys=True))
 
     def close(self, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -25,6 +25,7 @@ VARIABLE = "v"  # replaces every single letter in `canonical`
 PERSON = "N"  # replaces `people`
 WORD_GRAM = 3  # words per shingle
 CHAR_GRAM = 5  # characters per shingle
+CACHED = 1 << 16  # tokens whose forms are remembered
 
 _LOOKS = re.compile(
     r"\\(?:(?:quad|qquad|displaystyle|textstyle|left|right|[bB]igg?[lrm]?|middle|limits)(?![a-zA-Z])|[,;:! ])"
@@ -54,36 +55,40 @@ _SAME = tuple((re.compile(pattern), new) for pattern, new in (  # LaTeX with the
 ))  # fmt: skip
 # formulas; text that begins with a digit and ends with a blank is between two prices
 _MATH = re.compile(r"\$\$?(?!\d[^$]*\s\$)([^$]*)\$\$?|\\\((.{0,2000}?)\\\)|\\\[(.{0,2000}?)\\\]", re.DOTALL)
+_NAMED = re.compile(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\w*\*?\s*\{[^{}]*\}")
 _RUN = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")  # two or more letters, not a command
 _SENTENCE = re.compile(r"(?<![\\a-zA-Z])[a-z]{2,} [a-z]{2,} [a-z]{2,}")  # what is between two prices
 _NAMES = re.compile(r"[a-zA-Z]{2}|[A-Z]{2,6}|[a-z]?[A-Z]{1,3}[a-z]?")
 _FUNCTIONS = frozenset(("ln", "lg", "GCD", "LCM", "is", "to", "of", "in", "if", "or", "at", "an", "by", "on"))
 _BOLD = re.compile(r"(\*\*|__)(?=[a-zA-Z]{2})([^*_\n]{2,400}?)\1")
-_HYPHEN = re.compile(r"(?<=[a-zA-Z\d ])-(?=[a-zA-Z]{2})|(?<=[a-zA-Z]{2})-(?=\d)")
+_HYPHEN = re.compile(r"-(?:(?<=[a-zA-Z\d ]-)(?=[a-zA-Z]{2})|(?<=[a-zA-Z]{2}-)(?=\d))")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!,\\!)(?=\d{3}(?!\d))")
 _LISTED = re.compile(r"(?:(?<=[(\[])|(?<![\w}^\\])\{|\\\{)\d+(?:,\d+)+(?=[)\]}\\])")  # {1,200} has two numbers
 _GROUPED = re.compile(
-    r"(?<=[$€£¥])\d{1,3}(?:\s{1,3}\d{3})+(?![\d.]*\d)|(?<![\d.,])\d{1,3}(?:[\u00a0\u2009\u202f]\d{3})+(?!\d)"
+    r"\d(?:(?<=[$€£¥].)\d{0,2}(?:\s{1,3}\d{3})+(?![\d.]*\d)|(?<![\d.,].)\d{0,2}(?:[\u00a0\u2009\u202f]\d{3})+(?!\d))"
 )
 _MISREAD = re.compile(
-    r"(?<=[a-z])[01](?=[a-z])|(?<![\w.,])[01](?=[a-z]{4})(?!\w(?:hour|minute|inch|day|week|month|year|mile|gram|litre|liter))"
+    r"[01](?:(?<=[a-z].)(?=[a-z])|(?<![\w.,].)(?=[a-z]{4})(?!\w(?:hour|minute|inch|day|week|month|year|mile|gram|lit)))"
 )
 _POINT_WORD = re.compile(r"(?<=\d)\.(zero|one|two|three|four|five|six|seven|eight|nine)(?![a-z])")
 _PRIMES = re.compile(r"\^ ?\{ ?((?:\\prime ?)+)\}|\^ ?\\prime(?![a-zA-Z])|\\prime(?![a-zA-Z])|(?<=[\w)}\]'])'")
 _PRIMED = re.compile(r"(?<![\w'’])([A-Za-z])('+)(?![A-Za-z])")  # f'(2) outside a formula
 _APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
 _PIPES = re.compile(r"(?<!\S)\|+(?!\S)|\|[-:| ]+\|")  # of a table
-_CAPITAL = re.compile(r"((?<![^\W_])[B-HJ-Z](?![^\W_]))")  # one that may name something; not A and I
+_CAPITAL = re.compile(r"([B-HJ-Z](?<![^\W_].)(?![^\W_]))")  # one that may name something; not A and I
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u0652\u0900-\u0903\u093a-\u094f\u0981-\u0983\u09bc-\u09cd"  # within words
 NUMERALS = "零〇一二两兩三四五六七八九十百千万萬亿億"
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_NUMBER = r"\d+(?:\.\d+)?|(?<![\w.])\.\d+"
+_SIGN = r"<=|>=|!=|[-+*/^=<>]|(?<=[\d)])!|(?<=[a-z])(?<![^\W\d_]{2})!|[(){}[\]⦃⦄]|[′|‖]|,|(?<=\d):(?=\d)"
+_LATIN = re.compile(rf"\\?[a-zA-Z]+|{_NUMBER}|{_SIGN}")  # tokens of a text in ASCII, and of any other
 _TOKEN = re.compile(
-    rf"[{NUMERALS}]+|[{_UNSPACED}]|\\?[^\W\d_{_UNSPACED}]+(?:[{_MARKS}]+[^\W\d_{_UNSPACED}]*)*|\d+(?:\.\d+)?|(?<![\w.])\.\d+"
-    r"|<=|>=|!=|[-+*/^=<>]|(?<=[\d)])!|(?<=[a-z])(?<![^\W\d_]{2})!|[(){}[\]⦃⦄]|[′|‖]|,|(?<=\d):(?=\d)"
+    rf"[{NUMERALS}]+|[{_UNSPACED}]|\\?[^\W\d_{_UNSPACED}]+(?:[{_MARKS}]+[^\W\d_{_UNSPACED}]*)*|{_NUMBER}|{_SIGN}"
 )
 _CLOSES = {")": "(", "}": "{", "]": "[", "⦄": "⦃"}
+_BRACKETS = frozenset("(){}[]⦃⦄")
 _OPERATORS = frozenset(("<=", ">=", "!=", *"-+*/^=<>!"))
-_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")
+_NAME = re.compile(r"[A-Z](?<=[a-z,;] .)[a-z]+")
 _DATES = frozenset(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "january", "february",
                     "march", "april", "may", "june", "july", "august", "september", "october", "november",
                     "december"))  # fmt: skip
@@ -124,6 +129,19 @@ _GREEK_LETTERS = dict(zip("αβγδεζηθικλμνξρστφχψωϕϵ", (
     "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "phi", "epsilon"), strict=True))  # fmt: skip
 
 
+class Memo(dict[str, str]):
+    """What a function of a token has returned, up to CACHED tokens."""
+
+    def __init__(self, function: Callable[[str], str]) -> None:
+        self.function = function
+
+    def __missing__(self, token: str) -> str:
+        if len(self) >= CACHED:
+            self.clear()
+        self[token] = form = self.function(token)
+        return form
+
+
 def words(text: str) -> list[str]:
     """Words, numbers, operators and brackets that matter; LaTeX commands without their backslash."""
     text = plain(text)
@@ -142,7 +160,11 @@ def words(text: str) -> list[str]:
             text = pattern.sub(new, text)
     if "%" in text:
         text = text.replace("\\%", "%").replace("%", " percent ")
-    return _grouped(_TOKEN.findall(_HYPHEN.sub(" ", _BOLD.sub(r"\2", text))))
+    if "**" in text or "__" in text:
+        text = _BOLD.sub(r"\2", text)
+    if "-" in text:
+        text = _HYPHEN.sub(" ", text)
+    return _grouped((_LATIN if text.isascii() else _TOKEN).findall(text))
 
 
 def _joined(number: re.Match[str]) -> str:
@@ -187,10 +209,12 @@ def _ascii(char: str) -> str:
 
 def _spelled(formula: re.Match[str]) -> str:
     r"""A formula with names such as that of triangle ABC split into letters; text between two prices is unchanged."""
-    inner = _PRIMES.sub(lambda m: "′" * max(1, m[0].count("prime")), formula[1] or formula[2] or formula[3] or "")
+    inner = formula[1] or formula[2] or formula[3] or ""
+    if "'" in inner or "prime" in inner:
+        inner = _PRIMES.sub(lambda m: "′" * max(1, m[0].count("prime")), inner)
     if "|" in inner:
         inner = re.sub(r" *(\\?\|) *", r"\1", inner)
-    bare = re.sub(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\w*\*?\s*\{[^{}]*\}", " ", inner)
+    bare = _NAMED.sub(" ", inner) if "{" in inner else inner
     if not all(_NAMES.fullmatch(run) for run in _RUN.findall(bare)):
         return f" {_prose(inner) if _SENTENCE.search(inner) else inner} "
     return f" {_RUN.sub(_letters, inner) if bare == inner else inner} "
@@ -208,9 +232,12 @@ def _grouped(tokens: list[str]) -> list[str]:
     """
     out: list[str] = []
     opened: list[_Bracket] = []
+    if _BRACKETS.isdisjoint(tokens):
+        out = list(map(_form.__getitem__, tokens))
+        return _without_commas(out) if "," in out else out
     for token in tokens:
-        if not opened and token.isalnum() and token[0] not in "⦃⦄":
-            out.append(token if len(token) == 1 else token.lower())
+        if token not in _BRACKETS and not opened:
+            out.append(_form[token])
         elif token in "({[⦃":
             opened.append(_Bracket(token, len(out)))
             out.append("(")
@@ -226,14 +253,19 @@ def _grouped(tokens: list[str]) -> list[str]:
             if opened:
                 opened[-1].operator |= token in _OPERATORS
                 opened[-1].prose |= len(token) > 1 and token[0].isalpha() and token not in _GREEK
-            if token[0] == "\\":
-                out.append(token[1:])
-            else:
-                out.append("0" + token if token[0] == "." else token if len(token) == 1 else token.lower())
+            out.append(_form[token])
     for bracket in opened:  # never closed
         out[bracket.start] = ""
     out = [token for token in out if token]
     return _without_commas(out) if "," in out else out
+
+
+@Memo
+def _form(token: str) -> str:
+    """A token without backslash or case."""
+    if token[0] == "\\":
+        return token[1:]
+    return "0" + token if token[0] == "." else token if len(token) == 1 else token.lower()
 
 
 @dataclass
@@ -283,7 +315,12 @@ def unmarked(tokens: Sequence[str]) -> list[str]:
 
 def canonical(tokens: Sequence[str]) -> list[str]:
     """Unmarked, with one name for all variables."""
-    return [VARIABLE if (len(t) == 1 and _LETTER.match(t)) or t in _GREEK else t for t in unmarked(tokens)]
+    return list(filter(None, map(_unnamed.__getitem__, tokens)))
+
+
+@Memo
+def _unnamed(token: str) -> str:
+    return VARIABLE if is_variable(token) else "".join(unmarked((token,)))
 
 
 def people(text: str) -> set[str]:
@@ -302,24 +339,33 @@ def is_number(token: str) -> bool:
 
 def numbers(tokens: Sequence[str]) -> list[str]:
     """The numbers in order, written in digits or as words: a problem with other numbers is another problem."""
-    return [t for t in valued(tokens) if is_number(t)]
+    return numerals(valued(tokens))
+
+
+def numerals(tokens: Sequence[str]) -> list[str]:
+    """Those words of `valued` that are numbers."""
+    return list(filter(None, map(_numeral.__getitem__, tokens)))
+
+
+@Memo
+def _numeral(token: str) -> str:
+    return token if is_number(token) else ""
 
 
 def valued(tokens: Sequence[str]) -> list[str]:
     """The tokens with numbers in one form: 3 for 3.00 and three, 24 for twenty four and 二十四; one stays."""
+    values = list(map(_value.__getitem__, tokens))
+    if _SPOKEN.isdisjoint(tokens):
+        return values
     out: list[str] = []
-    at, last = 0, len(tokens) - 1
+    at = 0
     for n, token in enumerate(tokens):
-        if n < at:
-            continue
-        if token in _SPOKEN or (token[0].isdigit() and n < last and tokens[n + 1] in _SCALES):
-            value, at = _spoken(tokens, n)
+        if n >= at and token in _SPOKEN:
+            begin = n - (n > at and token in _SCALES and tokens[n - 1][0].isdigit())
+            out += values[at:begin]
+            value, at = _spoken(tokens, begin)
             out.append(value)
-        elif token.isascii() and token[0].isalpha():
-            out.append(_SHARES.get(token, token))
-        else:
-            out.append(_value(token))
-    return out
+    return out + values[at:]
 
 
 def _spoken(tokens: Sequence[str], at: int) -> tuple[str, int]:
@@ -343,13 +389,14 @@ def _spoken(tokens: Sequence[str], at: int) -> tuple[str, int]:
         elif not (token == "and" and before in ("hundred", "scale") and _said(tokens, at + 1)):
             break
         at += 1
-    return "one" if tokens[start:at] == ["one"] else _value(f"{total + part:f}"), at
+    return "one" if tokens[start:at] == ["one"] else _value[f"{total + part:f}"], at
 
 
 def _said(tokens: Sequence[str], at: int) -> bool:
     return at < len(tokens) and (tokens[at] in _ONES or tokens[at] in _TENS)
 
 
+@Memo
 def _value(token: str) -> str:
     if token[0].isdigit():
         return (token.rstrip("0").rstrip(".") if "." in token else token).lstrip("0") or "0"

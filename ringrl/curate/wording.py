@@ -24,7 +24,7 @@ def excerpt(match: re.Match[str] | None) -> str:
 def has(text: str, words: tuple[str, ...]) -> bool:
     """Whether a text contains one of these words, ignoring case; avoids running slow patterns on most problems."""
     lower = text.lower()
-    return any(word in lower for word in words)
+    return any(map(lower.__contains__, words))
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
@@ -158,12 +158,17 @@ _MISSING = any_of(  # what is not in the text, whatever else is
     r"|第\s?\d+\s?题图|[（(]图[）)]|图\s?[1-9①-⑨一二三](?![\d册书本个])|(?:统计|条形|扇形|折线|示意|树状|流程)图(?:[中如]|给出|提供|信息|回答|表示|显示|所)",
 )
 _MISSED = ("diagram", "figure", "image", "picture", "graph", "chart", "drawing", "photo", "sketch", "histogram", "plot",
-           "illustration", "to scale", "overleaf", "attachment", "table", "shaded", "colored", "coloured", "labeled",
-           "labelled", "divided", "made", "figura", "gráfic", "dibujo", "imagen", "imagem", "dessin", "schéma",
+           "illustration", "to scale", "overleaf", "attachment", "the table ", "following table ", "below is ",
+           "below are ", "above is ", "above are ", "figura", "gráfic", "dibujo", "imagen", "imagem", "dessin",
+           "schéma",
            "ci-contre", "abbildung", "zeichnung", "skizze", "рис", "черт", "график", "図", "图", "그림",
            "hình")  # fmt: skip
 _PICTURES = ("fig", "diagram", "picture", "image", "illustrat", "drawing", "drawn", "photo", "sketch",
              "graph", "chart", "histogram", "scatter", "number line", "map", "shown", "depicted")  # fmt: skip
+_PICTURED = re.compile(  # at the beginning of a word, in lower case
+    rf"[fdpisgchnm](?<!\w.)(?:{'|'.join(f'(?<={w[0]}){w[1:]}' for w in _PICTURES)})(?<!map(?=[a-z]))"
+    r"(?<!fig(?=[a-tv-z]))"
+)
 _NAMED = any_of(_PLOT, r"\bfig\b")
 _SHOWN_IN_TEXT = re.compile(r"\$\$|\\\[|\\begin|\||```|:\s*\n|\n.*\n.*\n")  # tables and formulas are shown as well
 
@@ -179,7 +184,7 @@ def image_referred_to(text: str) -> str:
     a formula in the text."""
     if has(text, _MISSED) and (match := _MISSING.search(text)):
         return excerpt(match)
-    if not has(text, _PICTURES):
+    if not has(text, _PICTURES) or not _PICTURED.search(text.lower()):
         return ""
     for match in _REFERRED.finditer(text):
         if _NAMED.search(match[0]) or not _SHOWN_IN_TEXT.search(text, match.end()):

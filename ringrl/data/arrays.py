@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+ALIGNED = 8  # bytes of the largest item of an array
 NUMBERS = "biuf"  # kinds of dtype that an array may have; of these safetensors and a raw buffer know all
 
 
@@ -49,6 +50,25 @@ def join(tree: Any, arrays: Sequence[np.ndarray]) -> Any:
             raise ValueError(f"got array {number!r}, expected one of {len(arrays)}")
         return arrays[number]
     return {k.removeprefix("$"): join(v, arrays) for k, v in tree.items()}
+
+
+def aligned(arrays: Sequence[np.ndarray]) -> tuple[list[Any], list[bytes | memoryview]]:
+    """Dtypes and shapes of arrays, and the arrays as raw buffers, each filled up to a multiple of ALIGNED bytes."""
+    parts: list[bytes | memoryview] = []
+    for a in arrays:
+        parts += [np.ascontiguousarray(a).reshape(-1).view(np.uint8).data, bytes(-a.nbytes % ALIGNED)]
+    return [[a.dtype.str, list(a.shape)] for a in arrays], parts
+
+
+def views(kinds: Sequence[Any], buffer: Any, place: int = 0) -> list[np.ndarray]:
+    """The arrays that `aligned` took apart, without a copy; they begin at byte `place`, a multiple of ALIGNED."""
+    arrays = []
+    for kind, shape in kinds:
+        dtype, count = np.dtype(kind), int(np.prod(shape, dtype=np.int64))
+        assert dtype.kind in NUMBERS, kind
+        arrays.append(np.frombuffer(buffer, dtype, count, place).reshape(shape))
+        place += -(-count * dtype.itemsize // ALIGNED) * ALIGNED
+    return arrays
 
 
 def to_bytes(value: Any) -> bytes:

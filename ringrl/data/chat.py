@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.algo.pack import TokenSequence
@@ -145,7 +146,7 @@ def _prompt(row: Row, tokenizer: PreTrainedTokenizerBase, prompting: Prompting, 
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > limit:
         raise PromptTooLong(f"{row['id']}: the prompt has {len(ids)} tokens, expected at most {limit}")
-    return Prompt(str(row["id"]), row["domain"], tuple(ids), domains.reference(row))
+    return Prompt(str(row["id"]), row["domain"], np.array(ids), domains.reference(row))
 
 
 def make_sequences(
@@ -206,7 +207,7 @@ def _sequences(
         trained[begin:position] = [True] * (position - begin)
     else:
         if position == len(whole):
-            return [TokenSequence(tuple(whole), tuple(trained), 1.0)]
+            return [TokenSequence(np.array(whole), np.array(trained), 1.0)]
     return [_apart(turn, tokenizer, end) for turn in chain]
 
 
@@ -225,4 +226,4 @@ def _apart(turn: Turn, tokenizer: PreTrainedTokenizerBase, end: TurnEnd) -> Toke
     if ends != [len(reply)]:
         what = "in the middle, expected it at the end only" if ends else "not at its end, expected it there"
         raise DataError(f"{turn.where}: the assistant's turn has {' or '.join(end.texts)} {what}")
-    return TokenSequence(tuple(prompt + reply), (False,) * len(prompt) + (True,) * len(reply), 1.0)
+    return TokenSequence(np.array(prompt + reply), np.arange(len(prompt) + len(reply)) >= len(prompt), 1.0)

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ringrl.types import ScoredGroup
 
 MIN_ERRORS = 5  # fewer are tolerated, whatever their share
@@ -130,9 +132,9 @@ def error_trouble(errors: Iterable[str], max_share: float) -> str:
     )
 
 
-def repetition(token_ids: Sequence[int], n: int = 8, last: int = 2048) -> float:
+def repetition(token_ids: np.ndarray | Sequence[int], n: int = 8, last: int = 2048) -> float:
     """Share of repeated n-grams among the last tokens of a response: near 1 in a loop."""
-    tail = tuple(token_ids[-last:])
+    tail = tuple(np.asarray(token_ids[-last:]).tolist())
     grams = [tail[i : i + n] for i in range(len(tail) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -8,6 +8,7 @@ when rank 0 asks for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -37,7 +38,7 @@ from ringrl.launch.machine import (
     shares,
     worker_env,
 )
-from ringrl.processes import Scratch, silence, state_of
+from ringrl.processes import Scratch, group_members, silence, state_of
 from ringrl.report.terminal import Display
 from ringrl.run import Run
 from ringrl.safe_text import masked
@@ -45,8 +46,9 @@ from ringrl.safe_text import masked
 STOP_S = 1800.0  # after an interrupt: time to finish a step (the rollout not counted) and to save
 POLL_S = 0.05
 GRACE_S = 1.0  # between the first death and the verdict, so that rank 0 can report the cause
-WORKER = """from ringrl.processes import die_with_parent
+WORKER = """from ringrl.processes import die_together, die_with_parent
 die_with_parent({launcher})
+die_together()
 from ringrl.rollout.vllm_worker import main
 main()"""
 TAIL = 20  # log lines shown when a process has died
@@ -56,9 +58,21 @@ SOON_S = 3.0  # the same when something has failed, which that may be the cause 
 
 @dataclass
 class Child:
+    """A process that leads a session and a process group of its own."""
+
     name: str
     process: subprocess.Popen[str]
     log: Path
+
+    def code(self) -> int | None:
+        """The exit code, None while it runs. Only `stop` reaps it: until then nobody else can get its number, which
+        is also the number of its group."""
+        if self.process.returncode is not None:
+            return self.process.returncode
+        ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def launch(
@@ -215,16 +229,16 @@ class Crew:
 
     def _verdict(self, interrupted: bool) -> int | None:
         """The run's exit code, or None while it goes on."""
-        codes = [c.process.poll() for c in self.ranks]
+        codes = [c.code() for c in self.ranks]
         if all(c == 0 for c in codes):
             return 0
         if self.ended and codes[0] is not None:  # rank 0 has reported the cause
             if self.ended["code"] == ChildDied.exit_code:  # the cause may be in the log of another process
-                self._show_ends([c for c in self.ranks[1:] + self.workers if c.process.poll() not in (None, 0)])
+                self._show_ends([c for c in self.ranks[1:] + self.workers if c.code() not in (None, 0)])
                 self._show_silent()
             self.display.fail(self.ended["text"])
             return self.ended["code"]
-        dead = [c for c in self.ranks if c.process.poll() not in (None, 0)] + self._dead_workers()
+        dead = [c for c in self.ranks if c.code() not in (None, 0)] + self._dead_workers()
         if not dead:
             return None
         if interrupted and all(c in (130, None) for c in codes):
@@ -239,21 +253,21 @@ class Crew:
     def _dead_workers(self) -> list[Child]:
         """Dead workers that will not be restarted: they never became ready, or restarts are off."""
         restartable = self.sampler and self.sampler.rollout.max_restarts
-        dead = [(c, f) for c, f in zip(self.workers, self.ready, strict=True) if c.process.poll() not in (None, 0)]
+        dead = [(c, f) for c, f in zip(self.workers, self.ready, strict=True) if c.code() not in (None, 0)]
         return [child for child, address in dead if not (restartable and address.is_file())]
 
     def _show_ends(self, dead: Sequence[Child]) -> None:
         for child in dead:
-            if child.process.poll() == LOST_CODE:
+            if child.code() == LOST_CODE:
                 self.display.fail(f"{child.name} waited for another rank in vain; see {child.log}")
                 continue
             tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-TAIL:])
-            self.display.fail(f"{child.name} ended with {child.process.poll()}; last lines of {child.log}:\n{tail}")
+            self.display.fail(f"{child.name} ended with {child.code()}; last lines of {child.log}:\n{tail}")
 
     def _unheard(self, seconds: float) -> dict[str, str]:
         """What to say of the ranks that run and gave no sign of life for so long, by name."""
         told = {}
-        for name, pid in ((c.name, c.process.pid) for c in self.ranks if c.process.poll() is None):
+        for name, pid in ((c.name, c.process.pid) for c in self.ranks if c.code() is None):
             if (gone := silence(self.meeting / name)) > seconds:
                 state = " (stopped)" if state_of(pid) == "T" else ""
                 told[name] = f"{name}, process {pid}{state}, has not answered for {gone:.0f} s"
@@ -280,8 +294,8 @@ class Crew:
 
     def _signal_ranks(self) -> None:
         for child in self.ranks:
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
+            if child.code() is None:
+                os.kill(child.process.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """Stops every process that was started; all have ended when this returns."""
@@ -289,14 +303,19 @@ class Crew:
 
 
 def stop(children: Sequence[Child], patience_s: float) -> None:
-    alive = [c for c in children if c.process.poll() is None]
+    """Ends these processes and all that is left of their groups, also of groups whose leader has died: parts of vLLM's
+    engine are processes of the group, and would keep their GPUs. All have ended when this returns."""
+    children = [c for c in children if c.process.returncode is None]
     for patience, signal_number in ((patience_s, signal.SIGTERM), (5.0, signal.SIGKILL)):
-        for child in alive:
-            if patience and child.process.poll() is None:
+        for child in children if patience else ():
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.process.pid, signal_number)
         deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and any(c.process.poll() is None for c in alive):
+        while time.monotonic() < deadline and group_members([c.process.pid for c in children]):
             time.sleep(0.02)
+    for child in children:
+        if child.code() is not None:  # else a driver holds it
+            child.process.wait()
 
 
 @contextmanager

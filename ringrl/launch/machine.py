@@ -18,15 +18,17 @@ import stat
 import struct
 import subprocess
 
-from ringrl.config.sections import Rollout
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import UserError
 
 OMP = "OMP_NUM_THREADS"  # torchrun sets it to 1
 WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load reads nothing that could run code, whoever calls it
 WAIT = "OMP_WAIT_POLICY"
+APART = "VLLM_ENABLE_V1_MULTIPROCESSING"  # whether vLLM's engine is another process than its worker
 KEY_BYTES = 32  # in a key file
 LOOPBACK = "127.0.0.1"
 LOST_CODE = 4  # how a rank ends that waited for another one in vain; the launcher looks for the cause elsewhere
+FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}  # package of an attention
 SIOCGIFADDR = 0x8915  # Linux: address of an interface
 
 
@@ -42,6 +44,13 @@ def engine_name(rollout: Rollout) -> str:
     if rollout.engine == "auto":
         return "vllm" if installed else "transformers"
     return rollout.engine
+
+
+def check_engine(rollout: Rollout) -> None:
+    """Raises UserError when updates in flight would fall into steps of an engine that runs by itself."""
+    if os.environ.get(APART, "0") != "0" and rollout.in_flight:
+        raise UserError(f"{APART}: got {os.environ[APART]}, expected 0 or nothing with rollout.in_flight: the engine "
+                        f"runs in the worker's own process")  # fmt: skip
 
 
 @functools.cache
@@ -100,6 +109,18 @@ def check_ranks(ranks: int) -> None:
                         f"nvidia-smi -L show {', '.join(gpus())}")  # fmt: skip
     if ranks > 1 and any(name.startswith("MIG-") for name in gpus()):
         raise UserError(f"trainer.ranks: got {ranks}, expected 1: CUDA shows a process one MIG device only")
+
+
+def check_attention(trainer: Trainer) -> None:
+    """Raises UserError when the kernels of `trainer.attention` are not on this machine."""
+    package = FLASH.get(trainer.attention)
+    if not package:
+        return
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"trainer.attention: got {trainer.attention}, expected packed, torch's own flash attention: "
+                        f"package {package} is not installed")  # fmt: skip
+    if not gpus():
+        raise UserError(f"trainer.attention: got {trainer.attention}, expected packed or sdpa without a GPU")
 
 
 def read_key(file: str) -> str:
@@ -163,7 +184,7 @@ def prepare_rank(threads: int) -> None:
 
 
 def shares(ranks: int, threads: int, workers: int, at_once: bool) -> tuple[int, int]:
-    """OpenMP threads of a rank (`threads`, unless 0) and of a worker, on CPUs.
+    """OpenMP threads of a rank (`threads`, unless 0) and of a worker without a GPU.
 
     Each kind gets all cores unless both compute at once, since more threads than cores are many times slower.
     """
@@ -178,7 +199,7 @@ def worker_env(index: int, first_gpu: int, rollout: Rollout, threads: int) -> di
     """Environment of a vLLM worker, by its index on this machine."""
     # the engine runs inside the worker: it stops when the worker stops it, so that no step falls between two halves of
     # an update; it ends with the worker; and on a CPU it starts ten times faster
-    env = {**_common_env(), "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    env = {**_common_env(), "VLLM_LOGGING_LEVEL": "WARNING", APART: os.environ.get(APART, "0")}
     if gpus():
         first = first_gpu + index * rollout.tensor_parallel
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(gpus()[first : first + rollout.tensor_parallel])}
@@ -194,8 +215,9 @@ def rank_env(rank: int, ranks: int, threads: int, port: int = 0) -> dict[str, st
     """Environment of a trainer rank, one of `ranks` on this machine that meet at `port`, unless in a folder."""
     env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": LOOPBACK,
            "MASTER_PORT": str(port), "ACCELERATE_USE_DEEPSPEED": "true", **_common_env()}  # fmt: skip
+    env[OMP] = str(threads)  # with GPUs too: the optimizer's step may run on the host
     if not gpus():
-        env |= {"DS_ACCELERATOR": "cpu", OMP: str(threads)}
+        env["DS_ACCELERATOR"] = "cpu"
         env["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and importing it through DeepSpeed takes 2 s
     return env
 

@@ -17,7 +17,7 @@ from ringrl.domains import verifier_files
 from ringrl.errors import DataError, UserError
 from ringrl.launch.command import Command, Needs
 from ringrl.launch.crew import launch
-from ringrl.launch.machine import engine_name, read_key
+from ringrl.launch.machine import check_attention, check_engine, engine_name, gpus, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
 from ringrl.lines import sha256
@@ -52,12 +52,16 @@ def checked(command: Command[Any], cfg: Any) -> Needs:
         if isolation.level == "uid" and cfg.verify.isolation == "uid":
             _check_private(need.sources)
     check_models(need)
+    if need.trainer:
+        check_attention(need.trainer)
     for sampler in filter(None, need.launches):
+        check_engine(sampler.rollout)
         if sampler.rollout.addresses:
             read_key(sampler.rollout.key_file)
-        if engine_name(sampler.rollout) == "transformers" and sampler.routes:
-            raise UserError("loss.router_replay: got engine, expected trainer or none: vLLM is not installed, and the "
-                            "engine in process cannot say which experts it took")  # fmt: skip
+        somewhere = sampler.rollout.addresses or gpus()
+        if sampler.routes and (engine_name(sampler.rollout) == "transformers" or not somewhere):
+            raise UserError("loss.router_replay: got engine, expected trainer or none: only vLLM on GPUs can say which "
+                            "experts it took")  # fmt: skip
     return need
 
 

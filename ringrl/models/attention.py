@@ -1,10 +1,10 @@
-"""Attention over packed rows where there is no variable-length kernel: registered with transformers as "packed".
+"""Attention over packed rows, registered with transformers as "packed".
 
-transformers' own answer on the CPU is a dense [N, N] mask over the packed row, quadratic in the row. Here each
-sequence of a row is one causal call: Σ n² instead. (Spreading them over a padded batch for a single call was up to
-twice as slow for a whole update, since one long response pads all others.) Takes the same keyword arguments as flash
-attention, so the caller does not know which of the two runs. Without `cu_seq_lens_q` the rows are ordinary
-(right-padded) sequences and causal is all.
+On a GPU a row is one call of the flash attention for variable lengths that torch itself has. Where that does not fit
+(the CPU, float32, odd widths, sinks, caps), each sequence of the row is one causal call: Σ n² instead of the N² of
+transformers' dense mask over the row. (Spreading them over a padded batch for a single call was up to twice as slow for
+a whole update, since one long response pads all others.) Takes the same keyword arguments as flash attention. Without
+`cu_seq_lens_q` the rows are ordinary (right-padded) sequences and causal is all.
 
 Sliding windows come as what stands for the mask, since some models name them nowhere else. With a window w the cost
 of a sequence is n w; sinks (one more logit in every softmax) and caps on the scores are computed in float32.
@@ -12,16 +12,21 @@ of a sequence is n w; sinks (one more logit in every softmax) and caps on the sc
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ringrl.errors import DataError
 
 BLOCK = 256  # fewest queries that are scored at a time when a kernel for plain causal attention does not do
+# torch 2.13 wants to be told of fewer heads of keys than of queries; versions before it took them without a word
+GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def packed_attention(
@@ -32,7 +37,8 @@ def packed_attention(
     attention_mask: int | None,  # the window of this layer, from `window`; None: all tokens before
     scaling: float | None = None,
     dropout: float = 0.0,
-    cu_seq_lens_q: torch.Tensor | None = None,  # [S + 1] sequence boundaries of a packed row (B = 1)
+    cu_seq_lens_q: torch.Tensor | None = None,  # [S + 1] int32 sequence boundaries of a packed row (B = 1)
+    sequence_lengths: Sequence[int] = (),  # their differences, known without asking the device
     softcap: float | None = None,  # scores become softcap tanh(scores / softcap)
     s_aux: torch.Tensor | None = None,  # [heads] logit of a token that every query sees and that has no value
     **_: Any,
@@ -40,12 +46,39 @@ def packed_attention(
     """Causal attention that never looks across a sequence boundary. Returns [B, L, heads, D]."""
     assert attention_mask is None or isinstance(attention_mask, int), "packed attention takes boundaries, not masks"
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = partial(_attend, window=attention_mask or 0, scale=scale, dropout=dropout, softcap=softcap, sinks=s_aux)
+    local_size = attention_mask or 0
+    attend = partial(_attend, window=local_size, scale=scale, dropout=dropout, softcap=softcap, sinks=s_aux)
     if cu_seq_lens_q is None or len(cu_seq_lens_q) <= 2:
         return attend(query, key, value).transpose(1, 2).contiguous(), None
-    lengths = cu_seq_lens_q.diff().tolist()
+    lengths = sequence_lengths or cu_seq_lens_q.diff().tolist()
+    if not dropout and softcap is None and s_aux is None and kernel_fits(query, key, value):
+        return varlen(query, key, value, cu_seq_lens_q, max(lengths), local_size, scale), None
     parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     return torch.cat([attend(*part) for part in parts], dim=2).transpose(1, 2).contiguous(), None
+
+
+def kernel_fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's flash attention computes this on the device where it is; backward too."""
+    width = query.shape[-1]
+    if not (query.is_cuda and torch.backends.cuda.is_flash_attention_available()):
+        return False
+    if query.dtype not in (torch.float16, torch.bfloat16) or width % 8 or not width == key.shape[-1] == value.shape[-1]:
+        return False
+    capability = torch.cuda.get_device_capability(query.device)
+    # backward for wide heads takes more shared memory than the smaller chips of a generation have
+    return width <= (256 if capability in ((8, 0), (9, 0), (10, 0)) else 192) and capability >= (8, 0)
+
+
+def varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, window: int,
+    scale: float,
+) -> torch.Tensor:  # fmt: skip
+    """A packed row in one call of the kernel: [1, heads, L, D] and [S + 1] int32 boundaries -> [1, L, heads, D]."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    seen = (window - 1 if window else -1, 0)  # tokens before and after a query's own; -1: all
+    out = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scale, window_size=seen, **GQA)
+    assert isinstance(out, torch.Tensor)  # it returns more when asked for more
+    return out.unsqueeze(0).contiguous()
 
 
 def _attend(

@@ -39,6 +39,15 @@ def for_worker(shape: Shape, rollout: Rollout, longest: int, memory: float) -> l
     return [f"{short}, and splitting it up would not help: rollout.gpu_memory, rollout.kv_cache_mib or a larger GPU"]
 
 
+def for_cache(rollout: Rollout, cached: int, length: float) -> list[str]:
+    """Advice when a worker starts more sequences than its cache holds once they have the mean `length`, in tokens."""
+    held = int(cached / length)
+    if held < 1 or rollout.concurrent <= held:
+        return []
+    return [f"rollout.concurrent={rollout.concurrent}: the cache holds {held:,} responses of {length:,.0f} tokens, and "
+            f"vLLM would put others aside and compute them again; rollout.concurrent={held}"]  # fmt: skip
+
+
 def for_shared(
     shape: Shape, trainer: Trainer, rollout: Rollout, longest: int, reference: bool, memory: float
 ) -> list[str]:

@@ -96,7 +96,8 @@ def keeps_gradients(trainer: Trainer) -> bool:
 def activations(shape: Shape, trainer: Trainer, tokens: int) -> tuple[float, float]:
     """Bytes that a forward pass over `tokens` saves for backward, and those inside one layer if it is recomputed."""
     low, dense = low_bytes(trainer.dtype), shape.layers - shape.moe_layers
-    copied = trainer.attention != "flash_attention_2"  # the output is copied into the layout of the next projection
+    # on a CPU the output is copied into the layout of the next projection
+    copied = not trainer.attention.startswith("flash")
     moe_bytes, dense_bytes = (layer_bytes(shape, moe, low, copied) for moe in (True, False))
     last = shape.hidden * (4 + 2 * low)  # final norm and the head's input
     if not trainer.recompute:

@@ -90,15 +90,16 @@ def show(item: Item) -> str:
 
 
 def _assumptions(assumed: Assumed) -> Section:
-    g = assumed.gpu
+    g, (source, _, where) = assumed.gpu, assumed.source.partition(" in ")
+    where = f"; {where}" if where else ""
     return Section("assumptions", (
         Item("GPU", g.name, "", g.source, f"{g.tflops:g} TFLOP/s dense bfloat16, {g.bandwidth:g} GB/s, "
              f"{g.memory:g} GB, {g.link:g} GB/s to the next"),
-        Item("share of the FLOP/s", assumed.mfu, "", "assumed", "--mfu, of all FLOPs that are computed"),
-        Item("share of the bandwidth", assumed.bandwidth, "", "assumed", "--bandwidth, in decoding"),
+        Item("share of the FLOP/s", assumed.mfu, "", source, f"--mfu, of all FLOPs that are computed{where}"),
+        Item("share of the bandwidth", assumed.bandwidth, "", source, f"--bandwidth, in decoding{where}"),
         Item("prompt", assumed.prompt, "tokens", "assumed", "--prompt, mean"),
-        Item("response", assumed.response or "half the room", "tokens" if assumed.response else "", "assumed",
-             "--response, mean"),
+        Item("response", assumed.response or "half the room", "tokens" if assumed.response else "", source,
+             f"--response, mean{where}"),
         Item("network", NETWORK, "GB/s", "assumed", f"per GPU, between nodes of {NODE}"),
         Item("kept free", SPARE, "B", "assumed", "CUDA context, NCCL, fragmentation; vLLM as much besides"),
     ))  # fmt: skip
@@ -170,7 +171,8 @@ def _rl_stage(shape: Shape, cfg: RLConfig, stage: Stage, assumed: Assumed) -> Se
         Item("old log-probs", t.old / speed, "s", "formula", _flops(t.old)),
         Item("reference pass", t.reference / speed, "s", "formula", _flops(t.reference)),
         Item("updates", t.update / speed, "s", "formula", _flops(t.update)),
-        Item("weight sync", step.sync_s, "s", "formula", f"{step.sync_bytes / GIB:.1f} GiB, {where}"),
+        Item("weight sync", step.sync_s, "s", "formula", f"{step.sync_bytes / GIB:.1f} GiB, {where}, in "
+             f"{shape.tensors:,} tensors that a worker takes in {shape.tensors * timing.LOAD_S:.2f} s"),
         Item("rollout batch", step.seconds, "s", "formula", together),
         Item("balance", timing.balanced(shape, cfg, stage, assumed), "", "formula",
              f"sampling GPUs for every training GPU take equally long; here {_split(cfg)}"),
@@ -255,6 +257,7 @@ def _rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, assumed
     tokens = max(trainer.microbatch_tokens, longest)
     advised = advice.for_rank(shape, trainer, longest, reference, memory)
     verdict = "does not fit" if advised else "fits"
+    model, state = checkpoint_bytes(shape, trainer.dtype)
     return Section(f"memory of a rank ({trainer.ranks} in all, ZeRO-{p.zero}, expert {p.expert}, {trainer.dtype})", (
         Item("weights", m.weights, "B", "formula"),
         Item("gradients", m.gradients, "B", "formula"),
@@ -268,17 +271,21 @@ def _rank(shape: Shape, trainer: Trainer, longest: int, reference: bool, assumed
         Item("the step", m.step, "B", "formula", "flat gradients in fp32; activations, logits, buffers are gone"),
         Item("peak", m.peak, "B", "formula", f"{verdict} in {memory / GIB:.1f} GiB, {SPARE / GIB:g} of them kept free"),
         *([Item("host memory", m.host, "B", "formula", "offloaded")] if m.host else []),
+        Item("host memory to save", state / trainer.ranks, "B", "formula", f"a copy of the states until they are "
+             f"written; rank 0 {model / GIB:.1f} GiB more, the model's"),
     ), tuple(advised))  # fmt: skip
 
 
 def _worker(shape: Shape, rollout: Rollout, longest: int, assumed: Assumed) -> Section:
     memory = assumed.gpu.memory * 1e9
     m = worker_memory(shape, rollout, memory)
+    length = assumed.prompt_of(longest) + assumed.response_of(longest)
+    advised = advice.for_worker(shape, rollout, longest, memory) or advice.for_cache(rollout, m.tokens, length)
     return Section(f"memory of a worker's GPU (tensor_parallel {rollout.tensor_parallel}, {rollout.dtype})", (
         Item("weights", m.weights, "B", "formula"),
         Item("cache", max(m.cache, 0.0), "B", "formula", f"{m.tokens:,} tokens, of which a worker needs up to "
              f"{rollout.concurrent * longest:,}; {WORKSPACE / GIB:g} GiB are vLLM's"),
-    ), tuple(advice.for_worker(shape, rollout, longest, memory)))  # fmt: skip
+    ), tuple(advised))  # fmt: skip
 
 
 def _run(steps: int, unit: str, seconds: float, gpus: int, rows: int) -> list[Item]:

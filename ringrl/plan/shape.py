@@ -84,6 +84,11 @@ class Shape:
         return 3 * self.hidden * self.expert_width
 
     @property
+    def tensors(self) -> int:
+        """In a checkpoint, about: an expert has three."""
+        return 3 * self.moe_layers * self.experts + 8 * self.layers + 3
+
+    @property
     def routed(self) -> int:
         """Parameters in routed experts."""
         return self.moe_layers * self.experts * self.expert

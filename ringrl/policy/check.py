@@ -3,7 +3,8 @@
     ours    rows as in training (packed or padded, the chosen attention), train mode, log-probs through PolicyModule
     plain   `model(input_ids).logits`, eager attention, eval mode, every sequence alone
 
-On a few random sequences, one longer than the sliding windows where that is affordable. Compared is the mean over a
+On a few random sequences, one longer than the sliding windows where that is affordable; in float32, where a fault
+stands out, and on a GPU also in the trainer's own type, since other kernels compute that. Compared is the mean over a
 sequence's tokens: a router's near-tie moves single tokens, whatever is wrong with a row moves all behind it.
 """
 
@@ -13,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -42,9 +44,16 @@ def check_forward(module: PolicyModule, trainer: Trainer, path: str) -> float:
     Raises:
         DataError: they differ; it names what to set.
     """
+    gap = _check(module, trainer, path, True)
+    if torch.cuda.is_available() and module.lm.dtype != torch.float32:
+        _check(module, trainer, path, False)
+    return gap
+
+
+def _check(module: PolicyModule, trainer: Trainer, path: str, upcast: bool) -> float:
     lm, training = module.lm, module.training
     # torch's generator is left alone: a thread that samples may be drawing from it
-    with torch.no_grad(), _placed(module, trainer.attention) as attention:
+    with torch.no_grad(), _placed(module, trainer.attention, upcast) as attention:
         limit = LIMIT if lm.dtype == torch.float32 else ROUNDINGS * torch.finfo(lm.dtype).eps
         ids = sequences(module)
         for _ in range(2):  # a router's near-tie in float32 is rare, and another for other tokens rarer
@@ -89,7 +98,7 @@ def plain_logprobs(lm: PreTrainedModel, ids: Sequence[list[int]], temperature: f
 
 def own_logprobs(module: PolicyModule, ids: Sequence[list[int]], packed: bool) -> list[torch.Tensor]:
     """[n - 1] float32 per sequence, as in training."""
-    whole = [TokenSequence(tuple(s), (False,) + (True,) * (len(s) - 1), 1.0, float(i + 1)) for i, s in enumerate(ids)]
+    whole = [TokenSequence(np.array(s), np.arange(len(s)) > 0, 1.0, float(i + 1)) for i, s in enumerate(ids)]
     [[row]] = pack(whole, 1, 1 << 30, packed)
     mb = to_device(row, module.lm.device)
     logprobs, owner = module(mb).logprobs, mb.advantages[mb.trained]  # an advantage is the number of its sequence
@@ -102,17 +111,18 @@ def largest(ours: Sequence[torch.Tensor], plain: Sequence[torch.Tensor]) -> floa
 
 
 @contextmanager
-def _placed(module: PolicyModule, attention: str) -> Iterator[str]:
-    """The model where it can be run, in float32 if that can be afforded; yields the attention that it has there."""
+def _placed(module: PolicyModule, attention: str, upcast: bool) -> Iterator[str]:
+    """The model where it can be run, with `upcast` in float32 if that can be afforded; yields the attention that it has
+    there."""
     lm, home, wanted = module.lm, module.lm.device, attention
     size = sum(p.nbytes for p in module.parameters())
     room = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    upcast = lm.num_parameters() <= FLOAT32_MOST or room > 3.2 * size
-    upcast = upcast and attention != "flash_attention_2"  # its kernels know half precision only
+    flash = attention.startswith("flash")  # whose kernels know half precision only, and GPUs
+    upcast = upcast and not flash and (lm.num_parameters() <= FLOAT32_MOST or room > 3.2 * size)
     if room > (3.2 if upcast else 1.2) * size:
         module.to("cuda")
-    elif attention == "flash_attention_2" and home.type == "cpu":
-        attention = "packed"  # the kernels of flash attention need a GPU
+    elif flash and home.type == "cpu":
+        attention = "packed"
         lm.set_attn_implementation(attention)
     tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() and upcast]
     before = [t.data for t in tensors]

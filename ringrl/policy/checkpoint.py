@@ -131,11 +131,12 @@ class Writer:
 
     def _finish(self, then: Callable[[], None]) -> None:
         done = [self.part / f".rank{r}" for r in range(self.ranks)]
-        end = time.monotonic() + self.deadline_s
+        end, pause = time.monotonic() + self.deadline_s, 0.02
         while not all(f.is_file() for f in done):
             if time.monotonic() > end:
                 raise TimeoutError(f"no word from all ranks within {self.deadline_s:g} s")
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)  # each look may be a request to a file server
         written = {name: entry for f in done for name, entry in json.loads(f.read_text()).items()}
         for f in done:
             f.unlink()

@@ -42,10 +42,10 @@ def gathered(tensors: Iterable[Any]) -> Any:
 
 
 def separate_steps(engine: Any) -> None:
-    """After a universal checkpoint was loaded: under ZeRO-3, 0.19.8 gives all groups of parameters one `step` tensor,
-    and AdamW would advance it once per group."""
-    for slot in engine.optimizer.optimizer.state.values():
-        slot["step"] = slot["step"].clone()
+    """After a checkpoint was loaded: a fused AdamW wants `step` where the parameter is; and of a universal one, under
+    ZeRO-3, 0.19.8 gives all groups of parameters one such tensor, which AdamW would advance once per group."""
+    for p, slot in engine.optimizer.optimizer.state.items():
+        slot["step"] = torch.as_tensor(slot["step"], dtype=torch.float32).to(p.device, copy=True)
 
 
 class RedirectedSaving(TorchCheckpointEngine):

@@ -191,8 +191,7 @@ class Policy:
                             f"tensors, and nothing that could run code") from None  # fmt: skip
         for group, name in zip(self.engine.optimizer.param_groups, names, strict=True):
             group.update(name)
-        if self.universal:
-            separate_steps(self.engine)
+        separate_steps(self.engine)
         rng = folder / "trainer" / f"rng_{self.ranks.rank}.safetensors"
         if rng.is_file():  # else there are more ranks than before
             set_rng_state(values(rng))
@@ -255,14 +254,16 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, un
             **_offload(trainer.parallel.offload, pinned=not cpu),
         },
         "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": not cpu,  # DeepSpeed's CPU AdamW for offloading compiles a C++ extension
+        # torch's AdamW: DeepSpeed's own, for GPUs and for offloading, are compiled where they run, with nvcc or g++
+        "zero_force_ds_cpu_optimizer": False,
         "optimizer": {
             "type": "AdamW",
             "params": {
                 "lr": optimizer.lr,
                 "betas": list(optimizer.betas),
                 "weight_decay": optimizer.weight_decay,
-                "torch_adam": cpu,  # DeepSpeed's AdamW compiles one too
+                "torch_adam": True,
+                "fused": True,  # one kernel for a step, on GPUs and CPUs
             },
         },
         "checkpoint": {"load_universal": universal},

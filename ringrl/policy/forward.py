@@ -64,9 +64,10 @@ class PolicyModule(nn.Module):
         """forced [layers, B L, top_k]: experts to take instead of the routers' own, -1 for their own."""
         packed = {}
         if len(mb.starts) > 1:
-            longest = int(mb.starts.diff().max())
-            packed = {"cu_seq_lens_q": mb.starts, "cu_seq_lens_k": mb.starts,
-                      "max_length_q": longest, "max_length_k": longest}  # fmt: skip
+            lengths = mb.starts.diff().tolist()
+            starts = mb.starts.to(mb.inputs.device, non_blocking=True)
+            packed = {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": max(lengths),
+                      "max_length_k": max(lengths), "sequence_lengths": lengths}  # fmt: skip
         self.routers.record(forced)
         out = self.lm.base_model(input_ids=mb.inputs, position_ids=mb.positions, use_cache=False, **packed)
         hidden, (logits, chosen) = out.last_hidden_state, self.routers.recorded()
@@ -105,4 +106,6 @@ def load_lm(path: str, dtype: str, attention: str) -> PreTrainedModel:
 
 
 def to_device(mb: MicroBatch, device: torch.device) -> MicroBatch:
-    return replace(mb, **{f.name: getattr(mb, f.name).to(device, non_blocking=True) for f in fields(mb)})
+    """All of it but `starts`: the host needs to know the lengths, and asking a GPU for them would wait for it."""
+    moved = [f.name for f in fields(mb) if f.name != "starts"]
+    return replace(mb, **{name: getattr(mb, name).to(device, non_blocking=True) for name in moved})

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -36,7 +37,7 @@ from ringrl.policy.forward import TokenStats
 from ringrl.policy.ranks import HEARTBEAT_S, Ranks
 from ringrl.rollout.engine import Bucket, RolloutEngine, Sampling
 from ringrl.rollout.transfer import Shared
-from ringrl.types import Completion, MicroBatch, Prompt, Sample
+from ringrl.types import Completion, MicroBatch, Prompt, Sample, all_of
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ class WeightSync:
         rollout: Rollout,
         folder: Path,  # in memory; holds weights that workers map
     ) -> None:
-        self.policy, self.engine, self.rollout, self.folder = policy, engine, rollout, folder
+        self.policy, self.engine, self.rollout = policy, engine, rollout
+        self.shared = Shared(policy.device, folder / f"bucket{policy.ranks.rank}", rollout.bucket_mib << 20)
         self.pair, self.long, self.sampling = probes[:2], probes[2:], sampling
         self.logprobs = torch.empty(0)  # the trainer's, of the pair's own tokens, at the last push
         self.expected = expected_kinds(model, policy.module.lm)
@@ -108,6 +110,7 @@ class WeightSync:
 
         Returns the job's result; on the other ranks, that of a job of their own, which is done.
         """
+        give_back(self.rollout)
         while True:
             if (order := self.policy.ranks.broadcast(self._order(job))) == "go on":
                 return job.result()
@@ -139,16 +142,15 @@ class WeightSync:
 
     def _send(self) -> None:
         """A collective."""
-        policy, file = self.policy, self.folder / f"bucket{self.policy.ranks.rank}"
-        send_weights(self.engine, policy.module.lm, self.version, self.expected, self.rollout, policy.device, file,
-                     policy.ranks)  # fmt: skip
+        send_weights(self.engine, self.policy.module.lm, self.version, self.expected, self.rollout, self.shared,
+                     self.policy.ranks)  # fmt: skip
         with self.sent:
             self.sent.notify_all()
 
     def _probe_logprobs(self) -> torch.Tensor:
         """[n] log-probs of the pair's own tokens; every rank computes them, since a forward is a collective."""
         trainer = self.policy.trainer
-        sequences = [TokenSequence(p.token_ids, (False,) + (True,) * (len(p.token_ids) - 1), 0.0) for p in self.pair]
+        sequences = [TokenSequence(p.token_ids, np.arange(len(p.token_ids)) > 0, 0.0) for p in self.pair]
         rows = pack(sequences, 1, trainer.microbatch_tokens, self.policy.packing)[0]
         return torch.cat([s.logprobs for s in self.policy.inspect(rows)])
 
@@ -178,7 +180,7 @@ def response_rows(
     responses: Iterable[tuple[Prompt, Completion]], ranks: int, limit: int, packing: bool
 ) -> list[list[MicroBatch]]:
     """For each rank the rows, of at most `limit` tokens, in which all tokens of the responses count as trained."""
-    samples = [Sample(prompt, c, 0.0, 0.0, len(c.token_ids)) for prompt, c in responses]
+    samples = [Sample(prompt, c, 0.0, 0.0, all_of(len(c.token_ids))) for prompt, c in responses]
     return pack([sequence_of(s, 0.0) for s in samples], ranks, limit, packing)
 
 
@@ -193,8 +195,7 @@ def send_weights(
     version: int,
     expected: Mapping[str, Kind],
     rollout: Rollout,
-    device: torch.device,
-    file: Path,  # in memory; holds weights that workers map
+    shared: Shared,  # where workers on this device find a bucket
     ranks: Ranks | None = None,  # None: this process is alone
 ) -> None:
     """All weights to every worker, again until all workers have them. A collective.
@@ -204,26 +205,36 @@ def send_weights(
     """
     complete = False
     while not complete:
+        give_back(rollout, ranks)
         buckets = check_complete(weight_buckets(lm, rollout.bucket_mib << 20), expected, lm.dtype)
-        walk = share(buckets, device, file, ranks) if rollout.colocated else ((bucket, {}) for bucket in buckets)
+        walk = share(buckets, shared, ranks) if rollout.colocated else ((bucket, {}) for bucket in buckets)
         complete = engine.update(walk, version) if engine else all(True for _ in walk)
         complete = ranks.broadcast(complete) if ranks else complete
 
 
+def give_back(rollout: Rollout, ranks: Ranks | None = None) -> None:
+    """What this rank's allocator keeps for later, to the worker on its GPU, which wakes or starts; with `ranks` it
+    returns when all have. Another process cannot use a byte of that otherwise."""
+    if rollout.colocated:
+        torch.cuda.empty_cache()  # does nothing without a GPU
+        if ranks:
+            ranks.barrier()
+
+
 def share(
-    buckets: Iterable[Mapping[str, torch.Tensor]], device: torch.device, file: Path, ranks: Ranks | None = None
+    buckets: Iterable[Mapping[str, torch.Tensor]], shared: Shared, ranks: Ranks | None = None
 ) -> Iterator[Bucket]:
     """With what the workers on this rank's device, and on those of the other `ranks`, need to map each bucket.
 
     Every rank keeps its copy until rank 0 asks for the next. A collective.
     """
     for bucket in buckets:
-        shared = Shared(bucket, device, file)
-        everywhere = ranks.gather(shared.handles) if ranks else [shared.handles]
+        handles = shared.put(bucket)
+        everywhere = ranks.gather(handles) if ranks else [handles]
         yield bucket, {device: handle for handles in everywhere for device, handle in handles.items()}
         if ranks:
             ranks.barrier()
-        shared.close()
+    shared.close()
 
 
 def expected_kinds(folder: str, lm: PreTrainedModel) -> dict[str, Kind]:

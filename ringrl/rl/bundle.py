@@ -31,16 +31,17 @@ New arrays may be added under the same format; what one of these means changes w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ringrl.algo.pack import Row
 from ringrl.lines import replacing
 from ringrl.rl.sampler import ScoredRollout
-from ringrl.types import MicroBatch, Sample
+from ringrl.types import Sample
 
 FORMAT = 1
 Arrays = dict[str, np.ndarray]
@@ -53,7 +54,7 @@ class Batch:
     rollout: ScoredRollout
     samples: list[Sample]  # all that could be trained on, with their advantages
     chosen: list[list[Sample]]  # [updates] what fills the budget
-    shares: list[list[list[MicroBatch]]]  # [ranks][updates][microbatches]
+    shares: list[list[list[Row]]]  # [ranks][updates][rows]
     kept: list[torch.Tensor]  # [updates] which of all ranks' trained tokens in `shares` were kept, in order; empty: all
     phi: int  # tokens per update
 
@@ -87,7 +88,7 @@ def bundle(batch: Batch, step: int, weights_version: int) -> Arrays:
         "prompt_ids": np.array([g.prompt.id for g in groups], str),
         "domains": np.array([g.prompt.domain for g in groups], str),
         "prompt_offsets": _offsets(len(g.prompt.token_ids) for g in groups),
-        "prompt_token_ids": _flat((g.prompt.token_ids for g in groups), np.int32),
+        "prompt_token_ids": _flat([g.prompt.token_ids for g in groups], np.int32),
         "groups": np.repeat(np.arange(len(groups), dtype=np.int32), [len(g.completions) for g in groups]),
         "offsets": offsets,
         "rewards": np.array([r for g in scored for r in g.rewards], np.float64),
@@ -99,31 +100,36 @@ def bundle(batch: Batch, step: int, weights_version: int) -> Arrays:
         "version": np.array([c.version for c in responses], np.int32),
         "newest": np.array([c.newest for c in responses], np.int32),
         "retained": np.array([c.retained for c in responses], np.int32),
-        "token_ids": _flat((c.token_ids for c in responses), np.int32),
-        "logprobs": _flat((c.logprobs for c in responses), np.float32),
+        "token_ids": _flat([c.token_ids for c in responses], np.int32),
+        "logprobs": _flat([c.logprobs for c in responses], np.float32),
         "trained": trained(batch, {key: int(offsets[r]) for key, r in index.items()}, int(offsets[-1])),
     }
 
 
 def trained(batch: Batch, starts: Mapping[int, int], tokens: int) -> np.ndarray:
-    """Which of the sampled tokens [tokens] the updates trained on, as their microbatches say.
+    """Which of the sampled tokens [tokens] the updates trained on, as their rows say.
 
     Args:
         starts: index of the first token of each response, by the id of its completion.
     """
     mask: np.ndarray = np.zeros(tokens, bool)
     for u, chosen in enumerate(batch.chosen):
-        # position p of a row predicts token p + 1 of prompt and response
-        first = torch.tensor([starts[id(s.completion)] + 1 - len(s.prompt.token_ids) for s in chosen], dtype=torch.long)
-        rows = [mb for of_rank in batch.shares for mb in of_rank[u]]
-        at = torch.cat([first[mb.segments[mb.trained]] + mb.positions[mb.trained] for mb in rows])
-        mask[(at[batch.kept[u]] if len(batch.kept[u]) else at).numpy()] = True
+        first = np.array([starts[id(s.completion)] - len(s.prompt.token_ids) for s in chosen], np.int64)
+        at = np.concatenate([_places(row, first) for of_rank in batch.shares for row in of_rank[u]])
+        mask[at[batch.kept[u].numpy()] if len(batch.kept[u]) else at] = True
     return mask
+
+
+def _places(row: Row, first: np.ndarray) -> np.ndarray:
+    """Where the row's trained tokens stand, when sequence i begins at first[i]."""
+    begin = row.lengths.cumsum() - row.lengths
+    shift = np.zeros(len(begin), np.int64) if not row.trained.any() else first[row.segments] - begin
+    return (np.arange(len(row.trained)) + shift.repeat(row.lengths))[row.trained]
 
 
 def _offsets(lengths: Iterable[int]) -> np.ndarray:
     return np.array([0, *itertools.accumulate(lengths)], np.int64)
 
 
-def _flat(values: Iterable[Iterable[float]], dtype: type) -> np.ndarray:
-    return np.fromiter(itertools.chain.from_iterable(values), dtype)
+def _flat(values: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *values])

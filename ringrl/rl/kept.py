@@ -11,12 +11,11 @@ import numpy as np
 from ringrl.rl.sampler import ScoredRollout
 from ringrl.types import Completion, Group, Prompt, ScoredGroup
 
-ARRAYS = {"token_ids": np.int32, "logprobs": np.float64}  # fields that hold a number per token
 Values = dict[str, Any]
 
 
 def plain(value: Any, array: Callable[[np.ndarray], Any] = lambda a: a) -> Any:
-    """Dataclasses as dictionaries of their fields, numbers of tokens as arrays, each passed through `array`."""
+    """Dataclasses as dictionaries of their fields; arrays in them are passed through `array`."""
     if isinstance(value, list | tuple):
         return [plain(v, array) for v in value]
     if isinstance(value, Mapping):
@@ -26,7 +25,7 @@ def plain(value: Any, array: Callable[[np.ndarray], Any] = lambda a: a) -> Any:
     if not is_dataclass(value):
         return value
     items = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {k: plain(np.array(v, ARRAYS[k]) if k in ARRAYS else v, array) for k, v in items.items()}
+    return {k: plain(v, array) for k, v in items.items()}
 
 
 def unfinished(saved: Any) -> tuple[list[Group], list[ScoredRollout]]:
@@ -49,9 +48,4 @@ def _rollout(saved: Values) -> ScoredRollout:
 
 
 def _group(saved: Values) -> Group:
-    prompt = Prompt(**_with_tuples(saved["prompt"]))
-    return Group(prompt, tuple(Completion(**_with_tuples(c)) for c in saved["completions"]), saved["seed"])
-
-
-def _with_tuples(saved: Values) -> Values:
-    return saved | {k: tuple(saved[k].tolist()) for k in ARRAYS if k in saved}
+    return Group(Prompt(**saved["prompt"]), tuple(Completion(**c) for c in saved["completions"]), saved["seed"])

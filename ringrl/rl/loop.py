@@ -20,7 +20,7 @@ from ringrl.algo.advantage import group_relative
 from ringrl.algo.budget import drop_flat, fill_shares, informative_first, length_balanced, num_tokens, shuffled
 from ringrl.algo.entropy import adapt
 from ringrl.algo.loss import divisor, token_weights
-from ringrl.algo.pack import pack, sequence_of
+from ringrl.algo.pack import Row, lay_out, sequence_of
 from ringrl.algo.schedule import learning_rate, ramp
 from ringrl.config.commands import RLConfig, Stage
 from ringrl.config.load import load
@@ -50,8 +50,8 @@ class Loop(TrainingRun):
         self.queue.sample_ahead(step + self.cfg.updates)
         samples = advantages(self.cfg, stage, rollout.scored)  # on full groups, before anything is dropped
         chosen = budget(self.cfg, stage, step, samples)  # exactly Φ tokens
-        shares = microbatches(self.cfg, stage, chosen, self.policy.packing)
-        rows = self.ranks.scatter(shares)
+        shares = rows_of(self.cfg, stage, chosen, self.policy.packing)
+        rows = self.ranks.scatter_rows(shares)
         self.sync.rest()
         clock.lap("wait")
         results, kept = self.update(stage, rows)
@@ -154,15 +154,13 @@ def is_full(cfg: RLConfig, stage: Stage, step: int, scored: Sequence[ScoredGroup
     return all(num_tokens(part) >= need for part in budget(cfg, stage, step, advantages(cfg, stage, scored)))
 
 
-def microbatches(
-    cfg: RLConfig, stage: Stage, chosen: list[list[Sample]], packing: bool
-) -> list[list[list[MicroBatch]]]:
-    """[ranks][updates][microbatches]. Loss weights are set here, so that no layout changes the gradient."""
+def rows_of(cfg: RLConfig, stage: Stage, chosen: list[list[Sample]], packing: bool) -> list[list[list[Row]]]:
+    """[ranks][updates][rows]. Loss weights are set here, so that no layout changes the gradient."""
     trainer, loss = cfg.trainer, cfg.loss
     updates = []
     for samples in chosen:
         denominator = divisor(loss.denominator, samples, cfg.update_phi(stage), cfg.max_tokens(stage))
         weights = token_weights(samples, loss.weight, denominator)
         sequences = [sequence_of(s, w) for s, w in zip(samples, weights, strict=True)]
-        updates.append(pack(sequences, trainer.ranks, trainer.microbatch_tokens, packing))
+        updates.append(lay_out(sequences, trainer.ranks, trainer.microbatch_tokens, packing))
     return [[update[rank] for update in updates] for rank in range(trainer.ranks)]

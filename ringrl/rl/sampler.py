@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ringrl.config.commands import RLConfig, Stage
@@ -72,7 +73,7 @@ class Sampler:
         self.paused: list[Group] = []
 
     def start(self) -> None:
-        """After the trainer, since an engine takes its time to come up."""
+        """Waits until the engine has come up."""
         verify, domains = self.cfg.verify, self.cfg.known_domains
         self.verifier = VerifierPool(verify.workers, verify.deadline_s, domains, **verify.programs)
         self.engine = self.ctx.rollout_engine(self.cfg.model, self.cfg.rollout)
@@ -85,8 +86,9 @@ class Sampler:
     def probes(self, length: int) -> list[Prompt]:
         """What weight syncs are checked with: the two shortest prompts, and unless 0 one of `length` tokens."""
         items = sorted(self.streams[0].items, key=lambda p: len(p.token_ids))
-        ids = itertools.islice(itertools.cycle(t for p in items[:length] for t in p.token_ids), length)
-        return [items[0], items[min(1, len(items) - 1)], *([replace(items[0], token_ids=tuple(ids))] if length else [])]
+        ids = itertools.islice(itertools.cycle(t for p in items[:length] for t in p.token_ids.tolist()), length)
+        long = [replace(items[0], token_ids=np.fromiter(ids, np.int32))] if length else []
+        return [items[0], items[min(1, len(items) - 1)], *long]
 
     def go_to(self, position: Position) -> None:
         taken, self.paused = position
@@ -162,7 +164,7 @@ def retain(paused: Sequence[Group], retention: int) -> tuple[list[Group], int]:
     """
     kept, expired = [], 0
     for group in paused:
-        if not any(c.token_ids for c in group.completions):
+        if not any(len(c.token_ids) for c in group.completions):
             kept.append(Group(group.prompt, ()))
             continue
         aged = [replace(c, retained=c.retained + 1) if c.finish == "paused" else c for c in group.completions]

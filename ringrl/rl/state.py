@@ -48,8 +48,13 @@ class TrainingRun(ABC):
         deadline_s = cfg.rollout.start_deadline_s + cfg.rollout.deadline_s  # rank 0 may have to restart workers
         self.ranks = Ranks(deadline_s, ctx.spec["meeting"])
         self.sampler = Sampler(ctx, cfg, tokenizer) if self.ranks.main else None
+        if cfg.rollout.colocated:
+            self.start_engine()
+            if self.sampler:
+                self.sampler.engine.rest()
+            self.ranks.barrier()  # workers take what is free on their GPUs: until they sleep, ranks allocate nothing
         torch.manual_seed(cfg.seed)
-        last = ctx.run.checkpoints[-1] if ctx.run.checkpoints else None
+        last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(
             cfg.model, tokenizer, cfg.trainer, cfg.optimizer, cfg.temperature, self.ranks, cfg.loss.freeze_router, last
         )
@@ -59,7 +64,8 @@ class TrainingRun(ABC):
         paused, rollouts = kept.unfinished(unfinished(last) if last else [])
         if self.sampler:
             self.sampler.go_to((self.state.taken, paused))
-            self.sampler.start()
+        if not cfg.rollout.colocated:
+            self.start_engine()
         engine = self.sampler.engine if self.sampler else None
         sampling = Sampling(1, cfg.temperature, cfg.max_total_tokens)
         length = long_enough(self.policy.module.lm.config, cfg.max_total_tokens)
@@ -77,6 +83,10 @@ class TrainingRun(ABC):
     @abstractmethod
     def step(self) -> None:
         """Trains on one rollout, and calls `conclude` with what came of it."""
+
+    def start_engine(self) -> None:
+        if self.sampler:
+            self.sampler.start()
 
     def close(self) -> None:
         if self.sampler:
@@ -115,7 +125,7 @@ class TrainingRun(ABC):
             self.ctx.progress.note(f"{self.sampler.engine.name}; {version}")
         if self.state.step == 0:
             self.sync.lead(self.queue.evaluate(0, self.cfg.stages[0].name))
-        if self.cfg.watchdog.on_collapse == "rollback" and not self.ctx.run.checkpoints:
+        if self.cfg.watchdog.on_collapse == "rollback" and not self.ranks.newest(self.ctx.run.checkpoints):
             self.save()
 
     def wait_for_sampling(self) -> None:
@@ -221,7 +231,9 @@ class TrainingRun(ABC):
         self.rollbacks += 1
         self.sync.lead(self.queue.idle())
         self.policy.settle()
-        saved = RunState(**self.policy.restore(run.checkpoints[-1]))
+        last = self.ranks.newest(run.checkpoints)
+        assert last  # the loop saves one before the first update
+        saved = RunState(**self.policy.restore(last))
         self.state.step, self.state.coefficient, self.state.alpha = saved.step, saved.coefficient, saved.alpha
         if self.sampler:
             self.queue.go_to((self.sampler.taken, []))

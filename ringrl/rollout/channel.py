@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from ringrl.data.arrays import NUMBERS, join, split
+from ringrl.data.arrays import ALIGNED, aligned, join, split, views
 from ringrl.errors import UserError
 
 Bytes = bytes | bytearray | memoryview
@@ -44,7 +44,6 @@ HELLO = struct.Struct("32s 16s B")  # nonce, session, line
 LENGTHS = struct.Struct("> Q Q")
 HANDSHAKE_S = 10.0  # deadline of a handshake, whatever the other side does
 STRANGERS = 64  # most connections that have not shown the key yet; one more, and the oldest is closed
-ALIGNED = 8  # arrays begin at multiples of this many bytes, their largest item
 
 
 class Channel:
@@ -67,11 +66,10 @@ class Channel:
         """Raises OSError if the other side is gone, or has not taken it in time."""
         arrays: list[np.ndarray] = []
         tree = split(value, arrays)
-        text = json.dumps([[[a.dtype.str, list(a.shape)] for a in arrays], tree], separators=(",", ":")).encode()
+        kinds, buffers = aligned(arrays)
+        text = json.dumps([kinds, tree], separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNED)
-        body: list[Bytes] = [text]
-        for a in arrays:
-            body += [np.ascontiguousarray(a).reshape(-1).view(np.uint8).data, bytes(-a.nbytes % ALIGNED)]
+        body: list[Bytes] = [text, *buffers]
         lengths = LENGTHS.pack(len(text), sum(len(part) for part in body[1:]))
         end = _end(timeout_s)
         _send(self.sock, lengths + _mac(self.own_key, b"lengths", self.sent, lengths), end)
@@ -95,13 +93,7 @@ class Channel:
         self._check(b"body", _receive(self.sock, MAC, end), body)
         self.received += 1
         kinds, tree = json.loads(bytes(body[:text_size]))
-        arrays, place = [], text_size
-        for kind, shape in kinds:
-            dtype, count = np.dtype(kind), int(np.prod(shape, dtype=np.int64))
-            assert dtype.kind in NUMBERS, kind
-            arrays.append(np.frombuffer(body, dtype, count, place).reshape(shape))
-            place += -(-count * dtype.itemsize // ALIGNED) * ALIGNED
-        return join(tree, arrays)
+        return join(tree, views(kinds, body, text_size))
 
     def hang_up(self) -> None:
         """The other side, and whoever waits for it here, sees the end."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from ringrl.types import Completion, Group, Prompt
 
@@ -25,6 +28,11 @@ class Sampling:
     top_p: float = 1.0
 
 
+def seed_of(*parts: object) -> int:
+    """31 bits that depend on all of these."""
+    return zlib.crc32("/".join(map(str, parts)).encode()) >> 1
+
+
 def fresh(prompts: Sequence[Prompt]) -> list[Group]:
     """Groups without completions yet."""
     return [Group(p, ()) for p in prompts]
@@ -34,8 +42,8 @@ def fresh(prompts: Sequence[Prompt]) -> list[Group]:
 class Piece:
     """What one generation added to a completion."""
 
-    token_ids: Sequence[int]
-    logprobs: Sequence[float]
+    token_ids: np.ndarray | Sequence[int]
+    logprobs: np.ndarray | Sequence[float]
     finish: str  # "stop" | "length" | "paused"
     version: int  # version of the weights that sampled the first token
     newest: int  # version of the weights that sampled the last token
@@ -44,16 +52,16 @@ class Piece:
 
 def grow(before: Completion | None, piece: Piece) -> Completion:
     """A completion extended by a piece; its version stays that of its first token."""
-    tokens, logprobs = tuple(piece.token_ids), tuple(piece.logprobs)
-    if before is None or not before.token_ids:
+    tokens, logprobs = np.asarray(piece.token_ids, np.int32), np.asarray(piece.logprobs, np.float32)
+    if before is None or not len(before.token_ids):
         retained = before.retained if before else 0
         return Completion(tokens, logprobs, piece.finish, piece.version, piece.newest, retained, piece.routes)
     return replace(
         before,
-        token_ids=before.token_ids + tokens,
-        logprobs=before.logprobs + logprobs,
+        token_ids=np.concatenate([before.token_ids, tokens]),
+        logprobs=np.concatenate([before.logprobs, logprobs]),
         finish=piece.finish,
-        newest=piece.newest if tokens else before.newest,
+        newest=piece.newest if len(tokens) else before.newest,
         routes=piece.routes,
     )
 

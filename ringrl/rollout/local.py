@@ -25,7 +25,7 @@ PADDING_GAP = {"float32": 1e-2, "bfloat16": 0.5}  # nats; more is no rounding
 PADDED = (3, 9, 24)  # lengths of the prompts that show what padding does
 AFTER = 8  # tokens after them
 PAUSE_TOKENS = 16  # tokens between two checks whether to stop early
-UNSTARTED = Completion((), (), "paused", 0, 0)
+UNSTARTED = Completion(np.empty(0), np.empty(0), "paused", 0, 0)
 
 
 class OwnNoise(LogitsProcessor):
@@ -113,7 +113,7 @@ class LocalEngine:
         """Largest difference in nats of the likeliest next tokens' log-probs, prompts in one batch against alone."""
         draw = np.random.default_rng(0).integers
         vocabulary = self.lm.get_input_embeddings().num_embeddings
-        prompts = [Prompt("", "", tuple(draw(vocabulary, size=n).tolist()), {}) for n in PADDED]
+        prompts = [Prompt("", "", draw(vocabulary, size=n), {}) for n in PADDED]
         greedy = Sampling(1, 0.0, max(PADDED) + AFTER)
         groups = [self._continue(fresh(batch), greedy, AFTER) for batch in (prompts, *([p] for p in prompts))]
         together, alone = groups[0], [group for batch in groups[1:] for group in batch]
@@ -143,7 +143,7 @@ class LocalEngine:
         self, unfinished: Sequence[tuple[Prompt, Completion]], sampling: Sampling, new_tokens: int, seeds: Sequence[int]
     ) -> list[Completion]:
         """[len(unfinished)] continued completions, as one left-padded batch. Without seeds: torch's generator."""
-        prefixes = [list(p.token_ids + c.token_ids) for p, c in unfinished]
+        prefixes = [[*p.token_ids.tolist(), *c.token_ids.tolist()] for p, c in unfinished]
         longest = max(len(p) for p in prefixes)
         room = sampling.max_total_tokens - min(len(p) for p in prefixes)
         pad = self.ends[0] if self.ends else 0

@@ -6,7 +6,6 @@ others are sampled before, beside or after it: an evaluation can be stopped anyw
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +14,7 @@ from ringrl.config.sections import Prompting
 from ringrl.data.source import Row
 from ringrl.domains import Domains
 from ringrl.errors import PromptTooLong
-from ringrl.rollout.engine import RolloutEngine, Sampling
+from ringrl.rollout.engine import RolloutEngine, Sampling, seed_of
 from ringrl.types import Group, Prompt
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class Ask:
     sample: int  # 0 .. k - 1
 
     def seed(self, seed: int) -> int:
-        """31 bits that depend on the run's seed, the problem and the sample."""
-        return zlib.crc32(f"{seed}/{self.bench}/{self.problem['id']}/{self.sample}".encode()) >> 1
+        """It depends on the run's seed, the problem and the sample."""
+        return seed_of(seed, self.bench, self.problem["id"], self.sample)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ GPUs and gloo on the CPU; or, where trainer and workers share a device, memory t
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +85,26 @@ def _store(place: Mapping[str, Any], size: int, timeout: timedelta) -> dist.Stor
     return dist.PrefixStore(place["name"], server)
 
 
+def _nccl(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Any:
+    # a group reads these when it is made. With the first, torch does not end the process of a member that waits for one
+    # that is gone; with the second, a receiver's wait lasts until the bucket is there or late, and raises. Rank 0 does
+    # not wait: it hears from the workers, and aborts
+    set_here = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_BLOCKING_WAIT": str(int(rank > 0))}
+    before = dict(os.environ)
+    os.environ.update(set_here)
+    try:
+        group: Any = dist.ProcessGroupNCCL(store, rank, size, dist.ProcessGroupNCCL.Options())
+    finally:
+        for name in set_here:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in set_here if name in before})
+    group.set_timeout(timeout)
+    return group
+
+
 class TransferGroup:
-    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`.
+    """A process group beside the trainer's and vLLM's; rank 0 is the trainer. Every wait ends after `deadline_s`, with
+    a RuntimeError if a member is missing by then. On GPUs rank 0 does not wait.
 
     Args:
         meeting: a Meeting on rank 0, its `place` on the others.
@@ -98,8 +118,8 @@ class TransferGroup:
             self.store = meeting.store(size, timeout)
         else:
             self.store = _store(meeting, size, timeout)
-        kind: Any = dist.ProcessGroupGloo if device.type == "cpu" else dist.ProcessGroupNCCL
-        self.group = kind(self.store, rank, size, timeout)
+        make: Any = dist.ProcessGroupGloo if device.type == "cpu" else _nccl
+        self.group = make(self.store, rank, size, timeout)
         self.device, self.timeout = device, timeout
 
     def send(self, bucket: Weights) -> None:
@@ -110,6 +130,11 @@ class TransferGroup:
         self._broadcast(raw)
         return unflatten(raw, tensors)
 
+    def abort(self) -> None:
+        """Ends what this member waits for on its device, where it would hold up all that comes after it."""
+        if self.device.type != "cpu":
+            self.group.abort()
+
     def _broadcast(self, raw: torch.Tensor) -> None:
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor, options.timeout = 0, 0, self.timeout
@@ -117,29 +142,62 @@ class TransferGroup:
 
 
 class Shared:
-    """A bucket in memory that processes on the same device can map, until `close`."""
+    """One buffer for the buckets of a run, one after the other, in memory that processes on the same device can map.
 
-    def __init__(self, bucket: Weights, device: torch.device, file: Path) -> None:
-        self.raw, self.file = flatten(bucket, device), file
-        if device.type == "cpu":
-            torch.from_file(str(file), shared=True, size=self.raw.numel(), dtype=torch.uint8).copy_(self.raw)
-            handle = str(file)
+    It is exported once: torch gives what was exported back only when a receiver has let go of it, and on some ranks'
+    devices there is none.
+    """
+
+    def __init__(self, device: torch.device, file: Path, size: int) -> None:
+        self.device, self.file, self.size = device, file, size
+        self.raw = torch.empty(0, dtype=torch.uint8)
+        self.handles: dict[str, str] = {}  # device id -> handle
+
+    def put(self, bucket: Weights) -> dict[str, str]:
+        """Replaces what was there, which all receivers must have read. Returns the handles."""
+        size = sum(t.nbytes for t in bucket.values())
+        if size > len(self.raw):
+            self._allocate(max(size, self.size))
+        at = 0
+        for t in bucket.values():
+            self.raw[at : at + t.nbytes].copy_(t.detach().contiguous().view(-1).view(torch.uint8))
+            at += t.nbytes
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # the receiver's stream knows nothing of ours
+        return self.handles
+
+    def _allocate(self, size: int) -> None:
+        if self.device.type == "cpu":
+            self.raw = torch.from_file(str(self.file), shared=True, size=size, dtype=torch.uint8)
+            handle = str(self.file)
         else:
-            require("torch", torch.__version__, "2.13", "3")  # the tuple's layout is not documented
+            require("torch", torch.__version__, "2.11", "3")  # the tuple's layout is not documented
+            self.raw = torch.empty(size, dtype=torch.uint8, device=self.device)
             handle = described(reduce_tensor(self.raw)[1])
-        self.handles = {device_id(device): handle}  # device id -> handle
+        self.handles = {device_id(self.device): handle}
 
     def close(self) -> None:
-        self.file.unlink(missing_ok=True)
+        """Nothing more is sent for now; a device keeps its buffer."""
+        if self.device.type == "cpu":
+            self.raw = torch.empty(0, dtype=torch.uint8)
+            self.file.unlink(missing_ok=True)
 
 
 def map_shared(handles: Mapping[str, str], device: torch.device, tensors: Sequence[TensorSpec]) -> torch.Tensor:
-    """[bytes] uint8, the bucket that the trainer rank on this device shares."""
-    handle = handles[device_id(device)]
+    """[bytes] uint8, the bucket that the trainer rank on this device shares; on a GPU a copy of it, which is complete:
+    the next bucket may take its place."""
+    handle, size = handles[device_id(device)], sum(s.nbytes for s in tensors)
     if device.type == "cpu":
-        return torch.from_file(handle, shared=True, size=sum(s.nbytes for s in tensors), dtype=torch.uint8)
+        return torch.from_file(handle, shared=True, size=size, dtype=torch.uint8)
+    copy = _mapped(handle, device.index)[:size].clone()
+    torch.cuda.current_stream(device).synchronize()
+    return copy
+
+
+@functools.cache  # a handle is good for one receipt
+def _mapped(handle: str, index: int) -> torch.Tensor:
     known = json.loads(handle) | KINDS
-    known["storage_device"] = device.index  # the trainer may number devices differently
+    known["storage_device"] = index  # the trainer may number devices differently
     return rebuild_cuda_tensor(**{k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in known.items()})
 
 

@@ -82,6 +82,13 @@ def repack_heads(model: Any) -> None:
                 layer.quant_method.process_weights_after_loading(layer)
 
 
+def under_way(engine: vllm.v1.engine.llm_engine.LLMEngine) -> bool:
+    """Whether an engine in this process that schedules ahead has begun a batch whose output was not taken; one in a
+    process of its own takes it by itself."""
+    core = getattr(engine.engine_core, "engine_core", None)
+    return core is not None and bool(core.batch_queue)
+
+
 if current_platform.is_cpu():
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding

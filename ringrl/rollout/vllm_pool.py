@@ -81,6 +81,7 @@ class VLLMPool:
         self.lock = threading.Lock()  # around the replacement of workers
         end = time.monotonic() + limits.start_s
         self.links = [self._connect(i, end) for i in range(len(addresses))]
+        self._tell_of_small_caches()
 
     @property
     def complete(self) -> bool:
@@ -93,8 +94,8 @@ class VLLMPool:
         messages: dict[int, tuple] = {}
         for i in range(len(self.links)):
             unfinished = [(j, groups[j]) for j in range(i, len(groups), len(self.links)) if not groups[j].done]
-            requests = [(j, _ids(g.prompt.token_ids), _paused(g), g.seed) for j, g in unfinished]
-            messages[i] = ("generate", requests, asdict(sampling), seed * 1009 + i, share)
+            requests = [(j, g.prompt.token_ids, _paused(g), g.seed) for j, g in unfinished]
+            messages[i] = ("generate", requests, asdict(sampling), seed, i, share)
         before = [(j, k, c) for j, g in enumerate(groups) for k, c in enumerate(g.completions)]
         yield from ((j, k, c) for j, k, c in before if c.finish != "paused")
         delivered: set[tuple[int, int]] = set()
@@ -106,13 +107,13 @@ class VLLMPool:
                 elif (answer[0], answer[1]) not in delivered:
                     j, k, piece = answer
                     delivered.add((j, k))
-                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, _piece(*piece))
+                    yield j, k, grow(groups[j].completions[k] if groups[j].completions else None, Piece(*piece))
             messages = {e.link.index: messages[e.link.index] for e in lost}
             self._replace(lost)
 
     def probe(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        requests: list[tuple] = [(i, _ids(prompt.token_ids), [], None) for i, prompt in enumerate(prompts)]
-        message: tuple = ("generate", requests, asdict(sampling), 0, 0)
+        requests: list[tuple] = [(i, prompt.token_ids, [], None) for i, prompt in enumerate(prompts)]
+        message: tuple = ("generate", requests, asdict(sampling), 0, 0, 0)
         completions: dict[tuple[int, int], Completion] = {}
         lost = []
         messages = dict.fromkeys(range(len(self.links)), message)
@@ -120,7 +121,7 @@ class VLLMPool:
             if isinstance(answer, Lost):
                 lost.append(answer)
             else:
-                completions[worker, answer[0]] = grow(None, _piece(*answer[2]))
+                completions[worker, answer[0]] = grow(None, Piece(*answer[2]))
         self._replace(lost, wait=False)
         everyone = range(len(self.links))
         return [] if lost else [[completions[worker, i] for i in range(len(prompts))] for worker in everyone]
@@ -138,6 +139,7 @@ class VLLMPool:
                     self._tell(links, ("bucket", sent, {}), functools.partial(group.send, tensors))
             self._tell(links, ("finish", version))
         except Lost as e:
+            self._leave_transfer()
             for _ in walk:  # the other trainer ranks walk too
                 pass
             # whoever has a part of the new weights is of no more use, and nobody can tell who does
@@ -150,12 +152,11 @@ class VLLMPool:
         return True
 
     def rest(self) -> None:
-        if not self.shared:
-            return
-        try:
-            self._tell(self.links, ("rest",))
-        except Lost as e:
-            self._replace([e], wait=False)
+        awake = list(range(len(self.links))) if self.shared else []
+        while awake:
+            lost = [answer for _, answer in self._ask("weights", dict.fromkeys(awake, ("rest",)), self.limits.update_s)]
+            self._replace(lost, wait=False)
+            awake = [e.link.index for e in lost]
 
     def close(self) -> None:
         for link in self.links:
@@ -165,6 +166,21 @@ class VLLMPool:
                 pass  # it is gone already; the launcher reports how
             link.requests.close()
             link.weights.close()
+
+    def _tell_of_small_caches(self) -> None:
+        caches: list[Any] = []
+        lost: list[Lost] = []
+        messages = dict.fromkeys(range(len(self.links)), ("cache",))
+        for _, answer in self._ask("weights", messages, self.limits.update_s):
+            (lost if isinstance(answer, Lost) else caches).append(answer)
+        self._replace(lost, wait=False)
+        tokens, concurrent, most = min(caches, default=(0, 0, 0))
+        if tokens < concurrent * most:
+            mean = tokens // concurrent
+            self.note(
+                f"a worker's cache holds {tokens:,} tokens: when its {concurrent} sequences (rollout.concurrent) are "
+                f"longer than {mean:,} tokens on average, of at most {most:,}, vLLM drops some and computes them again"
+            )
 
     def _ask(
         self, line: str, messages: dict[int, tuple], deadline_s: float, meanwhile: Callable[[], None] | None = None
@@ -221,6 +237,11 @@ class VLLMPool:
         assert self.transfer
         return self.transfer
 
+    def _leave_transfer(self) -> None:
+        if self.transfer:
+            self.transfer.abort()
+        self.transfer = None
+
     def _replace(self, lost: Sequence[Lost], wait: bool = True) -> None:
         """New processes for workers that failed, and with `wait` their weights too.
 
@@ -230,7 +251,7 @@ class VLLMPool:
         with self.lock:
             failed = [e for e in lost if self.links[e.link.index] is e.link]  # else another thread has replaced it
             if failed:
-                self.transfer = None  # its group has lost members
+                self._leave_transfer()  # its group has lost members
                 self.restarts += 1
                 if self.restarts > self.limits.restarts:
                     raise ChildDied(
@@ -276,17 +297,9 @@ class VLLMPool:
         return answer if kind == "part" else None
 
 
-def _ids(token_ids: Sequence[int]) -> np.ndarray:
-    return np.array(token_ids, np.int32)
-
-
 def _paused(group: Group) -> list[tuple[int, np.ndarray]]:
     """Place in the group and tokens so far of the completions to continue."""
-    return [(k, _ids(c.token_ids)) for k, c in enumerate(group.completions) if c.finish == "paused"]
-
-
-def _piece(token_ids: np.ndarray, logprobs: np.ndarray, *rest: Any) -> Piece:
-    return Piece(token_ids.tolist(), logprobs.tolist(), *rest)
+    return [(k, c.token_ids) for k, c in enumerate(group.completions) if c.finish == "paused"]
 
 
 def _read_address(address: str) -> str:

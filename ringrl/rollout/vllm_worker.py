@@ -4,11 +4,12 @@ Started by `ringrl.launch.crew` calling `main` (never as `__main__`: vLLM import
 specification as one JSON line on standard input. It listens on a port, writes the address to a file, and takes two
 channels, for requests and for weights. The second is answered between any two decoding steps of the first:
 
-    ("generate", requests, sampling, seed, enough) on either
+    ("generate", requests, sampling, seed, stream, enough) on either
                  -> ("part", index, place, Piece fields) ..., ("done",)
     ("join", meeting, rank, size)          -> ("done",)       joins the weight transfer group
     ("begin",)  ("bucket", specs, handles)...  ("finish", version)    each -> ("done",): new weights, in place
     ("rest",)                              -> ("done",)       frees the device's memory until the next "begin"
+    ("cache",)                             -> ("part", tokens it holds, concurrent, max_total_tokens), ("done",)
     ("close",)                             -> exit
 A failure is answered with ("failed", traceback) and ends the worker.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +36,19 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.platforms import current_platform
+from vllm.utils.torch_utils import set_random_seed
 
 import ringrl.models.bailing_moe  # noqa: F401  (vLLM asks AutoConfig for the configuration)
 from ringrl.lines import write_atomic
 from ringrl.models.families import keeps_state
 from ringrl.models.folder import read_config
 from ringrl.rollout.channel import Channel, Listener, bound, ready
+from ringrl.rollout.engine import seed_of
 from ringrl.rollout.transfer import TensorSpec, TransferGroup, map_shared, unflatten
 from ringrl.rollout.vllm_internals import (  # (importing it corrects updates of experts on the CPU)
     check_taken,
     repack_heads,
+    under_way,
 )
 
 BACKEND = "ringrl"
@@ -87,8 +92,9 @@ class BucketEngine(WeightTransferEngine[Join, Incoming]):
             arrived = unflatten(map_shared(update_info.handles, self.device, tensors), tensors)
         else:
             arrived = self.group.receive(tensors)
-        for name, tensor in arrived:
-            self.model.load_weights([(name, tensor)])
+        self.model.load_weights(arrived)  # at once: each call walks the whole model
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()  # whoever shares the bucket may write the next one over it
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
@@ -105,6 +111,7 @@ class WorkerExtension:
     """Mixed into vLLM's worker class: what must run where the model is."""
 
     def seed_sampling(self, seed: int) -> None:
+        set_random_seed(seed % (1 << 32))  # as many bits as NumPy takes
         torch.manual_seed(seed)
 
 
@@ -133,12 +140,10 @@ class Worker:
         if kind == "close":
             return False
         try:
-            if kind == "generate":
-                for part in self.generate(channel, *args):
-                    channel.send(part)
-            else:
-                handlers: Any = {"join": self.join, "begin": self.begin, "bucket": self.bucket, "finish": self.finish}
-                {**handlers, "rest": self.rest}[kind](*args)
+            handlers: Any = {"join": self.join, "begin": self.begin, "bucket": self.bucket, "finish": self.finish,
+                             "rest": self.rest, "cache": self.cache}  # fmt: skip
+            for part in self.generate(channel, *args) if kind == "generate" else handlers[kind](*args) or ():
+                channel.send(part)
         except EOFError:
             raise
         except Exception:  # whatever it was, the controller shows it and starts another worker
@@ -154,15 +159,20 @@ class Worker:
                 raise EOFError
 
     def generate(
-        self, channel: Channel, requests: list[Any], sampling: dict[str, Any], seed: int, enough: int
+        self, channel: Channel, requests: list[Any], sampling: dict[str, Any], seed: int, stream: int, enough: int
     ) -> Iterator[tuple]:
         """A ("part", ...) for each completion as soon as it is finished; see RolloutEngine.generate.
 
         requests: [(index, prompt token_ids, [(place, token_ids of a completion to continue)], seed of its own or
         None)]; without any to continue, K new ones. Token ids are arrays.
+        seed: of this call on every worker. On a GPU each completion has a seed of its own from it and its place, so
+        that it does not depend on what is sampled beside it, nor by which worker.
+        stream: worker's number. On a CPU, where seeds of requests are slow, it has one generator for all of them.
         """
         if not self.parts:
-            self.llm.collective_rpc("seed_sampling", args=(seed,))
+            self.llm.collective_rpc("seed_sampling", args=(seed * 1009 + stream,))
+        if not current_platform.is_cpu():
+            requests = with_seeds(requests, seed)
         ended: list[InProgress] = []
         parts = self.submit(requests, sampling, bool(enough) or self.spec["in_flight"], ended)
         left = {index: [p for p in parts if p.index == index] for index in dict.fromkeys(p.index for p in parts)}
@@ -182,6 +192,8 @@ class Worker:
         for p in paused:
             del self.parts[p.key]
             yield "part", p.index, p.place, p.piece()
+        while not self.parts and under_way(self.engine):  # or an update would fall into it
+            self.engine.step()
 
     def submit(
         self, requests: list[Any], sampling: dict[str, Any], step_by_step: bool, ended: list[InProgress]
@@ -237,12 +249,17 @@ class Worker:
         if self.sleeps:
             self.llm.wake_up(["kv_cache"])
         # what is being sampled is computed again from its first token, so that no log-prob mixes two versions
-        self.engine.reset_prefix_cache(reset_running_requests=bool(self.parts))
+        if not self.engine.reset_prefix_cache(reset_running_requests=bool(self.parts)):
+            raise RuntimeError("vLLM kept its prefix cache, which is of the weights before this update")
         self.version, self.updating = version, False
+
+    def cache(self) -> list[tuple]:
+        tokens = self.engine.vllm_config.cache_config.kv_cache_size_tokens
+        return [("part", tokens, self.spec["concurrent"], self.spec["max_total_tokens"])]
 
     def rest(self) -> None:
         if self.sleeps:
-            self.llm.sleep(level=1)
+            self.llm.sleep(level=2)  # weights are not kept, since an update brings all of them
 
 
 def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
@@ -267,10 +284,17 @@ def load(spec: dict[str, Any], sleeps: bool) -> vllm.LLM:
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         seed=0,
         scheduling_policy="priority" if spec["in_flight"] else "fcfs",
+        # while it schedules ahead, a step is under way between any two of ours, and an update would fall into it
+        async_scheduling=False if spec["in_flight"] else None,
         disable_log_stats=True,
         enable_return_routed_experts=spec["routes"],
         **kv,
     )
+
+
+def with_seeds(requests: list[Any], seed: int) -> list[Any]:
+    """The same requests; those without a seed of their own get one that depends on `seed` and their index alone."""
+    return [(index, ids, paused, seed_of(seed, index) if own is None else own) for index, ids, paused, own in requests]
 
 
 @dataclass(eq=False)
@@ -282,18 +306,18 @@ class InProgress:
     place: int  # its place in the group
     begun: int  # number of tokens it had before
     ended: list[InProgress] = field(repr=False)  # receives it when it is finished
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    token_ids: array[int] = field(default_factory=lambda: array("i"))
+    logprobs: array[float] = field(default_factory=lambda: array("f"))
     versions: list[int] = field(default_factory=list)  # weights of each output
     finish: str = ""
     routes: Any = None
 
     def take(self, o: Any, finished: bool, version: int) -> None:
         # one log-prob a position was asked for, so the flat list is aligned with the tokens
-        logprobs = list(o.logprobs.logprobs) if o.logprobs is not None else []
+        logprobs = o.logprobs.logprobs if o.logprobs is not None else []
         assert len(logprobs) == len(o.token_ids), (len(logprobs), len(o.token_ids))
-        self.token_ids += o.token_ids
-        self.logprobs += logprobs
+        self.token_ids.extend(o.token_ids)
+        self.logprobs.extend(logprobs)
         self.versions.append(version)
         if finished:
             self.finish, self.routes = o.finish_reason, o.routed_experts
@@ -301,7 +325,7 @@ class InProgress:
     def piece(self) -> tuple:
         """The fields of a `ringrl.rollout.engine.Piece`."""
         first, last = (self.versions[0], self.versions[-1]) if self.versions else (0, 0)
-        tokens, logprobs = np.array(self.token_ids, np.int32), np.array(self.logprobs, np.float64)
+        tokens, logprobs = np.array(self.token_ids), np.array(self.logprobs)
         return tokens, logprobs, self.finish or "paused", first, last, self.routes
 
 

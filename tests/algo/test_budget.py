@@ -19,7 +19,7 @@ from ringrl.algo.budget import (
     shuffled,
     top_tokens,
 )
-from ringrl.types import Completion, Group, Prompt, Sample, ScoredGroup
+from ringrl.types import Completion, Group, Prompt, Sample, ScoredGroup, all_of
 
 
 def ragged(rng: random.Random, count: int) -> list[Sample]:
@@ -27,7 +27,8 @@ def ragged(rng: random.Random, count: int) -> list[Sample]:
     for i in range(count):
         n = rng.randint(1, 30)
         completion = Completion(tuple(range(n)), (-1.0,) * n, "stop", 0)
-        samples.append(Sample(Prompt(f"p{i}", "math", (7,), {}), completion, 0.0, rng.choice([-1.0, 0.0, 2.0]), n))
+        advantage = rng.choice([-1.0, 0.0, 2.0])
+        samples.append(Sample(Prompt(f"p{i}", "math", (7,), {}), completion, 0.0, advantage, all_of(n)))
     return samples
 
 
@@ -188,7 +189,7 @@ def test_informative_subsets_have_the_largest_variance_of_all_subsets(keep: floa
         groups, draw = [], rng.choice([lambda: rng.gauss(0, 1), lambda: rng.choice([-0.5, 2.0])])
         for g, k in enumerate(sizes):
             prompt = Prompt(f"g{g}", "math", (7,), {})
-            groups.append([Sample(prompt, Completion((1,), (-1.0,), "stop", 0), 0.0, draw(), 1)
+            groups.append([Sample(prompt, Completion((1,), (-1.0,), "stop", 0), 0.0, draw(), all_of(1))
                            for _ in range(k)])  # fmt: skip
         samples = [s for group in groups for s in group]
         order = informative_first(samples, keep)

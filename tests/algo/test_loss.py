@@ -195,7 +195,7 @@ def ragged(seed: int) -> list[Sample]:
     for i in range(rng.randint(1, 15)):
         n = rng.randint(1, 20)
         completion = Completion(tuple(range(n)), (-1.0,) * n, "stop", 0)
-        out.append(Sample(Prompt(f"p{i}", "math", (1,), {}), completion, 1.0, 1.0, rng.randint(1, n)))
+        out.append(Sample(Prompt(f"p{i}", "math", (1,), {}), completion, 1.0, 1.0, np.arange(n) < rng.randint(1, n)))
     return out
 
 

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from ringrl.algo.budget import fill_budget, num_tokens, shuffled
 from ringrl.algo.correction import correction
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
 from ringrl.algo.pack import TokenSequence, pack, sequence_of
-from ringrl.types import Completion, MicroBatch, Prompt, Sample
+from ringrl.types import Completion, MicroBatch, Prompt, Sample, all_of
 
 VOCABULARY, WIDTH, LONGEST, PHI = 40, 6, 64, 145
 LAYOUTS = [(ranks, rows, packed) for ranks in (1, 2, 3, 8) for rows in (1, 30, 64, 10_000) for packed in (True, False)]
@@ -31,7 +32,7 @@ def ragged(seed: int, count: int = 14) -> list[Sample]:
         n = rng.randint(1, 25)
         tokens = tuple(rng.randrange(VOCABULARY) for _ in range(n))
         completion = Completion(tokens, tuple(-3 * rng.random() for _ in tokens), "stop", 0)
-        samples.append(Sample(Prompt(f"p{i}", "math", prompt, {}), completion, 1.0, rng.gauss(0, 1), n))
+        samples.append(Sample(Prompt(f"p{i}", "math", prompt, {}), completion, 1.0, rng.gauss(0, 1), all_of(n)))
     return samples
 
 
@@ -87,7 +88,7 @@ def loss_by_hand(
 
     total = torch.zeros((), dtype=torch.float64)
     for s, w in zip(samples, weights, strict=True):
-        ids = s.prompt.token_ids + s.completion.token_ids
+        ids = (*s.prompt.token_ids.tolist(), *s.completion.token_ids.tolist())
         at = [len(s.prompt.token_ids) + k for k in range(s.num_trained)]
         gaps = [logprob(model, ids, t) - s.completion.logprobs[k] for k, t in enumerate(at)]
         for k, t in enumerate(at):
@@ -170,12 +171,13 @@ def test_every_trained_token_appears_exactly_once_with_what_belongs_to_it(seed: 
         p, t = len(s.prompt.token_ids), len(s.completion.token_ids)
         prompt = Prompt(s.prompt.id, "math", tuple(range(unique, unique + p)), {})
         completion = Completion(tuple(range(unique + p, unique + p + t)), s.completion.logprobs, "stop", 0)
-        renamed.append(Sample(prompt, completion, s.reward, s.advantage, rng.randint(1, t)))
+        mask = [rng.random() < 0.7 for _ in range(t - 1)] + [True]  # as with tool output in between
+        renamed.append(Sample(prompt, completion, s.reward, s.advantage, np.array(mask)))
         unique += p + t
     expected = [
         (s.completion.token_ids[k], len(s.prompt.token_ids) + k - 1, s.advantage, 1 / PHI, s.completion.logprobs[k])
         for s in renamed
-        for k in range(s.num_trained)
+        for k in s.trained.nonzero()[0]
     ]
     found = []
     for mb in (mb for rank in pack(strands_of(renamed), rng.randint(1, 4), rng.randint(1, 99), packed) for mb in rank):
@@ -249,4 +251,5 @@ def test_a_rank_without_sequences_gets_one_untrained_token(count: int, packed: b
 def test_what_the_budget_cut_is_not_computed():
     sample = ragged(5, 1)[0]
     (cut,) = fill_budget([sample], 1)
-    assert sequence_of(cut, 1.0).token_ids == sample.prompt.token_ids + sample.completion.token_ids[:1]
+    expected = [*sample.prompt.token_ids, sample.completion.token_ids[0]]
+    assert sequence_of(cut, 1.0).token_ids.tolist() == expected

@@ -11,7 +11,7 @@ import torch
 
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
 from ringrl.config.loss import Loss
-from ringrl.types import Completion, Prompt, Sample
+from ringrl.types import Completion, Prompt, Sample, all_of
 
 pytest.importorskip("trl")
 B, T, LONGEST = 6, 9, 40  # responses, padded length, TRL's max_completion_length
@@ -58,8 +58,9 @@ def trl_loss(x: dict[str, torch.Tensor], kind: str, level: str, low: float, high
 
 def our_loss(x: dict[str, torch.Tensor], loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
     new = x["new"].clone().requires_grad_()
-    samples = [Sample(Prompt(str(i), "math", (1,), {}), Completion((0,) * n, (0.0,) * n, "stop", 0), 0.0, 0.0, n)
-               for i, n in enumerate(LENGTHS)]  # fmt: skip
+    prompt = Prompt("", "math", (1,), {})
+    completions = [Completion((0,) * n, (0.0,) * n, "stop", 0) for n in LENGTHS]
+    samples = [Sample(prompt, c, 0.0, 0.0, all_of(n)) for c, n in zip(completions, LENGTHS, strict=True)]
     weights = torch.tensor(
         token_weights(samples, loss.weight, divisor(loss.denominator, samples, 0, B * LONGEST)), dtype=torch.float64
     )

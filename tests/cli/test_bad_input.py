@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -185,3 +186,9 @@ def test_a_curriculum_without_pass_rates_is_named(inputs: Inputs, config: Path, 
     said = refused("rl", config, "stages.0.curriculum=around-half", f"stages.0.data.0.files=[{odd}]")
     assert f"{odd}:2: pass_rate: got 50, expected a number from 0 to 1" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is for machines without GPUs")
+def test_the_experts_of_an_engine_that_cannot_tell_them(config: Path) -> None:
+    said = refused("rl", config, "loss.router_replay=engine", "rollout.engine=vllm")
+    assert "loss.router_replay: got engine, expected trainer or none: only vLLM on GPUs" in said

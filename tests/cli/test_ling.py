@@ -64,7 +64,7 @@ def test_both_engines_and_expert_parallelism(ling: Inputs, tmp_path: Path) -> No
         assert len(same) < len(before) / 8  # experts that no token took
     pytest.importorskip("vllm")
     more = ("stages.0.steps=2", "prompting.template=ring-lite-distill-preview")
-    vllm = rl(ling, tmp_path / "vllm", "rollout.engine=vllm", "loss.router_replay=engine", *more)
+    vllm = rl(ling, tmp_path / "vllm", "rollout.engine=vllm", *more)
     responses = lines(vllm / "rollouts" / "step_000001.jsonl")
     assert all(r["text"].startswith("<think>") for r in responses)  # which the prompt ends in, and nobody sampled
 

@@ -52,9 +52,9 @@ def plain_loss(folder: Path, cfg: Any) -> float:
     total, n = 0.0, 0
     end, rows = turn_end(str(folder), tokenizer, cfg.prompting), read_conversations(cfg.validation)
     for [sequence] in make_sequences(rows, tokenizer, cfg.prompting, end):
-        labels = torch.tensor([sequence.token_ids]).where(torch.tensor(sequence.trained), -100)
+        labels = torch.tensor([sequence.token_ids.tolist()]).where(torch.tensor(sequence.trained.tolist()), -100)
         count = int((labels[0, 1:] >= 0).sum())
-        total += float(lm(input_ids=torch.tensor([sequence.token_ids]), labels=labels).loss) * count
+        total += float(lm(input_ids=torch.tensor([sequence.token_ids.tolist()]), labels=labels).loss) * count
         n += count
     return total / n
 

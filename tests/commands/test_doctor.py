@@ -9,11 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from ringrl import __version__ as ringrl_version
 from ringrl.commands.doctor import examine
+from ringrl.launch.machine import gpus
 from ringrl.sandbox.box import isolation
 from ringrl.sandbox.kernel import NAMESPACED
 from tests.conftest import ringrl
@@ -36,6 +39,26 @@ def test_doctor():
         assert re.search(
             r"processes 2; internet sockets no; home folders no; writes to /dev/shm /tmp$", done.text, re.MULTILINE
         )
+
+
+@pytest.mark.parametrize(("driver", "compiler"), [("575.57.08", False), ("580.65.06", True)], ids=["old", "new"])
+def test_what_a_gpu_run_needs_besides_packages_is_told(
+    driver: str, compiler: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listed = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0a2b3c4d-0000)"
+    (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] && echo "{listed}" || echo {driver}\n')
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    found = shutil.which
+    monkeypatch.setattr("shutil.which", lambda n: found(n) if compiler or n not in ("cc", "gcc", "clang") else None)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    gpus.cache_clear()
+    lines = dict(line.split(None, 1) for line in islice(examine(), 7))
+    gpus.cache_clear()
+    assert lines["driver"] == (driver if compiler else f"{driver}: CUDA 13 needs 580 or newer")
+    assert compiler or lines["compiler"].startswith("none: vLLM's first start needs a C compiler")
+    assert "pinned" in lines
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch):

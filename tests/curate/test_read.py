@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from ringrl.config.data import Pile
+from ringrl.curate import read as read_module
 from ringrl.curate.read import MALFORMED, check, read, shards
 from ringrl.curate.shards import Dropped, Row
 from ringrl.domains import Domains
@@ -189,6 +190,14 @@ def test_shards_hold_all_rows_in_order(tmp_path: Path, size: int):
     assert list(numbers) == list(range(len(parts)))
     assert [r["problem"] for part in parts for r in part if isinstance(r, dict)] == [str(i) for i in range(7)]
     assert {len(part) for part in parts[:-1]} <= {size}
+
+
+def test_a_shard_ends_when_it_is_large_whatever_makes_it_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(read_module, "SHARD_CHARS", 10_000)
+    long = [{"problem": "p", "tests": [{"input": "1" * n, "output": "2"}]} for n in (20_000, 10, 6000, 6000, 10)]
+    file = written(tmp_path / "a.jsonl", *long, {"answer": "x" * 20_000}, {"problem": "q"})
+    parts = [part for _, part in shards([pile(file, domain="code")], Domains(), 50)]
+    assert [len(part) for part in parts] == [1, 3, 2, 1]
 
 
 PAIRS = [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]

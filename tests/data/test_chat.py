@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -65,7 +66,7 @@ def sequence_of(
 
 def trained_texts(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
     """Runs of trained and untrained tokens as text."""
-    pairs = zip(sequence.trained, sequence.token_ids, strict=True)
+    pairs = zip(sequence.trained.tolist(), sequence.token_ids.tolist(), strict=True)
     return [(key, tokenizer.decode([i for _, i in run])) for key, run in groupby(pairs, key=lambda p: p[0])]
 
 
@@ -80,9 +81,13 @@ def test_only_what_the_assistant_says_is_trained_on_in_every_turn(tokenizer: Pre
 
 def test_every_turn_ends_with_a_trained_end_of_sequence(tokenizer: PreTrainedTokenizerBase):
     sequence = sequence_of(FOUR_TURNS, tokenizer)
-    ends = [t for i, t in zip(sequence.token_ids, sequence.trained, strict=True) if i == tokenizer.eos_token_id]
+    ends = [
+        t
+        for i, t in zip(sequence.token_ids.tolist(), sequence.trained.tolist(), strict=True)
+        if i == tokenizer.eos_token_id
+    ]
     assert ends == [True, True]
-    assert sequence.trained[0] is False
+    assert not sequence.trained[0]
     assert sequence.weight == 1.0
 
 
@@ -96,8 +101,8 @@ def test_the_prompt_has_the_same_tokens_when_trained_on_and_when_sampled_from(
     user = {"role": "user", "content": ROW["problem"] + (f"\n{suffix}" if suffix else "")}
     sequence = sequence_of([*system, user, {"role": "assistant", "content": REPLY}], tokenizer)
     n = len(prompt.token_ids)
-    assert sequence.token_ids[:n] == prompt.token_ids
-    assert sequence.trained == (False,) * n + (True,) * (len(sequence.trained) - n)
+    assert np.array_equal(sequence.token_ids[:n], prompt.token_ids)
+    assert np.array_equal(sequence.trained, np.arange(len(sequence.trained)) >= n)
     assert tokenizer.decode(prompt.token_ids).endswith("<role>ASSISTANT</role>")
 
 
@@ -267,8 +272,8 @@ def test_a_turn_goes_on_from_the_prompt_that_is_sampled_from(
     system = "Be brief." if messages[0]["role"] == "system" else ""
     sampled = Prompting(suffix={}, system=system, thinking=thinking, template=template)
     (prompt,) = make_prompts([ROW], tokenizer, sampled, room=999, domains=Domains())
-    assert sequences[0].token_ids[: len(prompt.token_ids)] == prompt.token_ids
-    assert sequences[0].trained.index(True) == len(prompt.token_ids)
+    assert np.array_equal(sequences[0].token_ids[: len(prompt.token_ids)], prompt.token_ids)
+    assert sequences[0].trained.argmax() == len(prompt.token_ids)
 
 
 def test_what_is_trained_on_ends_with_the_stop_token_not_with_the_newline_behind_it(family: Path, tmp_path: Path):

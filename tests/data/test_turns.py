@@ -76,7 +76,7 @@ def sequences(
 
 
 def runs(sequence: TokenSequence, tokenizer: Any) -> list[tuple[bool, str]]:
-    pairs = zip(sequence.trained, sequence.token_ids, strict=True)
+    pairs = zip(sequence.trained.tolist(), sequence.token_ids.tolist(), strict=True)
     return [(key, tokenizer.decode([i for _, i in run])) for key, run in groupby(pairs, key=lambda p: p[0])]
 
 
@@ -292,7 +292,7 @@ def test_tokens_are_those_of_the_rendered_text(template: str, every: bool, parts
         n = len(before)
         assert ids[:n] == before
         assert list(sequence.token_ids[: len(ids)]) == ids
-        assert sequence.trained[n - 1 : len(ids)] == (False, *[True] * (len(ids) - n))
+        assert sequence.trained[n - 1 : len(ids)].tolist() == [False, *[True] * (len(ids) - n)]
 
 
 def test_a_border_within_a_token_leaves_the_prompt_as_it_is_sampled_from() -> None:

@@ -9,9 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from ringrl.config.sections import Rollout
+from ringrl.commands.worker import serve_worker
+from ringrl.config.sections import Rollout, Trainer
 from ringrl.errors import UserError
-from ringrl.launch.machine import check_ranks, first_gpu, gpus, listening, rank_env, read_key, worker_env
+from ringrl.launch.command import WorkerSpec
+from ringrl.launch.machine import (
+    check_attention,
+    check_engine,
+    check_ranks,
+    first_gpu,
+    gpus,
+    listening,
+    prepare_rank,
+    rank_env,
+    read_key,
+    worker_env,
+)
 
 
 @pytest.mark.parametrize(("set_by_user", "expected"), [("", "passive"), ("active", "active")])
@@ -75,25 +88,95 @@ def test_the_gpus_are_those_that_this_process_may_use(
     assert gpus() == names
 
 
+VISIBLE = "4,5,6,7"
+UUIDS = "GPU-4a2b3c4d-0000,GPU-5a2b3c4d-0000,GPU-6a2b3c4d-0000"
+
+
 @pytest.mark.parametrize(
-    ("ranks", "rollout", "devices"),
+    ("lines", "visible", "ranks", "rollout", "devices"),
     [
-        (2, Rollout(workers=2), ["6", "7"]),
-        (2, Rollout(workers=1, tensor_parallel=2), ["6,7"]),
-        (4, Rollout(workers=4, colocated=True), ["4", "5", "6", "7"]),
-        (4, Rollout(workers=2, tensor_parallel=2, colocated=True), ["4,5", "6,7"]),
+        (WHOLE, None, 6, Rollout(workers=2), ["6", "7"]),
+        (WHOLE, VISIBLE, 2, Rollout(workers=2), ["6", "7"]),
+        (WHOLE, VISIBLE, 2, Rollout(workers=1, tensor_parallel=2), ["6,7"]),
+        (WHOLE, None, 8, Rollout(workers=8, colocated=True), list("01234567")),
+        (WHOLE, VISIBLE, 4, Rollout(workers=4, colocated=True), ["4", "5", "6", "7"]),
+        (WHOLE, VISIBLE, 4, Rollout(workers=2, tensor_parallel=2, colocated=True), ["4,5", "6,7"]),
+        (WHOLE, UUIDS, 1, Rollout(workers=2), UUIDS.split(",")[1:]),
+        (WHOLE, UUIDS, 1, Rollout(tensor_parallel=2), [",".join(UUIDS.split(",")[1:])]),
+        (DIVIDED, None, 1, Rollout(workers=2), ["MIG-2222-bb", "1"]),
+        (DIVIDED, None, 1, Rollout(workers=1, colocated=True), ["MIG-1111-aa"]),
     ],
 )
 def test_workers_get_gpus_of_the_users_list_behind_the_ranks(
-    nvidia_smi: Smi, ranks: int, rollout: Rollout, devices: list[str]
+    nvidia_smi: Smi,
+    lines: list[str],
+    visible: str | None,
+    ranks: int,
+    rollout: Rollout,
+    devices: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nvidia_smi(WHOLE, "4,5,6,7")
+    nvidia_smi(lines, visible)
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     check_ranks(ranks)
     first = first_gpu(ranks, rollout)
     environments = [worker_env(i, first, rollout, 1) for i in range(rollout.workers)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == devices
     assert "CUDA_VISIBLE_DEVICES" not in rank_env(0, ranks, 1)  # ranks count within the list that they inherit
     assert {e["VLLM_ENABLE_V1_MULTIPROCESSING"] for e in environments} == {"0"}
+
+
+@pytest.mark.parametrize(("visible", "found"), [(None, "01234567"), ("0,1,2,3,4,5,6,7", "01234567"), ("6,7", "67")])
+def test_a_rank_that_torchrun_started_sees_what_torchrun_saw(
+    nvidia_smi: Smi, visible: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the one at its LOCAL_RANK, so the list stays whole."""
+    nvidia_smi(WHOLE, visible)
+    given = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    environment = {**os.environ, **given}
+    monkeypatch.setattr(os, "environ", environment)
+    prepare_rank(3)
+    assert gpus() == tuple(found)
+    assert environment.get("CUDA_VISIBLE_DEVICES") == visible
+    assert {key: environment[key] for key in given.keys() - {"OMP_NUM_THREADS"}}.items() <= given.items()
+    assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
+    assert environment["OMP_NUM_THREADS"] == "3"  # torchrun sets 1, too few for an optimizer on the host
+
+
+SLURM = [(None, list("01234567")), ("0,1,2,3,4,5,6,7", list("01234567")), ("2,3", ["2", "3"])]
+
+
+@pytest.mark.parametrize(("visible", "names"), SLURM, ids=["all GPUs of the node", "as srun sets it", "a part of it"])
+@pytest.mark.parametrize("each", [1, 2])
+def test_workers_by_index_share_out_what_a_slurm_step_shows_them(
+    nvidia_smi: Smi, visible: str | None, names: list[str], each: int, tmp_path: Path
+) -> None:
+    nvidia_smi(WHOLE, visible)
+    rollout = Rollout(tensor_parallel=each)
+    count = len(names) // each
+    devices = [worker_env(i, 0, rollout, 1)["CUDA_VISIBLE_DEVICES"] for i in range(count)]
+    assert devices == [",".join(names[i * each : (i + 1) * each]) for i in range(count)]
+    with pytest.raises(
+        UserError, match=f"--index: got {count}, expected one below {count}: there are {len(names)} GPU"
+    ):
+        serve_worker(WorkerSpec("model", rollout, 8), "00", "127.0.0.1", 0, tmp_path / "address", count)
+
+
+def test_the_engine_stays_in_its_worker_where_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    kinds = [Rollout(), Rollout(tensor_parallel=2), Rollout(in_flight=True)]
+    for value in (None, "0"):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        for rollout in kinds:
+            check_engine(rollout)
+            assert worker_env(0, 0, rollout, 1)[name] == "0"
+    monkeypatch.setenv(name, "1")
+    for rollout in kinds[:2]:
+        check_engine(rollout)
+        assert worker_env(0, 0, rollout, 1)[name] == "1"
+    with pytest.raises(UserError, match=f"{name}: got 1, expected 0 or nothing with rollout.in_flight: "):
+        check_engine(kinds[2])
 
 
 def test_more_ranks_or_workers_than_gpus_are_refused(nvidia_smi: Smi) -> None:
@@ -105,6 +188,35 @@ def test_more_ranks_or_workers_than_gpus_are_refused(nvidia_smi: Smi) -> None:
     nvidia_smi(DIVIDED, None)
     with pytest.raises(UserError, match=r"trainer\.ranks: got 2, expected 1: .*MIG"):
         check_ranks(2)
+
+
+def test_threads_are_set_with_gpus_too_and_against_torchruns_one(
+    nvidia_smi: Smi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer's step may run on the host."""
+    nvidia_smi(WHOLE, None)
+    assert rank_env(0, 8, 3)["OMP_NUM_THREADS"] == "3"
+    started = {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
+    monkeypatch.setattr(os, "environ", os.environ | started)
+    prepare_rank(5)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_kernels_that_are_not_here_are_refused(
+    nvidia_smi: Smi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi([], None)
+    for attention in ("packed", "sdpa"):
+        check_attention(Trainer(attention=attention))
+    newest = Trainer(attention="flash_attention_3")
+    with pytest.raises(UserError, match=r"^trainer\.attention: got flash_attention_3, .* flash_attn_interface is "):
+        check_attention(newest)
+    (tmp_path / "flash_attn_interface.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"^trainer\.attention: got flash_attention_3, .* without a GPU$"):
+        check_attention(newest)
+    nvidia_smi(WHOLE, None)
+    check_attention(newest)
 
 
 def key_file(tmp_path: Path, text: str, mode: int = 0o600) -> str:

@@ -316,7 +316,7 @@ def test_packed_sequences_do_not_see_each_other(folder: Path):
     assert torch.equal(row.chosen, torch.cat([stats.chosen for stats in alone], 1))
     moe = module.lm.config.num_hidden_layers - module.lm.config.first_k_dense_replace
     assert row.router_logits.shape == (moe, 17, module.lm.config.num_experts)
-    ids = torch.tensor([sequences[1].token_ids])
+    ids = torch.tensor([sequences[1].token_ids.tolist()])
     expected = (module.lm(input_ids=ids).logits[0, :-1] / 0.8).log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
     torch.testing.assert_close(alone[0].logprobs, expected, rtol=0, atol=1e-5)
 

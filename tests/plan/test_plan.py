@@ -14,9 +14,10 @@ from ringrl.config.commands import RLConfig
 from ringrl.config.data import DataConfig
 from ringrl.config.load import Knobs, resolve
 from ringrl.config.sections import Rollout, Trainer
-from ringrl.errors import ConfigError
+from ringrl.errors import ConfigError, DataError
 from ringrl.plan import advice, timing
 from ringrl.plan.hardware import GPUS, find_gpu
+from ringrl.plan.measured import measured
 from ringrl.plan.memory import SPARE, rank_memory
 from ringrl.plan.report import Section, as_json, as_text, whole
 from ringrl.plan.shape import read_shape
@@ -77,7 +78,7 @@ def test_a_step_by_hand(model: str):
     prefill = 512 * sum(shape.cost.forward([256], 1))  # a prompt is read once for its 16 samples
     assert d.flops == pytest.approx(512 * 16 * 12000 * decoding + prefill)
     assert step.sync_bytes == 2 * shape.total
-    assert step.sync_s == pytest.approx(2 * shape.total / 50e9)  # two nodes
+    assert step.sync_s == pytest.approx(2 * shape.total / 50e9 + 5603 * timing.LOAD_S)  # two nodes
     assert step.seconds == pytest.approx(d.seconds + step.train_s + step.sync_s)
     assert step.gpus == 16
 
@@ -96,6 +97,41 @@ def test_a_pass_that_is_not_made_costs_nothing(model: str):
     again = rl(model, loss={"kl": 0, "old_logprobs": "sampler", "balance": 0}, trainer={"recompute": True})
     more = timing.rl_training(shape, again, again.stages[0], assumed()).update - t.update
     assert more == pytest.approx(shape.cost.forward([12256], 0)[0] * t.tokens / 12000)
+
+
+def test_more_sequences_than_the_cache_holds_are_told(model: str):
+    def told(concurrent: int) -> list[str]:
+        cfg = rl(model, rollout={"concurrent": concurrent})
+        section = next(s for s in plan(cfg, assumed()) if s.title.startswith("memory of a worker"))
+        return [line for line in section.advice if line.startswith("rollout.concurrent")]
+
+    [line] = told(256)
+    held = int(line.rpartition("=")[2])
+    assert line.startswith(f"rollout.concurrent=256: the cache holds {held} responses of 12,256 tokens, and vLLM would")
+    assert told(held) == []
+    assert told(held + 1)
+
+
+def test_assumptions_can_be_those_that_a_run_showed(model: str, tmp_path: Path):
+    cfg, run = rl(model, trainer={"ranks": 8}, rollout={"workers": 8}), tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(cfg.model_dump(mode="json")))
+    step = timing.rl_step(read_shape(model), cfg, cfg.stages[0], assumed(mfu=0.2, bandwidth=0.5, response=9000))
+    rollout_s = step.decoding.prefill_s + step.decoding.bulk_s
+    row = {"stage": "math", "response_length_mean": 9000, "time_train_s": step.train_s, "time_rollout_s": rollout_s}
+    first = row | {"time_train_s": 1e9}  # warms up
+    rows = [json.dumps(r | {"step": i + 1}) for i, r in enumerate([first, row])]
+    (run / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    found = measured(str(run), assumed())
+    assert (found.mfu, found.response) == pytest.approx((0.2, 9000))
+    assert found.bandwidth == pytest.approx(0.5, rel=0.02)  # the prefill is bound by FLOPs
+    texts = as_text(whole(command_of(cfg).plan(cfg, found, 0), found)).splitlines()
+    assert [line.split()[-4:] for line in texts if line.startswith("  share of the F")] == [
+        ["that", "are", "computed;", str(run)]
+    ]
+    (run / "metrics.jsonl").write_text(json.dumps(row | {"step": 1}) + "\n")
+    with pytest.raises(DataError, match=r"^--measured: got .*metrics\.jsonl with fewer than two rollout batches"):
+        measured(str(run), assumed())
 
 
 def test_a_large_batch_reads_all_experts_and_compute_binds_in_the_end(model: str):

@@ -10,7 +10,7 @@ import torch
 from torch import multiprocessing
 
 from ringrl.processes import free_port
-from tests.conftest import Inputs, as_rank, rl_config
+from tests.conftest import Inputs, as_rank, rl_config, write_ling
 
 
 def config(inputs: Inputs, colocated: bool) -> Any:
@@ -58,7 +58,10 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
         policy.settle()
         if engine:
             found = sorted(engine.generate(fresh(prompts), greedy, seed=0))
-            out = [(prompts[i].token_ids, c.token_ids, c.logprobs, c.version) for i, _, c in found]
+            out = [
+                (prompts[i].token_ids.tolist(), c.token_ids.tolist(), c.logprobs.tolist(), c.version)
+                for i, _, c in found
+            ]
             torch.save({"gap": parity.gap, "out": out}, folder / f"version_{version}.pt")
     if engine:
         engine.close()
@@ -109,3 +112,30 @@ def test_the_worker_continues_as_the_gathered_checkpoint_does(version: int, sync
         assert own.argmax(-1).tolist() == list(tokens)
         torch.testing.assert_close(own.max(-1).values, torch.tensor(logprobs), rtol=0, atol=1e-4)
         assert at == version
+
+
+def test_a_worker_on_our_gpu_wakes_when_our_memory_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ringrl.config.sections import Rollout
+    from ringrl.policy.forward import load_lm
+    from ringrl.policy.sync import expected_kinds, send_weights
+    from ringrl.rollout.transfer import Shared
+
+    calls: list[str] = []
+
+    class Recording:
+        def update(self, walk: Any, version: int) -> bool:
+            calls.append("update")
+            list(walk)
+            return calls.count("update") > 1  # a worker fails the first time, and is replaced
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("give back"))
+    model = str(write_ling(tmp_path / "model"))
+    lm = load_lm(model, "float32", "packed")
+    for colocated, expected in ((True, ["give back", "update"] * 2), (False, ["update"] * 2)):
+        calls.clear()
+        shared = Shared(torch.device("cpu"), tmp_path / "bucket", 1 << 20)
+        engine: Any = Recording()
+        send_weights(engine, lm, 1, expected_kinds(model, lm), Rollout(colocated=colocated), shared)
+        assert calls == expected

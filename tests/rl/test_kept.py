@@ -35,7 +35,9 @@ def test_paused_groups_and_rollouts_come_back_equal(tmp_path: Path) -> None:
         [ROLLOUT, replace(ROLLOUT, trouble="why")],
     )
     assert unfinished([]) == ([], [])
-    assert isinstance(unfinished(through(([GROUP], []), tmp_path))[0][0].completions[0].token_ids[0], int)
+    [again], _ = unfinished(through(([GROUP], []), tmp_path))
+    assert again.completions[0].token_ids.dtype == np.int32
+    assert again != Group(PROMPT, (replace(DONE, logprobs=DONE.logprobs * 2), PAUSED))
 
 
 def test_recorded_routes_come_back_too(tmp_path: Path) -> None:

@@ -69,10 +69,10 @@ def test_log_probs_are_those_of_the_model(kind: str, tmp_path: Path) -> None:
     model = build(tmp_path, kind, **FAMILIES[kind])
     lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
     for index, _, c in LocalEngine(model, "float32", 16).generate(fresh(PROMPTS), Sampling(1, 1.0, 60), 3):
-        ids = torch.tensor([PROMPTS[index].token_ids + c.token_ids])
+        ids = torch.tensor([[*PROMPTS[index].token_ids, *c.token_ids]])
         with torch.no_grad():
             own = lm(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
-        torch.testing.assert_close(own[-len(c.token_ids) :], torch.tensor(c.logprobs), rtol=0, atol=2e-4)
+        torch.testing.assert_close(own[-len(c.token_ids) :], torch.from_numpy(c.logprobs.copy()), rtol=0, atol=2e-4)
 
 
 def test_a_family_that_padding_disturbs_is_refused(tmp_path: Path) -> None:

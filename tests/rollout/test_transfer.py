@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -39,8 +42,9 @@ def test_another_process_maps_a_bucket(device: str, tmp_path: Path) -> None:
     if device != "cpu" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     bucket = {"a": torch.arange(3, dtype=torch.bfloat16), "b": torch.tensor([[1.5], [-2.0]])}
-    shared = Shared(bucket, torch.device(device), tmp_path / "bucket")
-    args = [json.dumps(shared.handles), json.dumps([astuple(s) for s in specs(bucket)]), device]
+    shared = Shared(torch.device(device), tmp_path / "bucket", 4)
+    shared.put({"before": torch.ones(2, dtype=torch.uint8)})
+    args = [json.dumps(shared.put(bucket)), json.dumps([astuple(s) for s in specs(bucket)]), device]
     done = subprocess.run([sys.executable, "-c", MAP, *args], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout) == {"a": [0, 1, 2], "b": [[1.5], [-2.0]]}
     shared.close()
@@ -84,3 +88,69 @@ def test_a_handle_of_shared_memory_is_json_and_names_no_class() -> None:
     assert all(isinstance(v, int | str | list) for v in said.values())
     with pytest.raises(AssertionError):
         described((*args[:5], torch.int8, *args[6:]))
+
+
+@pytest.mark.parametrize("absent", ["sender", "receiver", "joined"])
+def test_whoever_waits_for_a_silent_member_is_told_within_the_deadline(
+    absent: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+
+    from ringrl.rollout.transfer import Meeting, TensorSpec, TransferGroup
+
+    for name, value in listening("127.0.0.1").items():
+        monkeypatch.setenv(name, value)
+    cpu, n = torch.device("cpu"), 1 << 22
+    meeting = Meeting("127.0.0.1", tmp_path)
+    if absent == "joined":
+        with pytest.raises(RuntimeError):
+            TransferGroup(meeting, 0, 2, cpu, 0.5)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(TransferGroup, meeting.place, 1, 2, cpu, 120)
+        sender = TransferGroup(meeting, 0, 2, cpu, 120)
+        receiver = joined.result()
+    sender.timeout = receiver.timeout = timedelta(seconds=0.5)
+    waits: Callable[[], object] = {
+        "receiver": lambda: sender.send({"a": torch.zeros(n)}),
+        "sender": lambda: receiver.receive([TensorSpec("a", "float32", (n,))]),
+    }[absent]
+    with pytest.raises(RuntimeError):
+        waits()
+    sender.abort()
+
+
+@pytest.mark.parametrize("users", [None, "3"])
+def test_only_the_transfer_group_is_made_with_waits_that_raise(
+    users: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rank 0 does not wait: it hears from the workers. Torch without CUDA has no NCCL, so its group is written down."""
+    import torch
+    import torch.distributed as dist
+
+    from ringrl.rollout.transfer import Meeting, TransferGroup
+
+    names = ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_BLOCKING_WAIT")
+    if users is None:
+        monkeypatch.delenv(names[0], raising=False)
+    else:
+        monkeypatch.setenv(names[0], users)
+    made: list[tuple[str | None, ...]] = []
+
+    class Group:
+        Options = object
+
+        def __init__(self, store: dist.Store, rank: int, size: int, options: object) -> None:
+            made.append((*map(os.environ.get, names), str(rank)))
+
+        def set_timeout(self, timeout: timedelta) -> None:
+            made[-1] += (str(timeout.total_seconds()),)
+
+        def abort(self) -> None:
+            made.append(("aborted",))
+
+    monkeypatch.setattr(dist, "ProcessGroupNCCL", Group, raising=False)
+    for rank in (0, 1):
+        TransferGroup(Meeting("127.0.0.1", tmp_path).place, rank, 2, torch.device("cuda:0"), 5.0).abort()
+    assert made == [("0", "0", "0", "5.0"), ("aborted",), ("0", "1", "1", "5.0"), ("aborted",)]
+    assert [os.environ.get(name) for name in names] == [users, None]
