@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ pytestmark = pytest.mark.usefixtures("uneven_rewards")
 SAME = ("loss", "policy_loss", "kl", "grad_norm", "entropy", "clip_frac", "ratio_max", "balance_loss", "masked_frac")
 VARIANTS = {
     "gspo": ["loss.method=gspo", "updates=2", "loss.correction.method=sequence_mis"],
-    "c3po": ["loss.correction.method=icepop", "loss.router_replay=trainer", "loss.kl_estimator=unbiased", "updates=2"],
-    "informative": ["stages.0.budget.order=informative", "updates=2"],
-}
+    "c3po": ["loss.correction.method=icepop", "loss.router_replay=trainer", "loss.kl_estimator=unbiased", "updates=2",
+             "stages.0.budget.order=informative"],
+}  # fmt: skip
 
 
-def run(inputs: Inputs, folder: Path, *more: str, **sections: Any) -> list[dict[str, Any]]:
-    """The metrics of two steps on uneven rewards, with groups that have no advantage left out."""
+def run(
+    inputs: Inputs, folder: Path, *more: str, stages: Sequence[dict[str, Any]] = ({},), **sections: Any
+) -> list[dict[str, Any]]:
+    """The metrics of two steps of every stage on uneven rewards, with groups that have no advantage left out."""
     folder.mkdir(exist_ok=True)
     config = rl_config(inputs, folder / "run", **sections)
-    config["stages"][0] |= {"budget": {"phi": 200, "order": "shuffle"}, "steps": 2}
+    plain = config["stages"][0] | {"budget": {"phi": 200, "order": "shuffle"}, "steps": 2}
+    config["stages"] = [plain | {"name": f"stage{i}"} | stage for i, stage in enumerate(stages)]
     result = ringrl("rl", write_yaml(folder / "rl.yaml", config), *more)
     assert result.code == 0, result.text
     return timeless(folder / "run" / "metrics.jsonl")
@@ -49,46 +53,30 @@ def test_no_method_depends_on_the_layout(name: str, inputs: Inputs, tmp_path: Pa
 
 
 def test_budget_orders_and_cuts(plain: list[dict[str, Any]], inputs: Inputs, tmp_path: Path) -> None:
-    informative = run(inputs, tmp_path / "a", "stages.0.budget.order=informative", "stages.0.budget.keep=[0.25,1]")
-    whole = run(inputs, tmp_path / "c", "stages.0.budget.order=length_balanced", "stages.0.budget.cut=overshoot")
+    budgets = [{"order": "informative", "keep": [0.25, 1]}, {"order": "length_balanced", "cut": "overshoot"}]
+    rows = run(inputs, tmp_path, stages=[{"budget": {"phi": 200, **budget}} for budget in budgets])
+    informative, whole = rows[:2], rows[2:]
     assert [r["tokens_trained"] for r in informative + plain] == [200] * 4
     assert all(200 < r["tokens_trained"] < 264 for r in whole)
     assert informative[0]["entropy"] > plain[0]["entropy"]  # it takes the tokens where the policy is uncertain
 
 
 @pytest.mark.slow
-def test_rloo_is_the_same_loop(inputs: Inputs, tmp_path: Path) -> None:
-    rows = run(inputs, tmp_path, "loss.method=rloo")
+def test_flat_groups_are_replaced_and_truncated_responses_left_out_of_the_loss(inputs: Inputs, tmp_path: Path) -> None:
+    budget = {"phi": 200, "order": "shuffle", "flat_groups": "replace"}
+    stages = [{"samples": 2, "budget": budget}, {"samples": 16}]
+    rows = run(inputs, tmp_path, "loss.method=dapo", "loss.overlong_filter=true", stages=stages)
+    replaced, left_out = rows[:2], rows[2:]
+    assert all(r["groups_mixed"] >= 4 for r in replaced)
+    assert any(r["groups_mixed"] + r["groups_solved"] + r["groups_unsolved"] > 4 for r in replaced)
+    assert all(0.5 < r["truncated_frac"] < 1 for r in left_out)
+    assert all(0 < r["tokens_trained"] < 0.5 * r["tokens_generated"] for r in left_out)
+
+
+@pytest.mark.slow
+def test_rloo_is_the_same_loop_and_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None:
+    rows = run(inputs, tmp_path, "loss.method=rloo", "loss.freeze_router=true", "loss.balance=0.1")
     assert all(r["ratio_max"] == r["ratio_min"] == 1 and r["tokens_trained"] > 200 for r in rows)
-
-
-@pytest.mark.slow
-def test_flat_groups_are_replaced_until_there_are_enough(inputs: Inputs, tmp_path: Path) -> None:
-    rows = run(inputs, tmp_path, "loss.method=dapo", "stages.0.budget.flat_groups=replace", "stages.0.samples=2")
-    assert all(r["groups_mixed"] >= 4 for r in rows)
-    assert any(r["groups_mixed"] + r["groups_solved"] + r["groups_unsolved"] > 4 for r in rows)
-
-
-@pytest.mark.slow
-def test_truncated_responses_can_be_left_out_of_the_loss(inputs: Inputs, tmp_path: Path) -> None:
-    rows = run(inputs, tmp_path, "loss.method=dapo", "loss.overlong_filter=true", "stages.0.samples=16")
-    assert all(0.5 < r["truncated_frac"] < 1 for r in rows)
-    assert all(0 < r["tokens_trained"] < 0.5 * r["tokens_generated"] for r in rows)
-
-
-@pytest.mark.slow
-def test_the_reference_is_refreshed(inputs: Inputs, tmp_path: Path) -> None:
-    more = ["stages.0.steps=4", "loss.reference_every=2", "save_every=100"]
-    kl = [r["kl"] for r in run(inputs, tmp_path, *more)]
-    assert kl[0] == pytest.approx(0, abs=1e-9)
-    assert kl[1] > 1e-4
-    assert kl[2] == pytest.approx(0, abs=1e-9)
-    assert kl[3] > 1e-4
-
-
-@pytest.mark.slow
-def test_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None:
-    run(inputs, tmp_path, "loss.freeze_router=true", "loss.balance=0.1")
     before = load_file(Path(inputs.model) / "model.safetensors")
     after = load_file(tmp_path / "run" / "checkpoints" / "step_000002" / "model.safetensors")
     same = {name for name in before if (before[name] == after[name]).all()}
@@ -96,15 +84,21 @@ def test_a_frozen_router_stays_as_it_was(inputs: Inputs, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_entropy_coefficient_follows_its_target(inputs: Inputs, tmp_path: Path) -> None:
+def test_the_reference_is_refreshed_and_the_entropy_coefficient_follows_its_target(
+    inputs: Inputs, tmp_path: Path
+) -> None:
     more = [
         "stages.0.steps=4",
         "loss.entropy_target=6.2",
         "loss.entropy_step=0.01",
         "loss.entropy=0.02",
-        "save_every=2",
+        "loss.reference_every=2",
+        "save_every=100",
     ]
     rows = run(inputs, tmp_path, *more, optimizer={"lr": 3e-3})
+    kl = [r["kl"] for r in rows]
+    assert kl[::2] == pytest.approx([0, 0], abs=1e-9)
+    assert min(kl[1::2]) > 1e-4
     c = alpha = 0.02
     for row in rows:
         assert row["entropy_coefficient"] == pytest.approx(alpha)
