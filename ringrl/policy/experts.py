@@ -11,6 +11,7 @@ Also here, since it must know of shards: the whole model's weights under checkpo
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,6 +74,23 @@ def dispatch(
     return (back.view(tokens, top_k, -1) * gates.unsqueeze(-1)).sum(1).to(hidden.dtype)
 
 
+def gated_mlps(
+    rows: torch.Tensor,  # [n, H], those of an expert behind those of the one before
+    counts: torch.Tensor,  # [E] rows of each expert
+    w1: torch.Tensor,  # [E, I, H]
+    w2: torch.Tensor,  # [E, H, I]
+    w3: torch.Tensor,  # [E, I, H]
+    act: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """w2 (act(w1 x) * w3 x) [n, H], by the expert of each row."""
+    if not len(rows):  # keep the weights in the graph: their gradient is a collective
+        return rows + 0.0 * (w1.sum() + w2.sum() + w3.sum())
+    ends = counts.cumsum(0, dtype=torch.int32)
+    gate = F.grouped_mm(rows, w1.transpose(1, 2), offs=ends)
+    up = F.grouped_mm(rows, w3.transpose(1, 2), offs=ends)
+    return F.grouped_mm(act(gate) * up, w2.transpose(1, 2), offs=ends)
+
+
 class _Shard(nn.Module):
     """The weights of the local experts; ZeRO-3 gathers them around this module's forward."""
 
@@ -99,14 +117,7 @@ class ParallelExperts(ExpertParallelLayer):
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         def run(w1: torch.Tensor, w2: torch.Tensor, w3: torch.Tensor) -> torch.Tensor:
-            def compute(rows: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-                if not len(rows):  # keep the weights in the graph: their gradient is a collective
-                    return rows + 0.0 * (w1.sum() + w2.sum() + w3.sum())
-                ends = counts.cumsum(0, dtype=torch.int32)
-                gate = F.grouped_mm(rows, w1.transpose(1, 2), offs=ends)
-                up = F.grouped_mm(rows, w3.transpose(1, 2), offs=ends)
-                return F.grouped_mm(self.act_fn(gate) * up, w2.transpose(1, 2), offs=ends)
-
+            compute = functools.partial(gated_mlps, w1=w1, w2=w2, w3=w3, act=self.act_fn)
             return dispatch(hidden, chosen, gates, int(self.num_experts), self.ep_group, int(self.ep_size), compute)
 
         return self.experts(run)

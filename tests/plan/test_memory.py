@@ -23,9 +23,9 @@ from ringrl.plan.shape import Attention, Shape, read_shape
 from ringrl.processes import free_port
 from tests.conftest import Inputs, write_ling
 
-MEDIUM = {  # 76 M parameters
-    "vocab_size": 16384, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6, "head_dim": 64,
-    "num_attention_heads": 8, "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 384,
+MEDIUM = {  # 26 M parameters
+    "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 3, "head_dim": 64,
+    "num_attention_heads": 8, "num_experts": 8, "num_experts_per_tok": 4, "moe_intermediate_size": 384,
     "first_k_dense_replace": 1,
 }  # fmt: skip
 LENGTHS = [500, 275, 225, 450, 501]
@@ -73,8 +73,9 @@ def test_a_medium_model_takes_what_the_formulas_say(trainer: dict[str, Any], inp
     found, shape, settings = measure(model, inputs.model, trainer, tmp_path)
     compare(found, shape, settings)
     m = rank_memory(shape, settings, 1, reference=False)
-    adamw = 8 * shape.total  # two arrays that AdamW makes on a CPU, when only the flat gradients are left, if any
-    assert found["step"] == pytest.approx(max(m.gradients - found["sums"] + m.step, m.step + adamw), rel=0.1)
+    step = m.gradients - found["sums"] + m.step  # a fused AdamW makes nothing
+    largest = shape.hidden * max(shape.vocab, 2 * shape.experts * shape.expert_width)
+    assert 0.9 * step <= found["step"] <= 1.1 * step + 8 * largest  # its gradient's norm is taken in float64
 
 
 def test_the_chunk_of_logits_is_that_of_the_head():

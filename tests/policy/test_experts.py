@@ -89,3 +89,21 @@ def test_outputs_and_gradients_are_those_of_one_process(name: str, results: Path
         torch.testing.assert_close(torch.cat([p[key] for p in parts]), value, rtol=0, atol=1e-5)
     assert float(w1.abs().max()) > 1e-3
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("experts", "hidden", "width"),
+    [(64, 2048, 1408), (64, 2048, 1024), (128, 2048, 768)],
+    ids=["ling-lite", "olmoe", "qwen3-30b"],
+)
+def test_grouped_products_take_the_shapes_of_real_models(experts: int, hidden: int, width: int) -> None:
+    """On the meta device, whose rules on layouts are those of a GPU: forward and backward, and no number is read."""
+    from ringrl.policy.experts import gated_mlps
+
+    shapes = [(4096, hidden), (experts, width, hidden), (experts, hidden, width), (experts, width, hidden)]
+    x, w1, w2, w3 = (torch.empty(s, dtype=torch.bfloat16, device="meta", requires_grad=True) for s in shapes)
+    counts = torch.empty(experts, dtype=torch.int64, device="meta")
+    out = gated_mlps(x, counts, w1, w2, w3, torch.nn.functional.silu)
+    assert out.shape == x.shape
+    out.square().sum().backward()
+    assert [t.grad.shape for t in (x, w1, w2, w3) if t.grad is not None] == [torch.Size(s) for s in shapes]
