@@ -172,4 +172,5 @@ def _instructs(sentence: str) -> bool:
 
 
 def _may_instruct(text: str) -> bool:
-    return any(map(text.lower().__contains__, _INSTRUCTS))
+    lower = text.lower()
+    return any(word in lower for word in _INSTRUCTS)

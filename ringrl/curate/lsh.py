@@ -69,14 +69,15 @@ class Text:
     unnamed: list[str]  # tokens with one name for all people
 
     @cached_property
-    def _grams(self) -> tuple[set[str], set[str]]:
+    def grams(self) -> tuple[set[str], set[str]]:
+        """Runs of characters, and of words."""
         return char_grams(self.tokens), word_grams(self.unnamed)
 
     def similarity(self, other: Text) -> float:
         """The larger Jaccard similarity of the two kinds of n-grams; 0 if the numbers differ."""
         if self.numbers != other.numbers:
             return 0.0
-        return max(map(jaccard, self._grams, other._grams))
+        return max(map(jaccard, self.grams, other.grams))
 
 
 def kind_of(domain: Domain) -> str:

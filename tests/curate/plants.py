@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from ringrl.curate.text import numbers
 
 SPLIT = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-MATH = re.compile(r"(\$\$.+?\$\$|\$[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\])", re.DOTALL)
+PRICE = r"(?!\d[^$]*\s\$)"  # what follows the sign of a price, before another one
+MATH = re.compile(rf"(\$\$.+?\$\$|\${PRICE}[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\])", re.DOTALL)
 WORDS = ("is", "if", "or", "to", "of", "in", "cm", "at", "ln")
 NAME = re.compile(r"\\(?:begin|end|text|mathrm|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z]+")
 VOCABULARY = ("later", "several", "people", "carefully", "together", "during", "friend", "market", "yellow", "always")
@@ -24,8 +25,8 @@ def spaced(text: str, draw: random.Random) -> str:
 def recased(text: str, draw: random.Random) -> str:
     """Without capitals and final marks, and commas and quotes gone, outside of formulas."""
     parts = MATH.split(text)
-    parts[::2] = [re.sub(r"(?<!\d)[,;:?\"](?!\d)|\.(?=\s|$)", "", p).lower() for p in parts[::2]]
-    return "".join(parts) + draw.choice(("", ".", " ?", "!"))
+    parts[::2] = [re.sub(r"(?<!\d)[,;:?\"](?!\d)|\.(?=\s|$)", " ", p).lower() for p in parts[::2]]
+    return "".join(parts) + draw.choice(("", ".", " ?", " !"))  # 2025! is another number
 
 
 def retyped(text: str, draw: random.Random) -> str:
@@ -33,7 +34,7 @@ def retyped(text: str, draw: random.Random) -> str:
     for old, new in ((r"\frac", r"\dfrac"), (r"\le ", r"\leq "), (r"\cdot", r"\times"), (r"\ldots", r"\dots")):
         text = text.replace(old, new)
     text = re.sub(r"\^(\w)", r"^{\1}", text)
-    return re.sub(r"\$([^$]+)\$", r"\\(\\displaystyle \1\\)", text)
+    return re.sub(rf"(?<!\$)\$(?!\$){PRICE}([^$]+)\$(?!\$)", r"\\(\\displaystyle \1\\)", text)
 
 
 def renamed(text: str, draw: random.Random) -> str:

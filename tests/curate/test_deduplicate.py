@@ -233,7 +233,7 @@ def check_planted(folder: Path, base: list[tuple[str, str]], clean: list[tuple[s
     assert set(total) == set(kinds)
     assert {k: found[k] / total[k] for k in least if found[k] < least[k] * total[k]} == {}
     assert dropped["renumbered"] == 0
-    assert sum(dropped.values()) - sum(found.values()) <= 1  # a renamed contest problem may go for another copy
+    assert sum(dropped.values()) == sum(found.values())  # none goes for another problem
     return [r for r in run(folder, rows, 500)[: len(clean)] if isinstance(r, Dropped)]
 
 
@@ -251,7 +251,8 @@ def test_planted_duplicates_of_competitions_and_gsm8k(tmp_path: Path):
     math = [(r["problem"], str(r["answer"])) for f in ("aime24", "aime25", "amc23")
             for r in lines(SHARED / "math" / f"{f}.jsonl")]  # fmt: skip
     gsm = [(r["question"], r["answer"].rpartition("####")[2].strip()) for r in lines(SHARED / "gsm8k" / "test.jsonl")]
-    least = dict.fromkeys(TYPESET, 0.97) | {"one word": 0.98, "two words": 0.8}
+    # "the elements of A" in small letters has an article; a question before the sequence it asks about is not aligned
+    least = dict.fromkeys(TYPESET, 1.0) | {"recased": 0.99, "reordered": 0.99, "one word": 0.98, "two words": 0.8}
     assert not check_planted(tmp_path, math + random.Random(0).sample(gsm, 100), math + gsm, least)
 
 
