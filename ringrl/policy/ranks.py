@@ -78,12 +78,12 @@ class Ranks:
                 bodies.append(parts)
             self.scatter([None, *headers])
             for rank, parts in enumerate(bodies, 1):
-                dist.send(torch.frombuffer(bytearray().join(parts), dtype=torch.uint8), rank)
+                dist.send(torch.frombuffer(bytearray().join(parts), dtype=torch.uint8), rank, self.control)
             own = shares[0]
         else:
             header: Any = self.scatter(None)
             tree, kinds, size = header
-            dist.recv(buffer := torch.empty(size, dtype=torch.uint8), 0)
+            dist.recv(buffer := torch.empty(size, dtype=torch.uint8), 0, self.control)
             own = [[Row(**row) for row in update] for update in join(tree, views(kinds, buffer.numpy()))]
         return [[microbatch(row) for row in update] for update in own]
 
