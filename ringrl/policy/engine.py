@@ -263,7 +263,8 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, un
                 "betas": list(optimizer.betas),
                 "weight_decay": optimizer.weight_decay,
                 "torch_adam": True,
-                "fused": True,  # one kernel for a step, on GPUs and CPUs
+                # one kernel for a step, also of what is offloaded; its last digits are others than a CPU run's so far
+                "fused": not cpu,
             },
         },
         "checkpoint": {"load_universal": universal},

@@ -73,9 +73,8 @@ def test_a_medium_model_takes_what_the_formulas_say(trainer: dict[str, Any], inp
     found, shape, settings = measure(model, inputs.model, trainer, tmp_path)
     compare(found, shape, settings)
     m = rank_memory(shape, settings, 1, reference=False)
-    step = m.gradients - found["sums"] + m.step  # a fused AdamW makes nothing
-    largest = shape.hidden * max(shape.vocab, 2 * shape.experts * shape.expert_width)
-    assert 0.9 * step <= found["step"] <= 1.1 * step + 8 * largest  # its gradient's norm is taken in float64
+    adamw = 8 * shape.total  # two arrays that it makes on a CPU, when only the flat gradients are left, if any
+    assert found["step"] == pytest.approx(max(m.gradients - found["sums"] + m.step, m.step + adamw), rel=0.1)
 
 
 def test_the_chunk_of_logits_is_that_of_the_head():
