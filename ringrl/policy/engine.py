@@ -263,7 +263,7 @@ def _initialize(module: PolicyModule, trainer: Trainer, optimizer: Optimizer, un
                 "betas": list(optimizer.betas),
                 "weight_decay": optimizer.weight_decay,
                 "torch_adam": True,
-                # one kernel for a step, also of what is offloaded; its last digits are others than a CPU run's so far
+                # one kernel for a step, also of what is offloaded; its last digits differ from those of a run on CPUs
                 "fused": not cpu,
             },
         },
