@@ -60,13 +60,13 @@ class Sampler:
         for k, stage in enumerate(cfg.stages):
             read = read_problems if stage.curriculum == "none" else read_graded
             rows = [row for source in stage.data for row in read(source, cfg.known_domains)]
-            if len(rows) < stage.prompts:
-                files = ", ".join(file for source in stage.data for file in source.files)
-                raise DataError(
-                    f"stages.{k}.prompts: got {stage.prompts}, expected at most {len(rows)}, the problems in {files}"
-                )
             rates = [row.get("pass_rate", 0.0) for row in rows]
-            self.streams.append(Stream(prompts(rows, stage.max_total_tokens), cfg.seed, 0, stage.curriculum, rates))
+            items = prompts(rows, stage.max_total_tokens)
+            if len(items) < stage.prompts:
+                files = ", ".join(file for source in stage.data for file in source.files)
+                raise DataError(f"stages.{k}.prompts: got {stage.prompts}, expected at most {len(items)}, the problems "
+                                f"in {files}")  # fmt: skip
+            self.streams.append(Stream(items, cfg.seed, 0, stage.curriculum, rates))
         self.held_out = {
             h.name: prompts(read_problems(h.data, cfg.known_domains), cfg.max_total_tokens) for h in cfg.held_out
         }
