@@ -44,6 +44,7 @@ def test_workers_measure_their_gpus_and_sleep_before_a_rank_allocates_anything(
     for name in ("load_tokenizer", "Sampler", "Policy", "WeightSync", "BatchQueue", "Ranks"):
         monkeypatch.setattr(state, name, Recorder(asked, name.lower()))
     monkeypatch.setattr(state.Ranks, "main", main, raising=False)
+    monkeypatch.setattr(state.Ranks, "newest", lambda checkpoints: None, raising=False)
     monkeypatch.setattr(state, "long_enough", lambda config, most: 0)
     rollout = SimpleNamespace(start_deadline_s=1, deadline_s=1, colocated=colocated)
     loss = SimpleNamespace(freeze_router=False, entropy=0.0)
