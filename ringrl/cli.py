@@ -288,7 +288,7 @@ def main() -> None:
         sys.exit(e.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except Exception as e:
+    except Exception as e:  # the last place where a bug of ours can be told as one
         if fault := fault_of_machine(e):
             from ringrl.report.terminal import show_error
 

@@ -107,7 +107,7 @@ def run(context: Context) -> int:
         context.progress.ended(str(e), e.exit_code)
         log(traceback.format_exc())
         return e.exit_code
-    except Exception as e:
+    except Exception as e:  # whatever it was, the launcher is told why this rank ends
         lost = told_of_others(e)
         if fault := fault_of_machine(e):
             text = f"{context.run.path}: {fault}; --resume goes on when that is mended"

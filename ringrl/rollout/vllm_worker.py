@@ -9,7 +9,7 @@ channels, for requests and for weights. The second is answered between any two d
     ("join", meeting, rank, size)          -> ("done",)       joins the weight transfer group
     ("begin",)  ("bucket", specs, handles)...  ("finish", version)    each -> ("done",): new weights, in place
     ("rest",)                              -> ("done",)       frees the device's memory until the next "begin"
-    ("cache",)                             -> ("part", tokens it holds, concurrent, max_total_tokens), ("done",)
+    ("cache",)                             -> ("part", tokens it holds, concurrent, max_total_tokens) if any, ("done",)
     ("close",)                             -> exit
 A failure is answered with ("failed", traceback) and ends the worker.
 """
@@ -255,7 +255,8 @@ class Worker:
 
     def cache(self) -> list[tuple]:
         tokens = self.engine.vllm_config.cache_config.kv_cache_size_tokens
-        return [("part", tokens, self.spec["concurrent"], self.spec["max_total_tokens"])]
+        # a model that keeps states alone has none
+        return [("part", tokens, self.spec["concurrent"], self.spec["max_total_tokens"])] if tokens else []
 
     def rest(self) -> None:
         if self.sleeps:
