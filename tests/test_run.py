@@ -164,9 +164,12 @@ def test_metrics_that_a_checkpoint_counts_on_must_be_there(tmp_path: Path, data:
         reopened(cfg, data, resume=True)
 
 
-def test_data_changed_in_place_is_refused_unless_it_is_asked_for(tmp_path: Path, data: Path):
+@pytest.mark.parametrize("finished", [False, True])
+def test_data_changed_in_place_is_refused_unless_it_is_asked_for(finished: bool, tmp_path: Path, data: Path):
     cfg = config(tmp_path, data)
     run = reopened(cfg, data)
+    if finished:
+        run.write("finished.json", {"seconds": 1.0})
     was = sha256(data)
     data.write_text('{"messages": [1]}\n')
     before = files(run.path)
@@ -177,6 +180,7 @@ def test_data_changed_in_place_is_refused_unless_it_is_asked_for(tmp_path: Path,
     lineage = json.loads((run.path / "lineage.json").read_text())
     assert lineage["data"] == {str(data): sha256(data)}
     assert [c["changed"] for c in lineage["changes"]] == [{str(data): [was, sha256(data)]}]
+    assert not (run.path / "finished.json").exists()
     reopened(cfg, data, resume=True)
 
 

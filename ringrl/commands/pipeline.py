@@ -19,7 +19,7 @@ from ringrl.commands.table import command_of
 from ringrl.config.commands import PipelineConfig, RLConfig
 from ringrl.errors import DataError
 from ringrl.launch.command import Command
-from ringrl.launch.opening import Origin, Resume, is_begun, opened
+from ringrl.launch.opening import Origin, Resume, check_files, is_begun, opened
 from ringrl.launch.start import complete, is_finished, verifiers_of
 from ringrl.launch.start import start as start_command
 from ringrl.models.folder import check_folder
@@ -62,6 +62,7 @@ def advance_all(cfg: PipelineConfig, run: Run, resume: Resume) -> int:
     def advance(stage: Any, name: str) -> int:
         """Start the command of a stage's configuration, resume it, or skip it if finished."""
         if complete(Run(stage.run)):
+            check_files(Path(stage.run))
             return 0
         how = changes_of(name, resume) if is_begun(Path(stage.run)) else None
         return start_command(command_of(stage), stage, how)

@@ -26,7 +26,7 @@ from typing import Any
 from ringrl.config.load import changeable, dump, fixed, load
 from ringrl.config.sections import RunConfig
 from ringrl.errors import DataError
-from ringrl.lines import read_object, write_atomic
+from ringrl.lines import read_object, sha256, write_atomic
 from ringrl.processes import locked, state_of
 from ringrl.run import FORM, Run, verify_checkpoint, versions
 from ringrl.safe_text import masked
@@ -174,10 +174,9 @@ def _take_over(run: Run, cfg: RunConfig, origin: Origin, resume: Resume) -> None
     """Checks everything, and then writes what differs from before."""
     file, finished = run.path / "config.yaml", run.path / "finished.json"
     was, again = load(type(cfg), file), resume.checkpoint is not None
-    changed = _check_configuration(file, was, cfg, resume)
+    changed, lineage = _check_configuration(file, was, cfg, resume), _lineage(run, origin)
+    changed |= _check_origin(run.path, lineage, origin, resume)
     if not finished.is_file() or changed or again:
-        lineage = _lineage(run, origin)
-        changed |= _check_origin(run.path, lineage, origin, resume)
         checkpoint = _checkpoint(run, resume)
         step = run.step_of(checkpoint) if checkpoint else 0
         try:
@@ -250,6 +249,14 @@ def _check_origin(run: Path, lineage: dict[str, Any], origin: Origin, resume: Re
             changed[name] = [expected, got]
         lineage[kind] = {**now} if kind == "models" else {**before, **now}
     return changed
+
+
+def check_files(run: Path) -> None:
+    """Raises DataError for a file that is not what a finished run was made from. One that is gone is not missed."""
+    for name, expected in read_object(run / "lineage.json").get("data", {}).items():
+        if os.path.isfile(name) and (got := sha256(Path(name))) != expected:
+            raise DataError(f"{name}: got {got}, expected {expected} as when {run} began, which is finished; choose "
+                            f"another `run` for other data")  # fmt: skip
 
 
 def _checkpoint(run: Run, resume: Resume) -> Path | None:

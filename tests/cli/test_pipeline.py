@@ -105,6 +105,13 @@ def test_whole_pipeline_interrupted_and_continued(inputs: Inputs, tmp_path: Path
     assert parents == {"sft": inputs.model, "select": str(run / "sft"), "rl": chosen["chosen_path"]}
     assert children_of_tests() == []
 
+    with (source := tmp_path / "teacher.jsonl").open("a") as file:
+        file.write("{}\n")
+    refused = ringrl("run", config, "--resume")
+    assert refused.code == 2
+    assert f"error {source}: got " in refused.text
+    assert "which is finished; choose another `run` for other data" in refused.text
+
 
 @pytest.mark.slow
 def test_general_sft_follows_rl_and_is_evaluated(inputs: Inputs, tmp_path: Path) -> None:
