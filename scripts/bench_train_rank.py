@@ -38,7 +38,7 @@ def main(spec: dict[str, Any]) -> None:
     lengths = response_lengths(spec["tokens"], spec["median"], spec["sigma"], spec["cap"], cfg.seed)
     sequences = random_sequences(lengths, spec["prompt"], policy.module.config.vocab_size, ranks)
     rows = pack(sequences, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
-    before = score_rows(policy, cfg.loss, None, rows)
+    before = score_rows(policy, cfg.loss, None, rows, torch.zeros(0, 1))
 
     def one_update() -> None:
         update(policy, cfg.loss, before, 0.0, cfg.loss.entropy)

@@ -63,9 +63,11 @@ class SFTLoop:
         last = self.ranks.newest(ctx.run.checkpoints)
         self.policy = Policy(cfg.model, tokenizer, cfg.trainer, cfg.optimizer, 1.0, self.ranks, resume=last)
         self.done, self.tokens = 0, 0  # optimizer steps completed, and tokens trained on
+        self.share = torch.zeros(0, 1)  # [layers, E] share of routings in the last of them; no layers before the first
         if last:
             state = self.policy.restore(last)
             self.done, self.tokens = state["step"], state["tokens"]
+            self.share = torch.tensor(state.get("expert_share") or self.share)
         if self.stream:
             self.stream.taken = self.done * cfg.batch_examples
             ctx.run.rewind(self.done)
@@ -96,7 +98,7 @@ class SFTLoop:
         rows = self.scatter([replace(s, weight=1 / n) for s in batch])
         o = cfg.optimizer
         lr = learning_rate(self.done, self.total, o.lr, o.schedule, o.warmup, o.final_lr)
-        numbers = train_step(self.policy, rows, cfg, lr)
+        numbers, self.share = train_step(self.policy, rows, cfg, lr, self.share)
         self.done, self.tokens = self.done + 1, self.tokens + n
         seconds = time.perf_counter() - started
         if not math.isfinite(numbers["loss"] + numbers["grad_norm"]):
@@ -123,7 +125,7 @@ class SFTLoop:
             if self.ranks.main:
                 run.append("evals", where | measured)
         if due or self.stopped:
-            state = {"step": step, "tokens": self.tokens}
+            state = {"step": step, "tokens": self.tokens, "expert_share": self.share.tolist()}
             if self.ranks.main:
                 run.sync()
             self.policy.save(run.checkpoint(step), state, then=lambda: run.tidy(self.cfg.keep_resumable))
@@ -137,13 +139,26 @@ class SFTLoop:
         return rows
 
 
-def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float) -> dict[str, float]:
-    """One optimizer step. Returns loss, router losses and gradient norm over the whole batch."""
+def train_step(
+    policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float, previous: torch.Tensor
+) -> tuple[dict[str, float], torch.Tensor]:
+    """One optimizer step.
+
+    Args:
+        previous: [layers, E] share of routings in the step before; no layers before the first.
+
+    Returns:
+        Loss, router losses and gradient norm over the whole batch; and the share of routings in it, if it is wanted.
+    """
     meter = Meter()
-    share = expert_share(policy, rows) if cfg.balance else torch.zeros(1, 1)
+    counted: list[torch.Tensor] = []
+    share = previous.to(policy.device)
+    if cfg.balance and (cfg.balance_over == "batch" or not len(previous)):
+        share = share_of(policy, [routed(stats) for stats in policy.inspect(rows)])
 
     def terms(mb: MicroBatch, stats: TokenStats, _: int) -> torch.Tensor:
         w = mb.weights[mb.trained]
+        counted.append(routed(stats))
         loss, zero = -stats.logprobs, torch.zeros_like(stats.logprobs)
         balance = balance_terms(stats.router_logits, share, policy.module.routers.scoring) if cfg.balance else zero
         z = z_terms(stats.router_logits) if cfg.z else zero
@@ -151,14 +166,17 @@ def train_step(policy: Policy, rows: list[MicroBatch], cfg: SFTConfig, lr: float
         return loss + cfg.balance * balance + cfg.z * z
 
     grad_norm = policy.update(rows, terms, lr)
-    return {**meter.total(policy.ranks), "grad_norm": grad_norm}
+    return {**meter.total(policy.ranks), "grad_norm": grad_norm}, share_of(policy, counted) if cfg.balance else previous
 
 
-def expert_share(policy: Policy, rows: list[MicroBatch]) -> torch.Tensor:
-    """Share of the trained tokens' routings that each expert receives, over all ranks: [layers, E]."""
-    stats = policy.inspect(rows)
-    counts = torch.stack([expert_counts(s.chosen, s.router_logits.shape[-1]) for s in stats])
-    return shares(policy.ranks.sum(counts.sum(0)))
+def routed(stats: TokenStats) -> torch.Tensor:
+    """How often each expert was chosen for a trained token: [layers, E]."""
+    return expert_counts(stats.chosen, stats.router_logits.shape[-1])
+
+
+def share_of(policy: Policy, counted: list[torch.Tensor]) -> torch.Tensor:
+    """Shares of what was routed, over all rows and ranks: [layers, E]."""
+    return shares(policy.ranks.sum(torch.stack(counted).sum(0)))
 
 
 def validate(policy: Policy, rows: list[MicroBatch]) -> dict[str, float]:

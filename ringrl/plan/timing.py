@@ -118,7 +118,8 @@ class Training:
 def sft_training(shape: Shape, cfg: SFTConfig, assumed: Assumed) -> Training:
     """Cost of one SFT step."""
     tokens = cfg.batch_examples * assumed.response_of(cfg.max_tokens)
-    return _passes(shape, tokens, cfg.max_tokens, cfg.trainer, assumed, cfg.balance > 0, False)
+    counting = cfg.balance > 0 and cfg.balance_over == "batch" and shape.experts > 0
+    return _passes(shape, tokens, cfg.max_tokens, cfg.trainer, assumed, counting, False)
 
 
 def rl_training(shape: Shape, cfg: RLConfig, stage: Stage, assumed: Assumed) -> Training:
@@ -127,8 +128,9 @@ def rl_training(shape: Shape, cfg: RLConfig, stage: Stage, assumed: Assumed) -> 
     tokens = min(cfg.step_phi(stage), sampled) if cfg.budgeted else sampled
     best = cfg.budgeted and stage.budget.order == "informative"
     share = cfg.loss.balance > 0 and cfg.loss.balance_over == "batch" and shape.experts > 0
-    counted = cfg.loss.old_logprobs == "trainer" or cfg.loss.router_replay == "trainer" or share or best
-    old = counted * (1 / min(stage.budget.keep) if best else 1.0)
+    moves = cfg.loss.old_logprobs == "trainer" and 1 - 1 / cfg.updates  # the first update's own pass gives π_old
+    everything = cfg.loss.router_replay == "trainer" or share or best
+    old = (1.0 if everything else moves) * (1 / min(stage.budget.keep) if best else 1.0)
     return _passes(shape, tokens, stage.max_total_tokens, cfg.trainer, assumed, old, cfg.loss.kl > 0)
 
 

@@ -30,32 +30,42 @@ class Before:
     """One update's rows and what is known of them before it: one entry per row."""
 
     rows: list[MicroBatch]
-    trainer: list[torch.Tensor]  # [n] log-probs by the trainer under the weights that sampled; empty when not asked
+    trainer: list[torch.Tensor]  # [n] log-probs by the trainer before the first update; empty: those of the update's
+    # own forward pass
     reference: list[torch.Tensor]  # [n] log-probs under the reference; empty without one
-    share: torch.Tensor  # [layers, E] share of routings over all rows and ranks; no layers when f is a microbatch's
+    share: torch.Tensor  # [layers, E] share of routings f of a whole batch; no layers when f is a microbatch's
     routes: list[torch.Tensor]  # [layers, B L, top_k] experts to replay; empty without replay
     kept: torch.Tensor  # [candidates of all ranks, rank by rank] bool, which `best` kept trained; empty without it
 
 
 def score_rows(
-    policy: Policy, loss: Loss, reference: PolicyModule | None, rows: list[MicroBatch], best: int = 0
+    policy: Policy,
+    loss: Loss,
+    reference: PolicyModule | None,
+    rows: list[MicroBatch],
+    previous: torch.Tensor,
+    moves: bool = False,
+    best: int = 0,
 ) -> Before:
-    """Everything about `rows` that does not depend on the update.
+    """Everything about `rows` that does not depend on the update. Costs a forward pass over them only when something is
+    wanted that the update's own cannot give.
 
     Args:
+        previous: [layers, E] f of the update before; no layers before the first, for which it is counted.
+        moves: another update will come before that on these rows, so that their π_old is not its own forward pass.
         best: keep this many tokens, those with the largest |A| H over all rows and ranks (D3S); 0 keeps all.
     """
     moe = policy.module.moe
     routes = [_engine_routes(mb) for mb in rows] if loss.router_replay == "engine" and moe else []
-    share = torch.zeros(0, 1)
-    global_share = moe and loss.balance > 0 and loss.balance_over == "batch"
+    share = previous if loss.balance_over == "previous" else torch.zeros(0, 1)
+    counting = moe and loss.balance > 0 and loss.balance_over != "microbatch" and not len(share)
     stats: list[TokenStats] = []
     kept = torch.zeros(0, dtype=torch.bool)
-    if loss.old_logprobs == "trainer" or loss.router_replay == "trainer" or global_share or best:
+    if (loss.old_logprobs == "trainer" and moves) or loss.router_replay == "trainer" or counting or best:
         stats = policy.inspect(rows, routes)
         if best:
             rows, stats, kept = keep_best(policy, rows, stats, best)
-        if global_share:
+        if counting:
             share = shares(policy.ranks.sum(torch.stack([_counts(s) for s in stats]).sum(0)))
         if loss.router_replay == "trainer" and moe:
             routes = [s.routes for s in stats]
@@ -64,8 +74,12 @@ def score_rows(
     return Before(rows, [s.logprobs for s in stats], references, share, routes, kept)
 
 
-def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) -> dict[str, Any]:
-    """One optimizer step. Returns its numbers over all ranks; `alpha` is the coefficient of the entropy bonus."""
+def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) -> tuple[dict[str, Any], torch.Tensor]:
+    """One optimizer step; `alpha` is the coefficient of the entropy bonus.
+
+    Returns:
+        Its numbers over all ranks, and the share of routings [layers, E] in it; no layers for a dense model.
+    """
     meter, moe, scoring = Meter(), policy.module.moe, policy.module.routers.scoring
     counted: list[torch.Tensor] = []
 
@@ -84,7 +98,7 @@ def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) 
         total = corrected + loss.kl * kl - alpha * stats.entropy
         if moe:
             counted.append(_counts(stats))
-            share = before.share if len(before.share) else shares(counted[-1])
+            share = before.share.to(zero.device) if len(before.share) else shares(counted[-1])
             balance, z = balance_terms(stats.router_logits, share, scoring), z_terms(stats.router_logits)
             total = total + loss.balance * balance + loss.z * z
             meter.add(balance_loss=balance.sum(), z_loss=z.sum())
@@ -110,9 +124,10 @@ def update(policy: Policy, loss: Loss, before: Before, lr: float, alpha: float) 
     grad_norm = policy.update(before.rows, terms, lr, before.routes)
     numbers = _numbers(meter, policy) | {"grad_norm": grad_norm, "lr": lr, "entropy_coefficient": alpha}
     if moe:
-        loads = load(policy.ranks.sum(torch.stack(counted).sum(0))).tolist()
-        return numbers | {"expert_load": loads, "expert_load_max": max(loads)}
-    return numbers | {"balance_loss": 0.0, "z_loss": 0.0}
+        counts = policy.ranks.sum(torch.stack(counted).sum(0))
+        loads = load(counts).tolist()
+        return numbers | {"expert_load": loads, "expert_load_max": max(loads)}, shares(counts)
+    return numbers | {"balance_loss": 0.0, "z_loss": 0.0}, torch.zeros(0, 1)
 
 
 def keep_best(

@@ -90,12 +90,16 @@ class Loop(TrainingRun):
         cfg, policy, state = self.cfg, self.policy, self.state
         best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
         reference = self.reference(stage)
-        scored = [score_rows(policy, cfg.loss, reference, part, best) for part in rows]
+        previous = torch.tensor(state.expert_share or torch.zeros(0, 1))
+        scored = [score_rows(policy, cfg.loss, reference, part, previous, u > 0, best) for u, part in enumerate(rows)]
         results = []
         for u, before in enumerate(scored):
             o = cfg.optimizer
             lr = learning_rate(state.step + u, cfg.steps, o.lr, o.schedule, o.warmup, o.final_lr)
-            results.append(update(policy, cfg.loss, before, lr, state.alpha))
+            numbers, share = update(policy, cfg.loss, before, lr, state.alpha)
+            results.append(numbers)
+            if numbers["updated"]:
+                state.expert_share = share.tolist()
             if cfg.loss.entropy_target and results[-1]["updated"]:
                 target, delta = cfg.loss.entropy_target, cfg.loss.entropy_step
                 state.coefficient, state.alpha = adapt(state.coefficient, results[-1]["entropy"], target, delta)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ class RunState:
     taken: list[int]  # prompts taken, per stage
     coefficient: float  # entropy coefficient as `adapt` carries it on
     alpha: float  # entropy coefficient of the next update
+    expert_share: list[list[float]] = field(default_factory=list)  # [layers, E] f of the last update; empty before it
 
 
 class TrainingRun(ABC):
@@ -234,7 +235,7 @@ class TrainingRun(ABC):
         last = self.ranks.newest(run.checkpoints)
         assert last  # the loop saves one before the first update
         saved = RunState(**self.policy.restore(last))
-        self.state.step, self.state.coefficient, self.state.alpha = saved.step, saved.coefficient, saved.alpha
+        self.state = replace(saved, version=self.state.version, taken=self.state.taken)
         if self.sampler:
             self.queue.go_to((self.sampler.taken, []))
             run.rewind(self.state.step)

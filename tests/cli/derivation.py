@@ -254,6 +254,7 @@ def derive(run: Path) -> tuple[list[dict[str, float]], list[str], Weights]:
     moments: list[Weights] = [{}, {}]
     rows: list[dict[str, float]] = []
     wrong: list[str] = []
+    share: list[Array] = []  # by layer: f of the last update
     for file in sorted((run / "rollouts").glob("*.npz")):
         with np.load(file) as opened:
             a = dict(opened)
@@ -271,16 +272,19 @@ def derive(run: Path) -> tuple[list[dict[str, float]], list[str], Weights]:
 
         before = now
         olds = [see(before, part)[1] for part in parts]
+        previous = share if loss["balance_over"] == "previous" else []
         for u, (part, old) in enumerate(zip(parts, olds, strict=True)):
             sampled = np.concatenate([a["logprobs"][r.start : r.start + r.trained] for r in part])
             if not np.allclose(old.logprobs.value, sampled, atol=1e-4):
                 wrong.append(f"{file.name}: logprobs of update {u}")
             advantage = np.concatenate([np.full(r.trained, r.advantage) for r in part])
             experts = old.routers[0].value.shape[-1]
-            share = [np.bincount(c.ravel(), minlength=experts) / c.size for c in old.chosen]
             nodes, seen = see(now, part)
+            counted, share = (
+                [np.bincount(c.ravel(), minlength=experts) / c.size for c in x.chosen] for x in (old, seen)
+            )
             reference = see(start, part)[1].logprobs.value
-            terms, clipped = objective(seen, old.logprobs.value, reference, advantage, share, loss)
+            terms, clipped = objective(seen, old.logprobs.value, reference, advantage, previous or counted, loss)
             factors = (1.0, loss["kl"], -loss["entropy"], loss["balance"], loss["z"])
             total = sum((t * f for t, f in zip(terms, factors, strict=True)), var(np.zeros(len(sampled))))
             whole = total.sum() * (1 / phi)

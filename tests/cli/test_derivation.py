@@ -28,7 +28,17 @@ LAYOUTS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("layout", [pytest.param(x, marks=pytest.mark.slow) if "zero 3" in x else x for x in LAYOUTS])
 def test_steps_are_what_the_paper_says(layout: str, inputs: Inputs, tmp_path: Path) -> None:
-    loss = {"kl": 0.1, "entropy": 0.01, "balance": 0.02, "z": 0.005, "clip_low": 0.05, "clip_high": 0.03}  # all show
+    over = "batch" if layout == "one rank" else "previous"
+    loss = {
+        "balance_over": over,
+        "kl": 0.1,
+        "entropy": 0.01,
+        "balance": 0.02,
+        "z": 0.005,
+        "clip_low": 0.05,
+        "clip_high": 0.03,
+    }  # all show
+    loss["balance_over"] = "batch" if layout == "one rank" else "previous"
     more: dict[str, Any] = {
         "loss": loss,
         "updates": 2,

@@ -35,7 +35,7 @@ def main(spec: dict[str, Any]) -> None:
         for n in spec["lengths"]
     ]
     rows = pack(sequences, 1, cfg.trainer.microbatch_tokens, cfg.trainer.packing)[0]
-    before = score_rows(policy, cfg.loss, None, rows)
+    before = score_rows(policy, cfg.loss, None, rows, torch.zeros(0, 1))
 
     def one() -> None:
         update(policy, cfg.loss, before, 1e-5, 0.0)

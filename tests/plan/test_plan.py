@@ -62,7 +62,7 @@ def test_a_step_by_hand(model: str):
     trained = 8 * 409600
     count, n = trained / 12000, 12256
     once = 2 * shape.cost.layers * n * count + shape.cost.pair * n * (n + 1) / 2 * count + 2 * shape.cost.head * trained
-    assert (step.training.old, step.training.reference) == pytest.approx((once, once))
+    assert (step.training.old, step.training.reference) == (0, pytest.approx(once))  # π_old is the update's own pass
     assert step.train_s == pytest.approx(step.training.flops / (8 * 989e12 * 0.25))
     assert step.training.update == pytest.approx(3 * once + 2 * shape.cost.head * trained)
     d = step.decoding
@@ -214,9 +214,11 @@ def test_a_shared_gpu_is_told_what_is_left(model: str):
 def test_counting_experts_over_the_batch_costs_a_pass_of_its_own(model: str):
     loss = {"old_logprobs": "sampler"}  # which needs no such pass itself
     passes = {over: items(plan(rl(model, loss={**loss, "balance_over": over}), assumed()))["old log-probs"]
-              for over in ("batch", "microbatch")}  # fmt: skip
+              for over in ("batch", "microbatch", "previous")}  # fmt: skip
     assert passes["batch"] > 0
-    assert passes["microbatch"] == 0
+    assert passes["microbatch"] == passes["previous"] == 0
+    first = items(plan(rl(model), assumed()))["old log-probs"]  # those of the update's own pass, of the first of two
+    assert (first, items(plan(rl(model, updates=2), assumed()))["old log-probs"]) == (0, passes["batch"] / 2)
 
 
 # ---- the command

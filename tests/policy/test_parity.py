@@ -128,7 +128,10 @@ def train(folder: Path, family: str, trainer: dict[str, Any], ranks: Any) -> dic
     counts = sum(expert_counts(s.routes, EXPERTS)[0] for s in free)
     other = policy.inspect(rows[0], [(s.routes + 1) % EXPERTS for s in free])
     logprobs = [float(ranks.sum(torch.stack([s.logprobs.sum() for s in stats]).sum())) for stats in (free, other)]
-    numbers = [train_step(policy, r, cfg, cfg.optimizer.lr) for r in rows]
+    numbers, share = [], torch.zeros(0, 1)
+    for part in rows:
+        step, share = train_step(policy, part, cfg, cfg.optimizer.lr, share)
+        numbers.append(step)
     weights = {k: v.float() for bucket in weight_buckets(policy.module.lm, 20_000) for k, v in bucket.items()}
     tokens = [int(mb.trained.sum()) for mb in rows[0]]
     engine = policy.engine

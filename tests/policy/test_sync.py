@@ -51,7 +51,7 @@ def one_rank(rank: int, port: int, inputs: Inputs, address: str, folder: Path) -
             engine.shared = colocated
         sft: Any = type("Settings", (), {"trainer": cfg.trainer, "balance": 0.0, "z": 0.0})
         rows = pack(sequences(prompts), ranks.size, cfg.trainer.microbatch_tokens)[ranks.rank]
-        train_step(policy, rows, sft, 3e-3)
+        train_step(policy, rows, sft, 3e-3, torch.zeros(0, 1))
         sync = WeightSync(policy, engine, cfg.model, prompts[:2], Sampling(1, 1.0, 64), cfg.rollout, folder)
         parity = sync.push(version)
         policy.save(folder / f"version_{version}", {})
