@@ -74,33 +74,44 @@ def pack(
     return [[microbatch(row) for row in rows] for rows in lay_out(sequences, ranks, max_tokens, packed)]
 
 
-def lay_out(sequences: Sequence[TokenSequence], ranks: int, max_tokens: int, packed: bool = True) -> list[list[Row]]:
+def lay_out(
+    sequences: Sequence[TokenSequence], ranks: int, max_tokens: int, packed: bool = True, pair_cost: float = 0.0
+) -> list[list[Row]]:
     """Spread sequences over rows of at most `max_tokens`, the same number of rows for every rank.
+
+    Args:
+        pair_cost: what a sequence of n tokens costs beside n, in n²; packed rows get about the same cost.
 
     Returns:
         [ranks][rows].
     """
     lengths = [len(s.token_ids) for s in sequences]
-    bins = (_bins_packed if packed else _bins_padded)(lengths, ranks, max_tokens)
+    bins = _bins_packed(lengths, ranks, max_tokens, pair_cost) if packed else _bins_padded(lengths, ranks, max_tokens)
     assert len(bins) % ranks == 0, (len(bins), ranks)
     rows = [_row([sequences[i] for i in b] or [EMPTY], b or [0], packed) for b in bins]
     return [rows[r::ranks] for r in range(ranks)]
 
 
-def _bins_packed(lengths: Sequence[int], ranks: int, max_tokens: int) -> list[list[int]]:
-    """Indices of the sequences in each row: longest first into the emptiest row; more rows until the fullest fits."""
+def _bins_packed(lengths: Sequence[int], ranks: int, max_tokens: int, pair_cost: float) -> list[list[int]]:
+    """Indices of the sequences in each row: longest first into the cheapest row with room, and more rows until there is
+    one for each; the dearest rows first, so that ranks run those of about the same cost at a time."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     count = max(ranks, -(-sum(lengths) // max(max_tokens, 1)))
     while True:
         count += -count % ranks
         bins: list[list[int]] = [[] for _ in range(count)]
-        loads = [0] * count
+        tokens, costs = np.zeros(count, np.int64), np.zeros(count)
         for i in order:
-            row = loads.index(min(loads))
+            n = lengths[i]
+            room = (tokens + n <= max_tokens) | (tokens == 0)
+            row = int(np.where(room, costs, np.inf).argmin())
+            if not room[row]:
+                break
             bins[row].append(i)
-            loads[row] += lengths[i]
-        if all(load <= max_tokens or len(b) == 1 for load, b in zip(loads, bins, strict=True)):
-            return bins
+            tokens[row] += n
+            costs[row] += n + pair_cost * n * n
+        else:
+            return [bins[row] for row in np.argsort(-costs, kind="stable")]
         count += 1
 
 

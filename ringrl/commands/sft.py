@@ -27,6 +27,7 @@ from ringrl.data.stream import Stream
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
 from ringrl.models.families import check_positions
+from ringrl.plan.shape import pair_cost
 from ringrl.policy.engine import Policy
 from ringrl.policy.forward import TokenStats
 from ringrl.policy.meter import Meter
@@ -134,7 +135,8 @@ class SFTLoop:
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:
         """This rank's share of the sequences that rank 0 packs."""
         trainer = self.cfg.trainer
-        shares = lay_out(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing)
+        attention = pair_cost(self.cfg.model)
+        shares = lay_out(sequences, self.ranks.size, trainer.microbatch_tokens, self.policy.packing, attention)
         [rows] = self.ranks.scatter_rows([[rows] for rows in shares])
         return rows
 

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 from ringrl.errors import UserError
 from ringrl.launch.command import WorkerSpec
 from ringrl.launch.crew import POLL_S, WORKER, Child, interrupts, stop
 from ringrl.launch.machine import check_engine, gpus, listening, shares, worker_env
+from ringrl.processes import Scratch
 from ringrl.rollout.channel import bound
 
 ATTEMPTS = 3
@@ -40,15 +42,16 @@ def serve_worker(sampler: WorkerSpec, key: str, host: str, port: int, address_fi
     name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     spec = {**sampler.worker(key, host, port, name), "address_file": str(address_file)}
     env = worker_env(index, 0, sampler.rollout, shares(1, 0, 1, at_once=False)[1]) | listening(host)
-    devices = {key: env[key] for key in ("CUDA_VISIBLE_DEVICES",) if key in env}  # a share of the user's
+    ours = {key: env[key] for key in ("CUDA_VISIBLE_DEVICES",) if key in env}  # a share of the user's
     failures = 0
-    with interrupts() as interrupted:
+    with interrupts() as interrupted, closing(Scratch("worker")) as scratch:
+        ours["TMPDIR"] = str(scratch.path)  # vLLM's processes meet in a file, which it leaves behind
         while not interrupted and failures < ATTEMPTS:
             address_file.unlink(missing_ok=True)
             process = subprocess.Popen(
                 [sys.executable, "-u", "-c", WORKER.format(launcher=os.getpid())],
                 stdin=subprocess.PIPE,
-                env={**env, **os.environ, **devices},
+                env={**env, **os.environ, **ours},
                 start_new_session=True,
                 text=True,
             )

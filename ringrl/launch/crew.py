@@ -155,6 +155,7 @@ class Crew:
         assert self.sampler
         spec = {**self.sampler.worker(self.authkey), "address_file": str(address_file)}
         env = worker_env(index, self.first_gpu, self.sampler.rollout, self.worker_threads) | listening(LOOPBACK)
+        env["TMPDIR"] = str(self.meeting)  # vLLM's processes meet in a file, which it leaves behind
         code = WORKER.format(launcher=os.getpid())
         self.workers[index : index + 1] = [self._start(f"worker{index}", ["-c", code], env, spec)]
         self.ready[index : index + 1] = [address_file]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class Cost:
     layers: float  # active weights of the layers, with top_k of E experts
     head: int  # weights of the output head
     pair: int  # attention FLOPs per pair of query and key, over all layers
+
+    @property
+    def of_pairs(self) -> float:
+        """What a sequence of n tokens costs in attention, in n², over what a token costs in the layers' matrices."""
+        return self.pair / (4 * self.layers)
 
     def forward(self, lengths: Sequence[float], trained: float) -> tuple[float, float]:
         """FLOPs of one pass over sequences of these lengths: (layers, head), the head on `trained` tokens only."""
@@ -121,6 +127,15 @@ class Shape:
         router = self.experts + self.shared_gate
         moe = router * self.hidden + 3 * self.hidden * self.shared_width + experts * self.expert
         return self.layers * self.attention.weights + self.moe_layers * moe
+
+
+@cache
+def pair_cost(model: str) -> float:
+    """As `Cost.of_pairs`; 0 for a model whose shape is not known here, whose rows are then balanced by their tokens."""
+    try:
+        return read_shape(model).cost.of_pairs
+    except ConfigError:
+        return 0.0
 
 
 def read_shape(model: str) -> Shape:

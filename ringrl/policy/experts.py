@@ -46,6 +46,34 @@ class _Exchange(torch.autograd.Function):
         return _Exchange.apply(grad, *ctx.way_back), None, None, None
 
 
+class _Copies(torch.autograd.Function):
+    """Rows [T, H] to as many copies of each, in another order [T top_k, H]. The gradient is gathered by the inverse,
+    and summed over the copies: indexing's own would add it up row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor, top_k: int) -> torch.Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.top_k = top_k
+        return rows[order // top_k] if top_k > 1 else rows[order]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (inverse,) = ctx.saved_tensors
+        grad = grad[inverse]
+        return grad.view(-1, ctx.top_k, grad.shape[-1]).sum(1) if ctx.top_k > 1 else grad, None, None, None
+
+
+def permuted(rows: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """rows[order], for a permutation and its inverse."""
+    out: torch.Tensor = _Copies.apply(rows, order, inverse, 1)
+    return out
+
+
+def inverse_of(order: torch.Tensor) -> torch.Tensor:
+    """Of a permutation [n] int64."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
 def dispatch(
     hidden: torch.Tensor,  # [T, H]
     chosen: torch.Tensor,  # [T, top_k] int64 expert ids
@@ -59,19 +87,24 @@ def dispatch(
     tokens, top_k = chosen.shape
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
-    rows = hidden[order // top_k]
+    inverse = inverse_of(order)
+    rows = _Copies.apply(hidden, order, inverse, top_k)
     counts = torch.bincount(flat, minlength=experts).view(size, experts // size)  # [rank, its expert] rows to send
     arrived = torch.empty_like(counts)  # [rank, own expert] rows to receive
     dist.all_to_all_single(arrived, counts, group=group)
-    sent, received = counts.sum(1).tolist(), arrived.sum(1).tolist()
+    sent, received = torch.stack([counts.sum(1), arrived.sum(1)]).tolist()  # the one time that the host waits
     rows = _Exchange.apply(rows, sent, received, group)
     # rows arrive sorted by source rank, then expert: sort them by expert
-    owner = torch.arange(experts // size, device=rows.device).repeat(size).repeat_interleave(arrived.flatten())
-    by_expert = owner.argsort(stable=True)
-    done = compute(rows[by_expert], arrived.sum(0))
-    done = _Exchange.apply(done[by_expert.argsort()], received, sent, group)
-    back = torch.empty_like(done).index_copy(0, order, done)
-    return (back.view(tokens, top_k, -1) * gates.unsqueeze(-1)).sum(1).to(hidden.dtype)
+    own = torch.arange(experts // size, device=rows.device).repeat(size)
+    by_expert = own.repeat_interleave(arrived.flatten(), output_size=len(rows)).argsort(stable=True)
+    by_source = inverse_of(by_expert)
+    done = compute(permuted(rows, by_expert, by_source), arrived.sum(0))
+    done = _Exchange.apply(permuted(done, by_source, by_expert), received, sent, group)
+    out, *others = permuted(done, inverse, order).view(tokens, top_k, -1).unbind(1)
+    out = out * gates[:, :1]  # one [T, H] at a time in the gates' dtype, and not top_k of them
+    for k, other in enumerate(others, 1):
+        out = out + other * gates[:, k : k + 1]
+    return out.to(hidden.dtype)
 
 
 def gated_mlps(

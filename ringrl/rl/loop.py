@@ -26,6 +26,7 @@ from ringrl.config.commands import RLConfig, Stage
 from ringrl.config.load import load
 from ringrl.evals.metrics import too_many_errors
 from ringrl.launch.rank import Context
+from ringrl.plan.shape import pair_cost
 from ringrl.policy.objective import score_rows, update
 from ringrl.rl.bundle import Batch
 from ringrl.rl.record import Stopwatch
@@ -166,5 +167,5 @@ def rows_of(cfg: RLConfig, stage: Stage, chosen: list[list[Sample]], packing: bo
         denominator = divisor(loss.denominator, samples, cfg.update_phi(stage), cfg.max_tokens(stage))
         weights = token_weights(samples, loss.weight, denominator)
         sequences = [sequence_of(s, w) for s, w in zip(samples, weights, strict=True)]
-        updates.append(lay_out(sequences, trainer.ranks, trainer.microbatch_tokens, packing))
+        updates.append(lay_out(sequences, trainer.ranks, trainer.microbatch_tokens, packing, pair_cost(cfg.model)))
     return [[update[rank] for update in updates] for rank in range(trainer.ranks)]

@@ -17,7 +17,7 @@ import torch
 from ringrl.algo.budget import fill_budget, num_tokens, shuffled
 from ringrl.algo.correction import correction
 from ringrl.algo.loss import divisor, kl_terms, log_ratio, surrogate, token_weights
-from ringrl.algo.pack import TokenSequence, pack, sequence_of
+from ringrl.algo.pack import TokenSequence, lay_out, pack, sequence_of
 from ringrl.types import Completion, MicroBatch, Prompt, Sample, all_of
 
 VOCABULARY, WIDTH, LONGEST, PHI = 40, 6, 64, 145
@@ -214,6 +214,22 @@ def test_ranks_get_equal_rows_and_rows_keep_within_max_tokens_unless_one_sequenc
             assert size <= most or sequences == 1, (size, most, sequences)
             over += size > most
     assert over > 20
+
+
+def test_rows_of_long_and_of_short_sequences_cost_the_same():
+    """A row that one long sequence fills costs more than one of many short ones: it gets less beside it."""
+    rng = random.Random(3)
+    lengths = [min(int(rng.lognormvariate(4, 1)) + 2, 1000) for _ in range(400)]
+    sequences = [TokenSequence((0,) * n, (False,) + (True,) * (n - 1), 1.0) for n in lengths]
+
+    def spread(pair_cost: float) -> float:
+        """What waits for the slowest rank, over the whole, where ranks run their rows side by side."""
+        rows = lay_out(sequences, 4, 4000, pair_cost=pair_cost)
+        costs = [[int(sum(n + 1e-2 * n * n for n in row.lengths.astype(float))) for row in rank] for rank in rows]
+        return 1 - sum(map(sum, costs)) / (4 * sum(max(side) for side in zip(*costs, strict=True)))
+
+    assert spread(1e-2) < 0.03
+    assert spread(1e-2) < spread(0) / 3
 
 
 def test_a_row_says_where_its_sequences_begin():

@@ -42,8 +42,10 @@ DIES_ONCE = """
 """
 
 
-def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None:
+def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
+    (own := tmp_path / "own").mkdir()
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(own))
     config = rl_config(inputs, tmp_path / "here")
     config["rollout"]["engine"] = "vllm"
     config["trainer"] |= {"ranks": 2, "parallel": {"expert": 2}}
@@ -83,6 +85,7 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path) -> None
         worker.send_signal(signal.SIGINT)
         assert worker.wait(timeout=TIMEOUT_S) == 130
     time.sleep(0.5)
+    assert list(own.iterdir()) == []
     assert children_of_tests() == []
 
 
