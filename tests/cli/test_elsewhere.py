@@ -85,7 +85,7 @@ def test_torchrun_and_a_worker_elsewhere(inputs: Inputs, tmp_path: Path, monkeyp
         worker.send_signal(signal.SIGINT)
         assert worker.wait(timeout=TIMEOUT_S) == 130
     time.sleep(0.5)
-    assert list(own.iterdir()) == []
+    assert not list(own.glob("vllm*"))  # torchrun and torch keep a folder each
     assert children_of_tests() == []
 
 
