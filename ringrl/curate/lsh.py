@@ -30,12 +30,11 @@ from ringrl.curate.text import (
     CHAR_GRAM,
     PERSON,
     WORD_GRAM,
-    canonical,
     char_grams,
+    compared,
     jaccard,
     numerals,
     people,
-    valued,
     word_grams,
     words,
 )
@@ -89,7 +88,7 @@ def text_of(row: Row, domains: Domains) -> Text:
     kind = kind_of(domains[row["domain"]])
     text = bare(plain(row["problem"]))
     tokens = words(text)
-    same = canonical(valued(tokens))
+    same = compared(tokens)
     counts = Counter(numerals(same))
     counted = " ".join(f"{n}x{k}" for n, k in sorted(counts.items()) if n != "1")
     named = people(text)
