@@ -174,7 +174,8 @@ _SHOWN_IN_TEXT = re.compile(r"\$\$|\\\[|\\begin|\||```|:\s*\n|\n.*\n.*\n")  # ta
 def embedded_image(text: str) -> str:
     """An image, a link to one, or code that draws one, in a problem of any domain."""
     match = _EMBEDDED.search(text) if has(text, _MARKS) else None
-    return excerpt(match or (_BASE64.search(text) if any(len(part) >= 300 for part in text.split()) else None))
+    long = len(text) > 1000 and any(len(part) >= 300 for part in text.split())
+    return excerpt(match or (_BASE64.search(text) if long else None))
 
 
 def image_referred_to(text: str) -> str:
