@@ -156,7 +156,8 @@ def meaning(duplicates: Duplicates, cfg: Embedding, work: Path, over: MapShards)
 
 def _share_band(folder: Path, work: Path, band: int) -> NDArray[np.int64]:
     """Runs in a worker process."""
-    return sharing(_index(folder, work), *np.load(work / "ranks.npy"), band)
+    chosen, ranks = np.load(work / "ranks.npy")
+    return sharing(_index(folder, work), chosen, ranks, band)
 
 
 def _compare(
