@@ -424,23 +424,20 @@ def killed_in(bench: Bench, command: str, run: Path, rng: random.Random, steps: 
 
 def changed_input(bench: Bench, command: str, run: Path, rng: random.Random, how: str) -> Case:
     """The data or what is read of it changes between a kill in a random step and --resume."""
-    own, inputs = run.with_name(f"{run.name}.inputs"), bench.inputs
-    shutil.copytree(inputs, own)
-    bench.inputs = own
     step = rng.choice(("read", *STEPS))
+    file = bench.inputs / "pile.jsonl"  # changed where it is, since dropped rows say where they stood
+    before = file.read_bytes()
     try:
         process = bench.start(command, run)
         wait(process, lambda: any(run.glob(f"steps/*_{step}")))
         kill([process.pid, *descendants(process.pid)])
         process.wait()
-        file = own / "pile.jsonl"
-        before = file.read_bytes()
         lines = before.splitlines(keepends=True)
         settings: dict[str, Any] = {}
         if how == "a line inserted":
             lines.insert(rng.randrange(len(lines)), lines[7])
         elif how == "file replaced":
-            lines = [(own / "bench.jsonl").read_bytes()]
+            lines = [(bench.inputs / "bench.jsonl").read_bytes()]
         else:
             source = {"name": "pile", "files": [str(file)], "columns": {"problem": "answer", "answer": "problem"}}
             settings = {"sources": [source]}
@@ -449,7 +446,7 @@ def changed_input(bench: Bench, command: str, run: Path, rng: random.Random, how
         file.write_bytes(before)
         bench.resumes(command, run)
     finally:
-        bench.inputs = inputs
+        file.write_bytes(before)
     return {"outcome": "stopped", "text": text}
 
 

@@ -342,8 +342,8 @@ _NO_ANSWER = re.compile(
 
 
 _PRINTED = re.compile(
-    r"\[\s*(['\"]).*\1\s*,?\s*\]|\{\s*(['\"])\w+\2\s*:.*\}", re.DOTALL
-)  # ['7'], {'value': 7}: of a program
+    r"\[\s*(['\"]).*\1\s*,?\s*\]|\{\s*(['\"])\w+\2\s*:.*\}|\$*\s*\\f?boxed\s*\{\s*\}\s*\$*\.?", re.DOTALL
+)  # ['7'], {'value': 7}: of a program; an empty box
 
 
 def is_empty(text: str) -> bool:
