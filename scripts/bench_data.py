@@ -3,7 +3,8 @@
     python scripts/bench_data.py faults --gsm8k DIR --math DIR   DIR/{train,test}.jsonl, DIR/{aime24,aime25,amc23}.jsonl
     python scripts/bench_data.py heldout --gsm8k DIR --math DIR   as `faults`
     python scripts/bench_data.py meaning --gsm8k DIR --embedding DIR   as `decontaminate.embedding.model`
-    python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2
+    python scripts/bench_data.py rate --rows 30000,100000,300000,1000000 --processes 1,2 [--words 330]
+    python scripts/bench_data.py compare --rows 50000,200000 --datatrove PYTHON   of an environment with datatrove
 
 `faults` plants over 500 faults of all kinds (plant.py) among GSM8K's problems, runs the chain and says which were found
 and what else was dropped; then what GSM8K's test set has in common with its training set. `heldout` says by
@@ -11,8 +12,9 @@ kind which of 300 faults were found and which of 300 honest neighbours were lost
 (heldout.py), and lists both. `meaning` tells how many paraphrases of the test set, and how many rows of the training
 set, an embedding model finds from which cosine on.
 `rate` generates rows and says rows per second of every step, and memory: the sum over all processes of their
-proportional set sizes, twice a second, at its peak. All print tables and write OUT/{faults,heldout,meaning,rate}.json
-with machine and versions.
+proportional set sizes, twice a second, at its peak. `compare` puts deduplication and decontamination of such rows
+beside datatrove's (bench_datatrove.py). All print tables and write OUT/{faults,heldout,meaning,rate,compare}.json with
+machine and versions.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ SYLLABLES = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "heldout", "meaning", "rate"))
+    parser.add_argument("what", choices=("faults", "heldout", "meaning", "rate", "compare"))
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--math", type=Path)
     parser.add_argument("--embedding", help="a model folder")
@@ -59,10 +61,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--rows", default="30000,100000,300000")
     parser.add_argument("--processes", default="1,2")
+    parser.add_argument("--words", type=int, default=34, help="of a generated row, numbers aside")
+    parser.add_argument("--datatrove", default="", help="an executable of Python")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_data"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    results = {"faults": faults, "heldout": held_out, "meaning": meaning, "rate": rate}[args.what](args)
+    benches = {"faults": faults, "heldout": held_out, "meaning": meaning, "rate": rate, "compare": compare}
+    results = benches[args.what](args)
     facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(),
              "ringrl": version("ringrl"), "rensa": version("rensa")}  # fmt: skip
     file = args.out / f"{args.what}.json"
@@ -270,7 +275,7 @@ def rate(args: argparse.Namespace) -> dict[str, Any]:
     table = []
     for rows in map(int, args.rows.split(",")):
         pile = args.out / f"generated_{rows}.jsonl"
-        generate(pile, rows)
+        generate(pile, rows, args.words)
         for processes in map(int, args.processes.split(",")):
             cfg = {
                 "sources": [{"name": "generated", "files": [str(pile)]}],
@@ -279,10 +284,7 @@ def rate(args: argparse.Namespace) -> dict[str, Any]:
                 "workers": processes,
             }
             run, seconds, peak = timed_run(args.out / f"rate_{rows}_{processes}", cfg)
-            steps = {
-                f.parent.name.partition("_")[2]: json.loads(f.read_text())
-                for f in sorted(run.glob("steps/*/summary.json"))
-            }
+            steps = summaries(run)
             row = {"rows": rows, "processes": processes, "rows/s": round(rows / seconds), "peak GiB": round(peak, 2)}
             row |= {f"{name}, rows/s": round(rows / max(s["seconds"], 0.1)) for name, s in steps.items()}
             row["duplicates"] = sum(sum(s.values()) for s in steps["deduplicate"]["dropped"].values())
@@ -295,8 +297,51 @@ def rate(args: argparse.Namespace) -> dict[str, Any]:
     return {"table": table}
 
 
-def generate(file: Path, rows: int) -> None:
-    """Texts of random words with numbers, 40 words each; 1 % copies, 1 % near copies, 100 that known.jsonl has."""
+def summaries(run: Path) -> dict[str, Row]:
+    """Step -> its summary."""
+    return {
+        f.parent.name.partition("_")[2]: json.loads(f.read_text()) for f in sorted(run.glob("steps/*/summary.json"))
+    }
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """The same two steps on the same rows by ringrl and by datatrove."""
+    table, processes = [], int(args.processes.rpartition(",")[2])
+    for rows in map(int, args.rows.split(",")):
+        pile, known = args.out / f"generated_{rows}.jsonl", args.out / "known.jsonl"
+        generate(pile, rows, args.words)
+        cfg = {
+            "sources": [{"name": "generated", "files": [str(pile)]}],
+            "steps": ["deduplicate", "decontaminate"],
+            "decontaminate": {"benchmarks": [], "files": [str(known)]},
+            "workers": processes,
+        }
+        run, total, peak = timed_run(args.out / f"compare_{rows}", cfg)
+        steps = summaries(run)
+        kept = {name: sum(s["kept"].values()) for name, s in steps.items()}
+        table.append(compared("ringrl", rows, total, peak, {n: s["seconds"] for n, s in steps.items()}, kept))
+        script, work = Path(__file__).with_name("bench_datatrove.py"), args.out / f"datatrove_{rows}"
+        command = [args.datatrove, str(script), str(pile), str(known), str(work), str(processes)]
+        log, total, peak = watched(command, work.with_suffix(".log"))
+        other = json.loads(log.splitlines()[-1])
+        table.append(compared("datatrove", rows, total, peak, other["seconds"], other["kept"]))
+        for folder in (run, work):
+            shutil.rmtree(folder)
+        print_table(table[-2:])
+    print_table(table)
+    return {"table": table, "words": args.words, "processes": processes}
+
+
+def compared(name: str, rows: int, total: float, peak: float, seconds: Row, kept: Row) -> Row:
+    rates = {f"{step}, rows/s": round(rows / max(seconds[step], 0.1)) for step in ("deduplicate", "decontaminate")}
+    return {"": name, "rows": rows, "both, rows/s": round(rows / total), "peak GiB": round(peak, 2), **rates,
+            "duplicates": rows - kept["deduplicate"],
+            "known": kept["deduplicate"] - kept["decontaminate"]}  # fmt: skip
+
+
+def generate(file: Path, rows: int, length: int) -> None:
+    """Texts of random words with numbers, 34 words a sentence, in longer texts with a formula each; 1 % copies, 1 %
+    near copies, 100 that known.jsonl has."""
     rng = random.Random(rows)
     words = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(20_000)]
     known = [sentence(rng, words) for _ in range(1000)]
@@ -305,7 +350,7 @@ def generate(file: Path, rows: int) -> None:
     with file.open("w") as out:
         for n in range(rows):
             kind = n % 100
-            text = sentence(rng, words)
+            text = " ".join(sentence(rng, words, formula=length >= 68) for _ in range(max(1, length // 34)))
             if kind == 7:
                 text = rng.choice(recent)
             elif kind == 57:
@@ -316,10 +361,10 @@ def generate(file: Path, rows: int) -> None:
             out.write(json.dumps({"problem": text, "answer": str(n % 1000)}) + "\n")
 
 
-def sentence(rng: random.Random, words: Sequence[str]) -> str:
+def sentence(rng: random.Random, words: Sequence[str], formula: bool = False) -> str:
     drawn = rng.choices(words, k=34)
     first, second = (f"{' '.join(part)} is {rng.randint(2, 999)}" for part in (drawn[:15], drawn[15:]))
-    return f"{first} and {second}. How many?"
+    return f"{first} and {second} is ${rng.randint(2, 999)}x^2$." if formula else f"{first} and {second}. How many?"
 
 
 # ---- both ----
@@ -330,15 +375,22 @@ def timed_run(folder: Path, cfg: Row) -> tuple[Path, float, float]:
     shutil.rmtree(folder, ignore_errors=True)
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump({"run": str(folder), **cfg}))
+    _, seconds, peak = watched([sys.executable, "-m", "ringrl", "data", str(file)], folder.with_suffix(".log"))
+    return folder, seconds, peak
+
+
+def watched(command: list[str], file: Path) -> tuple[str, float, float]:
+    """(what was shown, seconds, GiB at the peak) of a command."""
     began, peak = time.monotonic(), 0
-    with open(folder.with_suffix(".log"), "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "ringrl", "data", str(file)], stdout=log, stderr=log)
+    with file.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         while process.poll() is None:
             peak = max(peak, sum(map(proportional_bytes, [process.pid, *descendants(process.pid)])))
             time.sleep(0.5)
+    shown = file.read_text()
     if process.returncode:
-        sys.exit(f"{file}: exit code {process.returncode}\n{folder.with_suffix('.log').read_text()[-2000:]}")
-    return folder, time.monotonic() - began, peak / 2**30
+        sys.exit(f"{' '.join(command)}: exit code {process.returncode}\n{shown[-2000:]}")
+    return shown, time.monotonic() - began, peak / 2**30
 
 
 def proportional_bytes(pid: int) -> int:

@@ -47,6 +47,7 @@ def uneven(text, reference):  # what an untrained model could never earn: reward
 PROCESSES = {"rank": "ringrl.launch.rank", "worker": "ringrl.rollout.vllm_worker", "verifier": "ringrl.rewards.worker"}
 VERIFY = {"workers": 1, "max_error_share": 0.0}  # an error, which a killed verifier owes, is judged again by --resume
 DISK_MIB = 48
+STEPS = ("cleanse", "deduplicate", "decontaminate", "distil", "annotate", "mix")  # of `data`
 Case = dict[str, Any]
 
 
@@ -103,8 +104,8 @@ def config(command: str, inputs: Path, run: Path, vllm: bool) -> dict[str, Any]:
                 "trainer": {**trainer, "ranks": 2, "parallel": {"expert": 2}}, "rollout": {**rollout, **many},
                 "save_every": 2, "optimizer": {"lr": 1e-3}, "verify": VERIFY}  # fmt: skip
     if command == "data":
-        return {"run": str(run), "sources": [{"name": "pile", **source("pile")}], "shard_rows": 8, "workers": 1,
-                "steps": ["cleanse", "deduplicate", "distil", "mix"],
+        return {"run": str(run), "sources": [{"name": "pile", **source("pile")}], "shard_rows": 8, "workers": 2,
+                "steps": list(STEPS), "decontaminate": {"benchmarks": [], "files": [str(inputs / "bench.jsonl")]},
                 "mix": {"outputs": [{"name": "sft", "form": "conversations", "rows": 80}, {"name": "rl"}]}}  # fmt: skip
     bench = {"name": "mine", "data": str(inputs / "bench.jsonl"), "samples": 2}
     return {**base, "benchmarks": [bench], "max_total_tokens": 96, "rollout": {**rollout, "engine": "transformers"},
@@ -164,9 +165,9 @@ class Bench:
         if differ:
             raise Wrong("silent", f"differ: {', '.join(differ)}")
 
-    def refused(self, command: str, run: Path, named: str, *more: str) -> str:
+    def refused(self, command: str, run: Path, named: str, *more: str, **settings: Any) -> str:
         """Resumes a run that must be refused in one line with `named` in it, and returns it."""
-        code, text = self.finish(self.start(command, run, "--resume", *more))
+        code, text = self.finish(self.start(command, run, "--resume", *more, **settings))
         said = [line for line in text.splitlines() if line.startswith("error")]
         if code == 0:
             raise Wrong("silent", f"not refused, expected one line with {named}")
@@ -403,6 +404,52 @@ def leftovers(bench: Bench, command: str, run: Path, rng: random.Random) -> Case
     return {"text": f"{len(ours)} folders"}
 
 
+def killed_in(bench: Bench, command: str, run: Path, rng: random.Random, steps: tuple[str, ...]) -> Case:
+    """`data` is killed at a random moment of one step after another, and resumed each time."""
+    whole = bench.out / "undisturbed" / command
+    done = []
+    for step in steps:
+        [summary] = whole.glob(f"steps/*_{step}/summary.json")
+        process = bench.start(command, run, "--resume")
+        folder = run / "steps" / summary.parent.name
+        wait(process, folder.exists)
+        time.sleep(rng.uniform(0, json.loads(summary.read_text())["seconds"]))
+        if process.poll() is None:
+            kill([process.pid, *descendants(process.pid)])
+            done.append(f"{step}, {'after' if (folder / 'summary.json').is_file() else 'in'} it")
+        process.wait()
+    bench.resumes(command, run)
+    return {"kills": done}
+
+
+def changed_input(bench: Bench, command: str, run: Path, rng: random.Random, how: str) -> Case:
+    """The data or what is read of it changes between a kill in a random step and --resume."""
+    step = rng.choice(("read", *STEPS))
+    file = bench.inputs / "pile.jsonl"  # changed where it is, since dropped rows say where they stood
+    before = file.read_bytes()
+    try:
+        process = bench.start(command, run)
+        wait(process, lambda: any(run.glob(f"steps/*_{step}")))
+        kill([process.pid, *descendants(process.pid)])
+        process.wait()
+        lines = before.splitlines(keepends=True)
+        settings: dict[str, Any] = {}
+        if how == "a line inserted":
+            lines.insert(rng.randrange(len(lines)), lines[7])
+        elif how == "file replaced":
+            lines = [(bench.inputs / "bench.jsonl").read_bytes()]
+        else:
+            source = {"name": "pile", "files": [str(file)], "columns": {"problem": "answer", "answer": "problem"}}
+            settings = {"sources": [source]}
+        file.write_bytes(b"".join(lines))
+        text = bench.refused(command, run, "sources" if settings else str(file), **settings)
+        file.write_bytes(before)
+        bench.resumes(command, run)
+    finally:
+        file.write_bytes(before)
+    return {"outcome": "stopped", "text": text}
+
+
 # ---------------------------------------------------------------- cases
 
 DAMAGED = ("trainer/engine/*optim_states.pt", "trainer/engine/*model_states.pt", "model.safetensors",
@@ -426,7 +473,13 @@ def cases(kills: int, vllm: bool) -> Iterator[tuple[str, str, Callable[..., Case
     for command in COMMANDS:
         yield f"{command}: two at once", command, two_at_once, ()
         yield f"{command}: full disk", command, full_disk, ()
-    yield "sft: read-only disk", "sft", read_only, ()
+    for command in ("sft", "data"):
+        yield f"{command}: read-only disk", command, read_only, ()
+    for n in range(5):
+        yield f"data: killed in every step {n}", "data", killed_in, (("read", *STEPS),)
+    for how in ("a line inserted", "file replaced", "columns changed"):
+        for n in range(3):
+            yield f"data: {how} {n}", "data", changed_input, (how,)
     yield "rl: leftovers", "rl", leftovers, ()
     for kind, index in (("rank", 0), ("rank", 1), ("verifier", 0), *((("worker", 0),) if vllm else ())):
         yield f"rl: SIGSTOP {kind} {index}", "rl", stop, (kind, index)

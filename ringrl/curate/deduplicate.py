@@ -39,6 +39,7 @@ from ringrl.curate.lsh import (
     Text,
     candidates,
     save,
+    sharing,
     sketch,
     sketch_file,
     text_of,
@@ -113,7 +114,11 @@ def find(cfg: DataConfig, before: Shards, work: Path, over: MapShards) -> NDArra
     index = LSHIndex(before, work)
     duplicates = Duplicates(index, Answers(cfg.verify, cfg.known_domains))
     duplicates.exact()
-    pairs = candidates(index, duplicates.kept, duplicates.rank)
+    chosen = duplicates.kept
+    save(work / "ranks.npy", np.stack([chosen, duplicates.rank[chosen]]))
+    share = functools.partial(_share_band, before.folder, work)
+    bands = over("deduplicate: bands", share, range(index.bands if len(chosen) else 0))
+    pairs = candidates(index, duplicates.rank, (pairs for _, pairs in bands))
     jobs = [(start, pairs[start : start + PAIRS]) for start in range(0, len(pairs), PAIRS)]
     scores = np.zeros(len(pairs))
     settings = (cfg.deduplicate.threshold, cfg.verify, cfg.known_domains)
@@ -147,6 +152,12 @@ def meaning(duplicates: Duplicates, cfg: Embedding, work: Path, over: MapShards)
         return 0.0 if differ(a, b) else float(vectors[[a]][0] @ vectors[[b]][0])
 
     duplicates.drop(MEANING, pairs[order], scores[order], cfg.similarity, cosine)
+
+
+def _share_band(folder: Path, work: Path, band: int) -> NDArray[np.int64]:
+    """Runs in a worker process."""
+    chosen, ranks = np.load(work / "ranks.npy")
+    return sharing(_index(folder, work), chosen, ranks, band)
 
 
 def _compare(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -30,12 +30,11 @@ from ringrl.curate.text import (
     CHAR_GRAM,
     PERSON,
     WORD_GRAM,
-    canonical,
     char_grams,
+    compared,
     jaccard,
     numerals,
     people,
-    valued,
     word_grams,
     words,
 )
@@ -89,7 +88,7 @@ def text_of(row: Row, domains: Domains) -> Text:
     kind = kind_of(domains[row["domain"]])
     text = bare(plain(row["problem"]))
     tokens = words(text)
-    same = canonical(valued(tokens))
+    same = compared(tokens)
     counts = Counter(numerals(same))
     counted = " ".join(f"{n}x{k}" for n, k in sorted(counts.items()) if n != "1")
     named = people(text)
@@ -197,37 +196,38 @@ def sketch_file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:06d}.npy"
 
 
-def candidates(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+def candidates(index: LSHIndex, rank: NDArray[np.int64], bands: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     """[pairs, 2] rows that share a band, the better first, sorted by the rank of the second, then of the first.
+
+    Args:
+        rank: rank of every row, lower is better.
+        bands: the pairs that `sharing` returns for each band, in any order.
+    """
+    pairs = np.empty(0, np.int64)
+    for more in bands:
+        pairs = np.union1d(pairs, more)
+    order = np.empty(len(rank), np.int64)
+    order[rank] = np.arange(len(rank))
+    return np.stack([order[pairs % max(1, len(rank))], order[pairs // max(1, len(rank))]], axis=1)
+
+
+def sharing(index: LSHIndex, chosen: NDArray[np.int64], ranks: NDArray[np.int64], band: int) -> NDArray[np.int64]:
+    """Pairs of ranks that share a band, as worse * rows + better, ascending.
 
     Each row is paired with the best row in its band, and with a neighbour that also shares the next band if there
     is one; all pairs would be quadratic.
 
     Args:
         chosen: numbers of the rows that take part.
-        rank: rank of every row, lower is better.
+        ranks: their ranks.
     """
-    all_pairs = np.empty(0, np.int64)
-    for pairs in _of_bands(index, chosen, rank[chosen]):
-        all_pairs = np.union1d(all_pairs, pairs)
-    order = np.empty(len(rank), np.int64)
-    order[rank] = np.arange(len(rank))
-    return np.stack([order[all_pairs % max(1, len(rank))], order[all_pairs // max(1, len(rank))]], axis=1)
-
-
-def _of_bands(index: LSHIndex, chosen: NDArray[np.int64], rank: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Pairs of ranks that share a band, as worse * rows + better, one band after the other."""
-    after = index.line(BANDS)[chosen]
-    for band in range(index.bands):
-        column, after = after, index.line(BANDS + (band + 1) % index.bands)[chosen]
-        order = np.lexsort((after, column))
-        column = column[order]
-        first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # starts of equal runs
-        ranks = rank[order]
-        best = np.repeat(np.minimum.reduceat(ranks, first), np.diff(first, append=len(ranks)))
-        before = np.roll(ranks, 1)
-        before[first] = ranks[first]
-        for other in (best, before):
-            few = other != ranks
-            low, high = np.minimum(ranks[few], other[few]), np.maximum(ranks[few], other[few])
-            yield high * len(index) + low
+    column, after = (index.line(BANDS + n % index.bands)[chosen] for n in (band, band + 1))
+    order = np.lexsort((after, column))
+    column = column[order]
+    first = np.flatnonzero(np.append(True, column[1:] != column[:-1])[: len(column)])  # starts of equal runs
+    ranks = ranks[order]
+    best = np.repeat(np.minimum.reduceat(ranks, first), np.diff(first, append=len(ranks)))
+    before = np.roll(ranks, 1)
+    before[first] = ranks[first]
+    low, high = (np.concatenate([f(ranks, best), f(ranks, before)]) for f in (np.minimum, np.maximum))
+    return np.unique((high * len(index) + low)[low != high])

@@ -36,7 +36,6 @@ FEW, FEW_SHARE = 40, 0.9  # with fewer runs a problem needs this share: a change
 PROPOSED = 0.1  # share of a problem's weight in rare runs that proposes a text
 CELLS = 4_000_000  # texts times problems per batch
 BATCH_CHARS = 250_000  # characters per batch
-FILTER_BITS = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,8 @@ class OverlapIndex:
         return OverlapIndex(**{k: v.item() if v.ndim == 0 else v for k, v in values.items()})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_grams", _filter(self.gram_keys))
-        object.__setattr__(self, "_chars", _filter(self.char_keys))
+        object.__setattr__(self, "_grams", _Sorted(self.gram_keys))
+        object.__setattr__(self, "_chars", _Sorted(self.char_keys))
 
     def find(self, texts: Sequence[str]) -> list[list[Match]]:
         """Known problems in each text, best first: matches by n-grams, then matches by similarity of problems without
@@ -146,7 +145,7 @@ class OverlapIndex:
         shared_words: dict[tuple[int, int], set[int]] = defaultdict(set)  # (text, problem) -> words in common
         for n in np.unique(self.gram_words).tolist():
             keys, begins = data.words.runs(n)
-            hits, firsts = _look_up(keys, self.gram_keys, self._grams)  # type: ignore[attr-defined]
+            hits, firsts = self._grams.look_up(keys)  # type: ignore[attr-defined]
             for hit, first in zip(hits.tolist(), firsts.tolist(), strict=True):
                 text = int(data.words.owner[begins[hit]])
                 for g in range(first, int(np.searchsorted(self.gram_keys, keys[hit], "right"))):
@@ -161,7 +160,7 @@ class OverlapIndex:
 
     def _by_characters(self, data: Texts) -> Iterator[tuple[int, Match]]:
         keys, begins = data.chars.runs(CHARS)
-        hits, slots = _look_up(keys, self.char_keys, self._chars)  # type: ignore[attr-defined]
+        hits, slots = self._chars.look_up(keys)  # type: ignore[attr-defined]
         begins = begins[hits]
         texts = data.chars.owner[begins]
         pairs = sorted_set(texts * len(self.char_keys) + slots)  # each run once per text
@@ -238,19 +237,25 @@ def _characters(data: Texts, sizes: np.ndarray, threshold: float) -> tuple[np.nd
     return vocabulary, weight, own, own_from, total, length, owner[first], rare_from
 
 
-def _filter(keys: np.ndarray) -> np.ndarray:
-    """[2^FILTER_BITS] bool: whether any key has these leading bits."""
-    present = np.zeros(1 << FILTER_BITS, bool)
-    present[keys >> np.uint64(64 - FILTER_BITS)] = True
-    return present
+class _Sorted:
+    """Ascending keys that are evenly distributed, and where those with the same leading bits begin."""
 
+    def __init__(self, keys: np.ndarray) -> None:
+        bits = len(keys).bit_length() + 2
+        self.keys, self.shift = keys, np.uint64(64 - bits)
+        sizes = np.bincount((keys >> self.shift).astype(np.int64), minlength=1 << bits)
+        self.begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
-def _look_up(keys: np.ndarray, table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(indices of the keys in the sorted table, their first positions in it)."""
-    possible = np.flatnonzero(present[keys >> np.uint64(64 - FILTER_BITS)])
-    slots = np.searchsorted(table, keys[possible])
-    hit = table[np.minimum(slots, len(table) - 1)] == keys[possible] if len(table) else np.zeros(len(possible), bool)
-    return possible[hit], slots[hit]
+    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(indices of those keys that are among these, their first positions there)."""
+        leading = (keys >> self.shift).astype(np.int64)
+        slots = self.begins[leading]
+        possible = np.flatnonzero(self.begins[leading + 1] > slots)
+        slots, wanted = slots[possible], keys[possible]
+        behind = np.flatnonzero(self.keys[slots] < wanted)
+        slots[behind] = np.searchsorted(self.keys, wanted[behind])
+        hit = self.keys[np.minimum(slots, max(0, len(self.keys) - 1))] == wanted
+        return possible[hit], slots[hit]
 
 
 def _isin(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -89,7 +89,10 @@ class Items:
         return sum(bool("?" in t or _BEGINS.match(t) or _ASKED_ZH.search(t)) for t in self.texts)
 
 
-_SECOND_LABEL = re.compile(r"[Bb2][).:\]、．\n /°*}：）]|ii|II|[②ⒷⅡ乙БбＢ]|二、|Two|\\item")
+_SECOND_LABEL = re.compile(
+    r"(?:B|b(?<![a-jlmo-su-z\d]b)|2(?<![\d^_]2))(?:[).:\]、．\n/°*}：）]|\s[:.)\n–—-]|\s+\})"
+    r"|ii|II|[②ⒷⅡ乙БбＢ]|二、|Two|\\item"
+)
 
 
 def items_of(text: str) -> list[Items]:
@@ -339,8 +342,8 @@ _NO_ANSWER = re.compile(
 
 
 _PRINTED = re.compile(
-    r"\[\s*(['\"]).*\1\s*,?\s*\]|\{\s*(['\"])\w+\2\s*:.*\}", re.DOTALL
-)  # ['7'], {'value': 7}: of a program
+    r"\[\s*(['\"]).*\1\s*,?\s*\]|\{\s*(['\"])\w+\2\s*:.*\}|\$*\s*\\f?boxed\s*\{\s*\}\s*\$*\.?", re.DOTALL
+)  # ['7'], {'value': 7}: of a program; an empty box
 
 
 def is_empty(text: str) -> bool:

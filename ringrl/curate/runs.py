@@ -5,11 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ringrl.curate.text import Memo
+
 _FACTORS = np.random.default_rng(2506).integers(1, 2**63, 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+@Memo
+def _hash(word: str) -> int:
+    return zlib.crc32(word.encode())
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class TextItems:
 
     @staticmethod
     def words(texts: Sequence[Sequence[str]]) -> TextItems:
-        hashes = np.fromiter((zlib.crc32(w) for ws in texts for w in " ".join(ws).encode().split(b" ")), np.uint64)
+        hashes = np.fromiter(map(_hash.__getitem__, chain.from_iterable(ws or ("",) for ws in texts)), np.uint64)
         return TextItems(hashes, np.repeat(np.arange(len(texts)), [len(ws) or 1 for ws in texts]))
 
     @staticmethod

@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeVar
 
 from ringrl.curate.dress import digits, plain
 
@@ -25,7 +26,8 @@ VARIABLE = "v"  # replaces every single letter in `canonical`
 PERSON = "N"  # replaces `people`
 WORD_GRAM = 3  # words per shingle
 CHAR_GRAM = 5  # characters per shingle
-CACHED = 1 << 16  # tokens whose forms are remembered
+CACHED, LONGEST = 1 << 16, 40  # tokens whose forms are remembered, and characters of the longest of them
+T = TypeVar("T")
 
 _LOOKS = re.compile(
     r"\\(?:(?:quad|qquad|displaystyle|textstyle|left|right|[bB]igg?[lrm]?|middle|limits)(?![a-zA-Z])|[,;:! ])"
@@ -129,16 +131,18 @@ _GREEK_LETTERS = dict(zip("αβγδεζηθικλμνξρστφχψωϕϵ", (
     "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "phi", "epsilon"), strict=True))  # fmt: skip
 
 
-class Memo(dict[str, str]):
-    """What a function of a token has returned, up to CACHED tokens."""
+class Memo(dict[str, T]):
+    """What a function of a token has returned, up to CACHED tokens of LONGEST characters."""
 
-    def __init__(self, function: Callable[[str], str]) -> None:
+    def __init__(self, function: Callable[[str], T]) -> None:
         self.function = function
 
-    def __missing__(self, token: str) -> str:
-        if len(self) >= CACHED:
-            self.clear()
-        self[token] = form = self.function(token)
+    def __missing__(self, token: str) -> T:
+        form = self.function(token)
+        if len(token) <= LONGEST:
+            if len(self) >= CACHED:
+                self.clear()
+            self[token] = form
         return form
 
 
@@ -164,7 +168,7 @@ def words(text: str) -> list[str]:
         text = _BOLD.sub(r"\2", text)
     if "-" in text:
         text = _HYPHEN.sub(" ", text)
-    return _grouped((_LATIN if text.isascii() else _TOKEN).findall(text))
+    return _grouped(text.split())
 
 
 def _joined(number: re.Match[str]) -> str:
@@ -224,17 +228,44 @@ def _letters(run: re.Match[str]) -> str:
     return run[0] if run[0] in _FUNCTIONS else " ".join(run[0])
 
 
-def _grouped(tokens: list[str]) -> list[str]:
-    """The tokens without backslashes and case, and without brackets that mean nothing.
+@Memo
+def _tokens(piece: str) -> list[str]:
+    """The tokens of what stands between two blanks, none of which depends on what is beyond them."""
+    return (_LATIN if piece.isascii() else _TOKEN).findall(piece)
+
+
+@Memo
+def _free(piece: str) -> list[str] | None:
+    """The tokens of a piece without backslashes and case; None if there are brackets among them."""
+    tokens = _tokens[piece]
+    return list(map(_form.__getitem__, tokens)) if _BRACKETS.isdisjoint(tokens) else None
+
+
+def _grouped(pieces: Sequence[str]) -> list[str]:
+    """The tokens of all pieces without backslashes and case, and without brackets that mean nothing.
 
     A bracket around an operator becomes round. One around a list, in square or escaped braces, or around several
     factors keeps its kind behind a comma, as ",[", by which `canonical` knows it.
     """
     out: list[str] = []
     opened: list[_Bracket] = []
-    if _BRACKETS.isdisjoint(tokens):
-        out = list(map(_form.__getitem__, tokens))
-        return _without_commas(out) if "," in out else out
+    any_brackets = False
+    for piece in pieces:
+        free = _free[piece]
+        if free is not None and not opened:
+            out += free
+        else:
+            any_brackets = True
+            _add(out, opened, _tokens[piece])
+    for bracket in opened:  # never closed
+        out[bracket.start] = ""
+    if any_brackets:
+        out = [token for token in out if token]
+    return _without_commas(out) if "," in out else out
+
+
+def _add(out: list[str], opened: list[_Bracket], tokens: Sequence[str]) -> None:
+    """Adds tokens to those that have come, with brackets among them or around them."""
     for token in tokens:
         if token not in _BRACKETS and not opened:
             out.append(_form[token])
@@ -242,22 +273,15 @@ def _grouped(tokens: list[str]) -> list[str]:
             opened.append(_Bracket(token, len(out)))
             out.append("(")
         elif token in _CLOSES:
-            if not opened or not opened[-1].closed_by(token):
-                continue
-            _close(out, opened.pop(), token, opened[-1] if opened else None)
+            if opened and opened[-1].closed_by(token):
+                _close(out, opened.pop(), token, opened[-1] if opened else None)
         elif token == ",":
-            if opened:
-                opened[-1].listed = True
+            opened[-1].listed = True
             out.append(token)
         else:
-            if opened:
-                opened[-1].operator |= token in _OPERATORS
-                opened[-1].prose |= len(token) > 1 and token[0].isalpha() and token not in _GREEK
+            opened[-1].operator |= token in _OPERATORS
+            opened[-1].prose |= len(token) > 1 and token[0].isalpha() and token not in _GREEK
             out.append(_form[token])
-    for bracket in opened:  # never closed
-        out[bracket.start] = ""
-    out = [token for token in out if token]
-    return _without_commas(out) if "," in out else out
 
 
 @Memo
@@ -316,6 +340,18 @@ def unmarked(tokens: Sequence[str]) -> list[str]:
 def canonical(tokens: Sequence[str]) -> list[str]:
     """Unmarked, with one name for all variables."""
     return list(filter(None, map(_unnamed.__getitem__, tokens)))
+
+
+def compared(tokens: Sequence[str]) -> list[str]:
+    """The words of `valued`, `canonical`."""
+    if _SPOKEN.isdisjoint(tokens):
+        return list(filter(None, map(_compared.__getitem__, tokens)))
+    return canonical(valued(tokens))
+
+
+@Memo
+def _compared(token: str) -> str:
+    return _unnamed[_value[token]]
 
 
 @Memo

@@ -24,7 +24,7 @@ def excerpt(match: re.Match[str] | None) -> str:
 def has(text: str, words: tuple[str, ...]) -> bool:
     """Whether a text contains one of these words, ignoring case; avoids running slow patterns on most problems."""
     lower = text.lower()
-    return any(word in lower for word in words)
+    return any(map(lower.__contains__, words))
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
@@ -165,10 +165,8 @@ _MISSED = ("diagram", "figure", "image", "picture", "graph", "chart", "drawing",
            "hình")  # fmt: skip
 _PICTURES = ("fig", "diagram", "picture", "image", "illustrat", "drawing", "drawn", "photo", "sketch",
              "graph", "chart", "histogram", "scatter", "number line", "map", "shown", "depicted")  # fmt: skip
-_PICTURED = re.compile(  # at the beginning of a word, in lower case
-    rf"[fdpisgchnm](?<!\w.)(?:{'|'.join(f'(?<={w[0]}){w[1:]}' for w in _PICTURES)})(?<!map(?=[a-z]))"
-    r"(?<!fig(?=[a-tv-z]))"
-)
+_GOES_ON = {"map": "(?![a-z])", "fig": "(?![a-tv-z])"}  # maple, fight
+_PICTURED = {w: re.compile(rf"{w}(?<!\w{w}){_GOES_ON.get(w, '')}") for w in _PICTURES}  # at the beginning of a word
 _NAMED = any_of(_PLOT, r"\bfig\b")
 _SHOWN_IN_TEXT = re.compile(r"\$\$|\\\[|\\begin|\||```|:\s*\n|\n.*\n.*\n")  # tables and formulas are shown as well
 
@@ -176,7 +174,8 @@ _SHOWN_IN_TEXT = re.compile(r"\$\$|\\\[|\\begin|\||```|:\s*\n|\n.*\n.*\n")  # ta
 def embedded_image(text: str) -> str:
     """An image, a link to one, or code that draws one, in a problem of any domain."""
     match = _EMBEDDED.search(text) if has(text, _MARKS) else None
-    return excerpt(match or (_BASE64.search(text) if len(text) > 1000 else None))
+    long = len(text) > 1000 and any(len(part) >= 300 for part in text.split())
+    return excerpt(match or (_BASE64.search(text) if long else None))
 
 
 def image_referred_to(text: str) -> str:
@@ -184,7 +183,8 @@ def image_referred_to(text: str) -> str:
     a formula in the text."""
     if has(text, _MISSED) and (match := _MISSING.search(text)):
         return excerpt(match)
-    if not has(text, _PICTURES) or not _PICTURED.search(text.lower()):
+    lower = text.lower()
+    if not any(word in lower and pattern.search(lower) for word, pattern in _PICTURED.items()):
         return ""
     for match in _REFERRED.finditer(text):
         if _NAMED.search(match[0]) or not _SHOWN_IN_TEXT.search(text, match.end()):

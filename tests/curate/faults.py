@@ -164,6 +164,7 @@ FAULTS: dict[str, list[Pair]] = {
         for a in (
             "",
             "N/A",
+            r"\boxed{}",
             "No answer provided",
             "answer: none",
             "null",

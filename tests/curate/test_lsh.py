@@ -20,6 +20,7 @@ from ringrl.curate.lsh import (
     hash_of,
     rows_per_band,
     save,
+    sharing,
     sketch,
     sketch_file,
     text_of,
@@ -49,7 +50,12 @@ def mutated(tokens: list[str], share: float, draw: random.Random) -> str:
 
 def pairs(index: LSHIndex, chosen: np.ndarray | None = None) -> set[tuple[int, int]]:
     everything = np.arange(len(index))
-    return {(int(a), int(b)) for a, b in candidates(index, everything if chosen is None else chosen, everything)}
+    return {(int(a), int(b)) for a, b in candidate_pairs(index, everything if chosen is None else chosen, everything)}
+
+
+def candidate_pairs(index: LSHIndex, chosen: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    bands = range(index.bands if len(chosen) else 0)
+    return candidates(index, rank, (sharing(index, chosen, rank[chosen], band) for band in bands))
 
 
 def test_signatures_are_the_same_everywhere():
@@ -141,7 +147,7 @@ def test_only_chosen_rows_are_paired(tmp_path: Path):
 def test_the_better_is_first_and_pairs_come_by_rank(tmp_path: Path):
     index = indexed(tmp_path, [row(n, "the very same words in all of these rows") for n in range(4)], 2)
     rank = np.array([3, 0, 2, 1])
-    found = candidates(index, np.arange(4), rank)
+    found = candidate_pairs(index, np.arange(4), rank)
     assert all(rank[a] < rank[b] for a, b in found)
     assert (np.diff(rank[found[:, 1]]) >= 0).all()
     assert {(1, 0), (1, 2), (1, 3)} <= {(int(a), int(b)) for a, b in found}
