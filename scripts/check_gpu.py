@@ -26,6 +26,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -496,31 +497,52 @@ def loop(here: Here) -> dict[str, Any]:
     return {"parity": [r["parity"] for r in rows]}
 
 
-def sampled(here: Here, name: str, more: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+def sampled(here: Here, name: str, more: Mapping[str, Any] | None = None, steps: int = 3, **settings: Any) -> Any:
     import vllm  # noqa: F401  (missing: this part is skipped)
 
     memory = {"gpu_memory": 0.4} if here.gpu else {"kv_cache_mib": 96}
-    rows = rl(here, name, 3, rollout={"engine": "vllm", "concurrent": 64, **memory, **(more or {})}, **settings)
-    return {"parity": [r["parity"] for r in rows], "reward": [r["reward_mean"] for r in rows]}
+    rows = rl(here, name, steps, rollout={"engine": "vllm", "concurrent": 64, **memory, **(more or {})}, **settings)
+    return {"parity": [r["parity"] for r in rows]}
 
 
 def colocated(here: Here) -> dict[str, Any]:
-    """A real worker on the trainer's GPU: sleep, wake, update in place, parity."""
-    return sampled(here, "colocated", {"colocated": True})
+    """A real worker on the trainer's GPU: sleep, wake, update in place, parity. On a CPU there is no sleep."""
+    return {"sleeps": here.gpu, **sampled(here, "colocated", {"colocated": True})}
+
+
+def first_responses(run: Path) -> list[tuple[int, ...]]:
+    """Tokens of every response of a run's first step."""
+    import numpy
+
+    with numpy.load(run / "rollouts" / "step_000001.npz") as arrays:
+        ids, offsets = arrays["token_ids"].tolist(), arrays["offsets"].tolist()
+    return [tuple(ids[a:b]) for a, b in pairwise(offsets)]
 
 
 def seeds(here: Here) -> dict[str, Any]:
-    """The same run twice samples the same."""
-    first, second = (sampled(here, f"seeds{i}", {"colocated": True}) for i in range(2))
-    assert first["reward"] == second["reward"], (first, second)
-    return first
+    """The same run twice samples the same, and no two responses of a batch are drawn with the same numbers."""
+    runs = []
+    for name in ("seeds1", "seeds2"):
+        sampled(here, name, {"colocated": True}, 1)
+        runs.append(first_responses(here.folder / name))
+    one, two = runs
+    found = {
+        "responses": len(one),
+        "distinct": len(set(one)),
+        "differ": sum(a != b for a, b in zip(*runs, strict=True)),
+    }
+    close("responses that differ", found["differ"], 0.2 * len(two) if here.gpu else 0)  # sums depend on the batch there
+    close("responses that are another's", len(one) - found["distinct"], 0.2 * len(one))
+    return found
 
 
 def in_flight(here: Here) -> dict[str, Any]:
     """New weights in the middle of a generation, twice; needs a GPU for the worker alone."""
     if here.gpu and len(gpus()) < 2:
         raise Skipped("needs two GPUs")
-    return sampled(here, "in_flight", {"in_flight": True}, max_staleness=1)
+    return sampled(
+        here, "in_flight", {"in_flight": True}, max_staleness=1, loss={"kl": 1e-3, "old_logprobs": "sampler"}
+    )
 
 
 CORE = {p.__name__: p for p in (update, kernels, ipc, grouped, optimizer, exchange, group, checkpoint, head, memory,

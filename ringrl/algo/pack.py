@@ -77,14 +77,8 @@ def pack(
 def lay_out(
     sequences: Sequence[TokenSequence], ranks: int, max_tokens: int, packed: bool = True, pair_cost: float = 0.0
 ) -> list[list[Row]]:
-    """Spread sequences over rows of at most `max_tokens`, the same number of rows for every rank.
-
-    Args:
-        pair_cost: what a sequence of n tokens costs beside n, in n²; packed rows get about the same cost.
-
-    Returns:
-        [ranks][rows].
-    """
+    """[ranks][rows]: sequences spread over rows of at most `max_tokens`, the same number of rows for every rank. Packed
+    rows get about the same cost, a sequence of n tokens counting as n + `pair_cost` n²."""
     lengths = [len(s.token_ids) for s in sequences]
     bins = _bins_packed(lengths, ranks, max_tokens, pair_cost) if packed else _bins_padded(lengths, ranks, max_tokens)
     assert len(bins) % ranks == 0, (len(bins), ranks)
