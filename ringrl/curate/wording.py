@@ -24,7 +24,7 @@ def excerpt(match: re.Match[str] | None) -> str:
 def has(text: str, words: tuple[str, ...]) -> bool:
     """Whether a text contains one of these words, ignoring case; avoids running slow patterns on most problems."""
     lower = text.lower()
-    return any(map(lower.__contains__, words))
+    return any(word in lower for word in words)
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
