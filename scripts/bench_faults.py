@@ -259,7 +259,7 @@ def has_traceback(text: str) -> bool:
 
 def stop(bench: Bench, command: str, run: Path, rng: random.Random, kind: str, index: int) -> Case:
     """SIGSTOP: within its deadline the run goes on without that process, or ends and says who did not answer."""
-    limits = {"deadline_s": 15, "update_deadline_s": 15, "start_deadline_s": 60 if kind == "worker" else 5}
+    limits = {"deadline_s": 15, "update_deadline_s": 15, "start_deadline_s": 120 if bench.vllm else 5}
     base = config(command, bench.inputs, run, bench.vllm)
     settings = {"rollout": {**base["rollout"], **limits}, "verify": {**base["verify"], "deadline_s": 5}}
     process = bench.start(command, run, **settings)

@@ -30,8 +30,8 @@ from ringrl.types import Prompt
 # by architecture: the template of models whose tokenizer has none, and what ends a turn where templates do not say it
 FAMILIES = {
     "BailingMoeForCausalLM": ("ring-lite", "<|endoftext|>"),  # the eos of Ling-lite's and Ring-lite's generation_config
-    "BailingMoeV2ForCausalLM": ("ling-2.0", "<|endoftext|>"),  # as Ling 1.x, from which Ring-1T's template is
-    "Glm4MoeForCausalLM": ("", "<|user|>"),  # GLM-4.5's generation_config ends with whatever opens the next turn
+    "BailingMoeV2ForCausalLM": ("ling-2.0", "<|endoftext|>"),  # sources of this and the next in docs/templates.md
+    "Glm4MoeForCausalLM": ("", "<|user|>"),  # GLM-4.5 ends with whatever opens the next turn
 }
 PROBE = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "It is four."}]
 BATCH = 256  # conversations encoded together, by as many threads as there are cores
