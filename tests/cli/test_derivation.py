@@ -28,9 +28,8 @@ LAYOUTS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("layout", [pytest.param(x, marks=pytest.mark.slow) if "zero 3" in x else x for x in LAYOUTS])
 def test_steps_are_what_the_paper_says(layout: str, inputs: Inputs, tmp_path: Path) -> None:
-    over = "batch" if layout == "one rank" else "previous"
     loss = {
-        "balance_over": over,
+        "balance_over": "batch" if layout == "one rank" else "previous",
         "kl": 0.1,
         "entropy": 0.01,
         "balance": 0.02,
@@ -38,7 +37,6 @@ def test_steps_are_what_the_paper_says(layout: str, inputs: Inputs, tmp_path: Pa
         "clip_low": 0.05,
         "clip_high": 0.03,
     }  # all show
-    loss["balance_over"] = "batch" if layout == "one rank" else "previous"
     more: dict[str, Any] = {
         "loss": loss,
         "updates": 2,
