@@ -68,7 +68,8 @@ class SFTLoop:
         if last:
             state = self.policy.restore(last)
             self.done, self.tokens = state["step"], state["tokens"]
-            self.share = torch.tensor(state.get("expert_share") or self.share)
+            if share := state.get("expert_share"):
+                self.share = torch.tensor(share)
         if self.stream:
             self.stream.taken = self.done * cfg.batch_examples
             ctx.run.rewind(self.done)

@@ -52,8 +52,8 @@ class SFTConfig(RunConfig):
     keep_resumable: Annotated[int, ON_DEMAND] = Field(2, ge=1)  # newest checkpoints that --resume can go on from; the
     # optimizer's state of each takes 12 bytes a parameter
     balance: float = Field(0.0, ge=0)  # router load-balance coefficient
-    # tokens over which expert shares f are counted; "batch" costs a forward pass
-    balance_over: Literal["previous", "batch"] = "previous"
+    # tokens over which expert shares f are counted; "batch" costs a forward pass, "previous" is one batch late
+    balance_over: Literal["batch", "previous"] = "batch"
     z: float = Field(0.0, ge=0)  # router z-loss coefficient
 
     @property

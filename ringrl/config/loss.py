@@ -90,8 +90,8 @@ class Loss(Knobs):
     entropy_step: float = Field(0.0, ge=0)  # Δ, the change of α per step towards the target
 
     balance: float = Field(1e-5, ge=0)  # router load-balance coefficient
-    # tokens over which expert shares f are counted; "batch" costs a forward pass where none is needed otherwise
-    balance_over: Literal["previous", "batch", "microbatch"] = "previous"
+    # tokens over which expert shares f are counted; "batch" costs a forward pass, "previous" is one batch late
+    balance_over: Literal["batch", "microbatch", "previous"] = "batch"
     z: float = Field(1e-7, ge=0)  # router z-loss coefficient
     freeze_router: bool = False
 

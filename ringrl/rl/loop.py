@@ -91,7 +91,7 @@ class Loop(TrainingRun):
         cfg, policy, state = self.cfg, self.policy, self.state
         best = cfg.update_phi(stage) if stage.budget.order == "informative" else 0
         reference = self.reference(stage)
-        previous = torch.tensor(state.expert_share or torch.zeros(0, 1))
+        previous = torch.tensor(state.expert_share) if state.expert_share else torch.zeros(0, 1)
         scored = [score_rows(policy, cfg.loss, reference, part, previous, u > 0, best) for u, part in enumerate(rows)]
         results = []
         for u, before in enumerate(scored):

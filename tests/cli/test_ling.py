@@ -82,8 +82,8 @@ def expert_load(folder: Path, ling: Inputs) -> float:
 
 
 def test_router_losses_move_the_expert_load_in_sft(lopsided: Path, ling: Inputs, tmp_path: Path) -> None:
-    one = sft(ling, tmp_path / "one", "balance=1", "balance_over=batch", "z=1e-3")
-    two = sft(ling, tmp_path / "two", "balance=1", "balance_over=batch", "z=1e-3", *TWO)
+    one = sft(ling, tmp_path / "one", "balance=1", "z=1e-3")
+    two = sft(ling, tmp_path / "two", "balance=1", "z=1e-3", *TWO)
     assert_same_numbers(one, two, "loss", "grad_norm", "balance_loss", "z_loss")
     off, *loads = (expert_load(path / "checkpoints" / "step_000008", ling) for path in (lopsided, one, two))
     assert max(loads) < 0.9 * off
@@ -91,7 +91,7 @@ def test_router_losses_move_the_expert_load_in_sft(lopsided: Path, ling: Inputs,
 
 def test_router_losses_move_the_expert_load_in_rl(lopsided: Path, ling: Inputs, tmp_path: Path) -> None:
     more = (f"model={lopsided}/checkpoints/step_000008", "stages.0.steps=5", "stages.0.samples=8",
-            "stages.0.budget.phi=400", "save_every=100", "loss.balance_over=batch")  # fmt: skip
+            "stages.0.budget.phi=400", "save_every=100")  # fmt: skip
     off = rl(ling, tmp_path / "off", *more, "loss.balance=0", "loss.z=0")
     one = rl(ling, tmp_path / "one", *more, "loss.balance=1", "loss.z=1e-3")
     two = rl(ling, tmp_path / "two", *more, "loss.balance=1", "loss.z=1e-3", *TWO)

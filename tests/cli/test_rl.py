@@ -111,7 +111,7 @@ def test_training_does_not_depend_on_layout(finished: Path, layout: list[str], i
 )
 def test_killed_run_with_expert_parallelism_resumes_exactly(parallel: str, inputs: Inputs, tmp_path: Path) -> None:
     config = write_yaml(tmp_path / "rl.yaml", rl_config(inputs, tmp_path / "a"))
-    more = ["trainer.ranks=2", f"trainer.parallel={parallel}"]
+    more = ["trainer.ranks=2", f"trainer.parallel={parallel}", "loss.balance_over=previous", "loss.balance=0.1"]
     assert ringrl("rl", config, *more).code == 0
     metrics = tmp_path / "b" / "metrics.jsonl"
     more.append(f"run={tmp_path / 'b'}")

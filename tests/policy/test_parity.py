@@ -216,7 +216,7 @@ def test_the_hard_cases_are_met(family: str, results: Path) -> None:
         assert result["counts"][EXPERTS // 2 :].sum() == 0 < result["counts"][: EXPERTS // 2].min()
     assert [result["tokens"] for result in two] == [[22, 15], [21, 0]]
     assert min(numbers(one, "grad_norm")) > 2 * CLIP_NORM
-    assert numbers(one, "balance_loss")[0] > 1
+    assert min(numbers(one, "balance_loss")) > 1
     before = load_file(results / family / "model.safetensors")
     assert one["weights"].keys() == before.keys()
     router = next(
