@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +36,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.tell: Callable[[str, Any], None] = lambda event, value: None  # the user's hooks, on rank 0
         self.lock = -1  # file descriptor that keeps other processes out, of the launcher that opened it
 
     @property
@@ -54,6 +55,7 @@ class Run:
         """Append one line to NAME.jsonl, flushed."""
         with (self.path / f"{name}.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
+        self.tell("evaluated" if name == "evals" else "step", row)
 
     def sync(self) -> None:
         """Puts the lines of metrics and evaluations on disk, before a checkpoint that counts on them."""

@@ -122,6 +122,11 @@ class SFTLoop:
             shown = {k: row[k] for k in ("epoch", "loss", "grad_norm", "lr", "tokens_per_s")}
             self.ctx.progress.step(step, self.total, shown)
         due = step in self.saves or step == self.total
+
+        def then() -> None:
+            run.tidy(self.cfg.keep_resumable)
+            run.tell("saved", run.checkpoint(step))
+
         if due and self.cfg.validation:
             measured = validate(self.policy, self.scatter(self.held_out))
             if self.ranks.main:
@@ -130,7 +135,7 @@ class SFTLoop:
             state = {"step": step, "tokens": self.tokens, "expert_share": self.share.tolist()}
             if self.ranks.main:
                 run.sync()
-            self.policy.save(run.checkpoint(step), state, then=lambda: run.tidy(self.cfg.keep_resumable))
+            self.policy.save(run.checkpoint(step), state, then=then)
         self.policy.writer.check()
 
     def scatter(self, sequences: list[TokenSequence]) -> list[MicroBatch]:

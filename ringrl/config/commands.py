@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from ringrl.config.data import DataConfig
 from ringrl.config.load import ON_DEMAND, Knobs, Layout, check
@@ -331,6 +332,11 @@ class SectionOf:
     config: type[Knobs]
 
 
+def _section(field: FieldInfo) -> list[SectionOf]:
+    """The mark of a field that is a section of the pipeline."""
+    return [mark for mark in field.metadata if isinstance(mark, SectionOf)]
+
+
 class PipelineConfig(RunConfig):
     """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. Sections are those commands'
     configurations without `run`, `model` and `seed`, which the pipeline sets for every stage."""
@@ -349,11 +355,11 @@ class PipelineConfig(RunConfig):
     def sections(self) -> tuple[str, ...]:
         """Names of the non-empty sections, in the order in which they run."""
         fields = type(self).model_fields.items()
-        return tuple(name for name, f in fields if f.metadata and (f.is_required() or getattr(self, name)))
+        return tuple(name for name, f in fields if _section(f) and (f.is_required() or getattr(self, name)))
 
     def stage(self, name: str, model: str, directory: str = "") -> Any:
         """The checked configuration of one stage, starting from `model` where it has one."""
-        [mark] = type(self).model_fields[name].metadata
+        [mark] = _section(type(self).model_fields[name])
         raw = getattr(self, name)
         own: dict[str, Any] = {"run": f"{self.run}/{directory or name}", "model": model, "seed": self.seed}
         own = {key: value for key, value in own.items() if key in mark.config.model_fields}
@@ -362,7 +368,8 @@ class PipelineConfig(RunConfig):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
         if isinstance(domains := raw.get("domains", {}), dict):
             own["domains"] = {**self.model_dump()["domains"], **domains}
-        return check(mark.config, {**raw, **own}, name)
+        everywhere = {"track": self.track, "hooks": self.hooks, "strict_hooks": self.strict_hooks}
+        return check(mark.config, {**everywhere, **raw, **own}, name)
 
     def part(self, name: str) -> Any:
         return self.stage(name, self.model) if name in self.sections else getattr(self, name)

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ringrl.config.load import FIXED, ON_DEMAND, Knobs, Layout
+from ringrl.config.load import FIXED, FREE, ON_DEMAND, Knobs, Layout
 from ringrl.domains import BOXED, FENCED, Domain, Domains, Reward
+from ringrl.objects import NAMED
+from ringrl.track.trackers import check_name
 
 DATE = r"^(\d{4}-\d\d-\d\d)?$"
 NAME = r"^\w[\w.-]*$"
@@ -34,6 +36,12 @@ def each_once(named: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"got {', '.join(names)}, expected each name once")
     return named
+
+
+def _names_a_class(text: str) -> str:
+    if not NAMED.fullmatch(text):
+        raise ValueError(f"got {text!r}, expected path/file.py:Class or module:Class")
+    return text
 
 
 class VerifierSection(Knobs):
@@ -89,6 +97,11 @@ class RunConfig(Knobs):
 
     run: str  # run directory
     domains: dict[str, DomainSection] = {}  # user-defined domains by name
+    # tensorboard, wandb, trackio, mlflow, or classes of the user's that take the run's rows: docs/trackers.md
+    track: Annotated[tuple[Annotated[str, AfterValidator(check_name)], ...], AfterValidator(each_once), FREE] = ()
+    # the user's classes, path/file.py:Class or module:Class, told of rows and checkpoints: docs/trackers.md
+    hooks: Annotated[tuple[Annotated[str, AfterValidator(_names_a_class)], ...], AfterValidator(each_once), FREE] = ()
+    strict_hooks: Annotated[bool, FREE] = False  # the run ends when a hook fails
 
     @field_validator("domains")
     @classmethod

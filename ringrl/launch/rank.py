@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ringrl.config.load import parse
 from ringrl.config.sections import Rollout
-from ringrl.errors import RingError, fault_of_machine
+from ringrl.errors import RingError, UserError, fault_of_machine
+from ringrl.launch.hooks import Hooks
 from ringrl.launch.machine import LOST_CODE
 from ringrl.processes import die_with_parent, live
 from ringrl.rollout.engine import RolloutEngine
@@ -97,7 +99,24 @@ class Context:
 
 
 def run(context: Context) -> int:
-    """Run the loop of a command on this rank. Returns its exit code."""
+    """Run the loop of a command on this rank, and on rank 0 the hooks. Returns its exit code."""
+    if os.environ["RANK"] != "0":
+        return _run(context)
+    cfg = parse((context.run.path / "config.yaml").read_text(), str(context.run.path / "config.yaml"))
+    try:
+        hooks = Hooks(cfg.get("hooks", []), cfg.get("strict_hooks", False), context.progress.note)
+    except UserError as e:
+        context.progress.ended(str(e), e.exit_code)
+        return e.exit_code
+    context.run.tell = hooks.tell
+    code = _run(context)
+    ended = hooks.end(code)
+    if ended != code:
+        context.progress.ended(f"hooks: {hooks.failed}, and strict_hooks is true", ended)
+    return ended
+
+
+def _run(context: Context) -> int:
     try:
         import transformers
 

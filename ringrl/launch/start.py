@@ -20,6 +20,7 @@ from ringrl.launch.crew import launch
 from ringrl.launch.machine import check_attention, check_engine, engine_name, gpus, read_key
 from ringrl.launch.opening import Resume, computed, is_begun, opened
 from ringrl.launch.origin import origin_of
+from ringrl.launch.trackers import check_trackers, tracked
 from ringrl.lines import sha256
 from ringrl.models.families import check_positions, check_trainable
 from ringrl.models.folder import check_folder
@@ -115,6 +116,7 @@ def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
         UserError: something the user can fix; nothing was started or overwritten.
     """
     files = verifiers_of(cfg)
+    check_trackers(cfg.track)
     need = checked(command, cfg)
     fresh = not is_begun(Path(cfg.run))
     with opened(cfg, origin_of(cfg, need, files), resume) as run:
@@ -125,17 +127,18 @@ def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
         began, notes = time.time(), command.arithmetic(cfg)
         if need.isolation:
             notes.append(f"programs: {need.isolation}")
-        for sampler in need.launches:
-            code = launch(command.name, command.main, run, need.trainer, sampler, notes)
-            if code == UserError.exit_code and fresh and not computed(run.path):
-                shutil.rmtree(run.path)  # so that the command can be given again
-            elif code:
-                with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
-                    write_report(run)
-            if code:
-                return code
-            notes = []
-        finish(run, began)
+        with tracked(run.path, cfg.track):
+            for sampler in need.launches:
+                code = launch(command.name, command.main, run, need.trainer, sampler, notes)
+                if code == UserError.exit_code and fresh and not computed(run.path):
+                    shutil.rmtree(run.path)  # so that the command can be given again
+                elif code:
+                    with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
+                        write_report(run)
+                if code:
+                    return code
+                notes = []
+            finish(run, began)
     if command.show:
         command.show(run.path)
     return 0

@@ -49,6 +49,10 @@ def show_error(text: str, lines: bool = False) -> None:
     screen().print(Text("error", "bold red"), literal(text, lines=lines), soft_wrap=True)
 
 
+def show_warning(text: str) -> None:
+    screen().print(Text("warning", "bold yellow"), literal(text), soft_wrap=True)
+
+
 def show_chain(run: Path) -> None:
     """What a finished run of `ringrl data` made of its rows, and the files to look at."""
     console = screen()

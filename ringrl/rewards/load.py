@@ -6,19 +6,17 @@ A verifier is a function `(response, row, **options)`, or a class: constructed o
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ringrl.domains import Reward
+from ringrl.objects import Unusable, module_of
 
 VERIFIERS: dict[str, str] = {  # the built-in ones
     "math": "ringrl.rewards.answers:verify_math",
@@ -31,10 +29,6 @@ VERIFIERS: dict[str, str] = {  # the built-in ones
     "length": "ringrl.rewards.form:LengthVerifier",
 }
 Verifier = Callable[[str, Mapping[str, Any]], Any]
-
-
-class Unusable(Exception):
-    """Why a verifier cannot be used, in one line."""
 
 
 def is_built_in(verifier: str) -> bool:
@@ -97,7 +91,7 @@ def _find(verifier: str) -> Any:
     if not where or not name:
         raise Unusable(f"expected one of {', '.join(VERIFIERS)}, or path/file.py:function, or module:function")
     try:
-        module = _module_of(where) if where.endswith(".py") else importlib.import_module(where)
+        module = module_of(where) if where.endswith(".py") else importlib.import_module(where)
     except Unusable:
         raise
     except (Exception, SystemExit) as error:
@@ -113,26 +107,3 @@ def _find(verifier: str) -> Any:
     if not callable(target):
         raise Unusable(f"{name!r} in {place} is no function, but of type {type(target).__name__}")
     return target
-
-
-def _module_of(path: str) -> ModuleType:
-    """Imports a file under a unique module name. It can import files beside it unless an installed module has the same
-    name: a chess.py that imports the library `chess` does not get itself."""
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise Unusable(f"no such file: {path}")
-    name = f"verifiers_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}.{file.stem}".replace(".", "_")
-    if name not in sys.modules:
-        if str(file.parent) not in sys.path:
-            sys.path.append(str(file.parent))
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None, file
-        assert spec.loader is not None, file
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]

@@ -247,7 +247,7 @@ class TrainingRun(ABC):
         """Begins to write a checkpoint; older ones that are not wanted any more go when it is there."""
         self.sync.lead(self.queue.idle())
         self.state.taken = self.ranks.broadcast(self.sampler.taken if self.sampler else self.state.taken)
-        run, cfg = self.ctx.run, self.cfg
+        run, cfg, step = self.ctx.run, self.cfg, self.state.step
 
         def tidy() -> None:
             evals: dict[int, list[float]] = {}
@@ -255,6 +255,7 @@ class TrainingRun(ABC):
                 evals.setdefault(row["step"], []).append(row["avg"])
             scores = {step: sum(averages) / len(averages) for step, averages in evals.items()}
             run.tidy(cfg.keep_resumable, cfg.keep_last, cfg.keep_best, scores, cfg.stage_ends)
+            run.tell("saved", run.checkpoint(step))
 
         if self.sampler:
             run.sync()
