@@ -1,4 +1,4 @@
-"""Objects of the user's, named as path/file.py:name or module:name."""
+"""Objects of the user's, which a configuration names as path/file.py:name or module:name."""
 
 from __future__ import annotations
 
