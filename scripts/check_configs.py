@@ -39,7 +39,8 @@ from ringrl.config.sections import BOXED, FENCED
 CONFIGS = ROOT / "configs"
 DEADLINE_S = 900.0  # of one command
 ROWS = 50  # of a data set
-LENGTH = 256  # tokens of prompt and response
+PILE = 300  # of each source of the demo
+LENGTH = 512  # tokens of prompt and response
 TRAINER = {"microbatch_tokens": 1024, "threads": 1}
 ROLLOUT = {"workers": 1, "tensor_parallel": 1, "concurrent": 16, "kv_cache_mib": 32, "deadline_s": 600}
 SIZES: dict[type[Knobs], dict[str, Any]] = {  # and device keys
@@ -52,7 +53,7 @@ SIZES: dict[type[Knobs], dict[str, Any]] = {  # and device keys
 STAGE = {"steps": 2, "prompts": 4, "samples": 8, "max_total_tokens": LENGTH, "budget.phi": 100}
 TEACHER = {"samples": 2, "max_total_tokens": LENGTH}
 RANKS = 2  # at most, with experts shared out as in the file
-PROMPT = 160  # tokens at most
+PROMPT = 400  # tokens at most
 
 # ---------------------------------------------------------------- data
 
@@ -333,8 +334,11 @@ def overrides(cfg: Any, before: str, url: str) -> Iterator[tuple[str, Any]]:
             if not bench.data:
                 yield f"{before}benchmarks.{i}.data", f"data/eval/{bench.name}.jsonl"
     if isinstance(cfg, DataConfig):
-        for i in range(len(cfg.sources)):
-            yield f"{before}sources.{i}.limit", ROWS
+        for i, source in enumerate(cfg.sources):
+            yield f"{before}sources.{i}.limit", PILE if source.files[0].endswith(".jsonl") else ROWS
+        for i, output in enumerate(cfg.mix.outputs):
+            if output.rows > ROWS:
+                yield f"{before}mix.outputs.{i}.rows", ROWS
         if cfg.decontaminate.benchmarks:
             yield f"{before}decontaminate.data", "data/eval"
         for step in ("grade", "distil"):
@@ -391,10 +395,11 @@ def perform(name: str, out: Path) -> dict[str, Any]:
         (world / "runs/tiny").symlink_to(out / "world/runs/tiny")  # of the demo
     shutil.rmtree(world / cfg.run, ignore_errors=True)
     case = {"name": name, "command": command}
-    code, text = call(world, command, str(path), "--dry-run")
+    follows = FOLLOWS.get(name, {})
+    code, text = call(world, command, str(path), "--dry-run", *(f"{key}={value}" for key, value in follows.items()))
     if code == 0:
         with teacher() as url:
-            case["set"] = dict(overrides(cfg, "", url)) | FOLLOWS.get(name, {})
+            case["set"] = dict(overrides(cfg, "", url)) | follows
             code, text = call(world, command, str(path), *(f"{key}={value}" for key, value in case["set"].items()))
     metrics = sorted((world / cfg.run).rglob("metrics.jsonl")) if code == 0 else []
     rows = [json.loads(line) for file in metrics for line in file.read_text().splitlines()]

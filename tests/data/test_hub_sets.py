@@ -190,7 +190,7 @@ def test_the_data_of_every_configuration_that_ships(path: Path) -> None:
                 assert isinstance(source, Pile)
                 assert not any(isinstance(row, Dropped) for row in read([source], Domains()))
             elif isinstance(cfg, SFTConfig):
-                rows = read_conversations(source)
+                rows = list(read_conversations(source))
                 first = int(slices(source.split)[0].first or 0)
                 assert rows[0][1][0]["content"] == ("1?" if source.files[0].endswith(".jsonl") else f"{first}?")
             else:
