@@ -129,7 +129,12 @@ def open_cache(source: Source, recipe: Recipe, run: Path, report: Report, note: 
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
     root = run / "tokens" if HUB_SET in digests.values() else home()
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (root / f"{name}.lock").touch()
+    except OSError as e:
+        note(f"{root}: cannot be written: {e.strerror}; the tokens are kept with the run")
+        (root := run / "tokens").mkdir(exist_ok=True)
     folder, part = root / name, root / f"{name}.part"
     with _alone(root / f"{name}.lock", note):
         if folder.exists():

@@ -206,6 +206,17 @@ def test_data_of_the_hub_stays_with_its_run(opened: Opened, tmp_path: Path, monk
     assert len(list((tmp_path / "run" / "tokens").glob("*/tokens"))) == 1
 
 
+def test_without_a_place_of_its_own_it_stays_with_the_run(
+    opened: Opened, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "file").touch()
+    monkeypatch.setenv("RINGRL_CACHE", str(file / "cache"))
+    (tmp_path / "run").mkdir()
+    assert len(opened(source)) == 256
+    assert opened.told == [f"{file}/cache: cannot be written: Not a directory; the tokens are kept with the run"]
+    assert len(list((tmp_path / "run" / "tokens").glob("*/about.json"))) == 1
+
+
 def test_the_sign_bit_is_no_part_of_an_id() -> None:
     ids = np.array([0, 5, 2**31 - 1], np.int32)
     assert ((ids | TRAINED) & ~TRAINED).tolist() == ids.tolist()
