@@ -146,8 +146,10 @@ def open_cache(source: Source, recipe: Recipe, run: Path, report: Report, note: 
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         try:
             _write(part, _encoded(source, recipe, tokenizer), made_of, report)
-        except BaseException:
+        except BaseException as e:
             shutil.rmtree(part, ignore_errors=True)
+            if isinstance(e, OSError):  # of a full disk, which does not say what could not be written
+                e.filename = e.filename or str(part)
             raise
         part.rename(folder)
     return TokenCache(folder)
