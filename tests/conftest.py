@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import yaml
 SMALL = {"layers": 2, "hidden": 64, "moe_intermediate": 64}  # vLLM wants multiples of 32
 TIMEOUT_S = 600  # a hang; machines differ
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see ringrl.launch.machine; torch is not imported yet
+os.environ["RINGRL_CACHE"] = (_CACHE := tempfile.TemporaryDirectory(prefix="ringrl-tests-")).name
 ENVIRONMENT = {**os.environ, "RINGRL_TESTS": str(os.getpid())}  # known by this, all that the tests start
 
 

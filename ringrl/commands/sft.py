@@ -11,7 +11,6 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,9 +20,9 @@ from ringrl.algo.schedule import learning_rate
 from ringrl.config.commands import SFTConfig
 from ringrl.config.load import load
 from ringrl.config.sections import Source
-from ringrl.data.chat import load_tokenizer, make_sequences, turn_end
-from ringrl.data.source import read_conversations
+from ringrl.data.chat import load_tokenizer
 from ringrl.data.stream import Stream
+from ringrl.data.token_cache import Recipe, TokenCache, open_cache
 from ringrl.errors import DataError, Diverged
 from ringrl.launch.rank import Context
 from ringrl.models.families import check_positions
@@ -43,19 +42,19 @@ def main(ctx: Context) -> int:
 
 
 class SFTLoop:
-    """The training loop on one rank. Only rank 0 holds the examples; it packs them and scatters the rows."""
+    """The training loop on one rank. Rank 0 reads the examples off the disk, packs them and scatters the rows."""
 
     def __init__(self, ctx: Context, cfg: SFTConfig) -> None:
         self.ctx, self.cfg, self.stopped = ctx, cfg, False
         tokenizer = load_tokenizer(cfg.model, cfg.prompting)
         self.ranks = Ranks(DEADLINE_S, ctx.spec["meeting"])
 
-        def read() -> tuple[list[TokenSequence], list[TokenSequence]]:
-            examples = read_sequences(ctx, cfg, cfg.data, tokenizer)
+        def read() -> tuple[TokenCache, list[TokenSequence]]:
+            examples = read_sequences(ctx, cfg, cfg.data)
             if len(examples) < cfg.batch_examples:
                 raise DataError(f"batch_examples: got {cfg.batch_examples}, expected at most {len(examples)}, the "
                                 f"examples in {', '.join(cfg.data.files)}")  # fmt: skip
-            return examples, read_sequences(ctx, cfg, cfg.validation, tokenizer) if cfg.validation else []
+            return examples, read_sequences(ctx, cfg, cfg.validation)[:] if cfg.validation else []
 
         examples, self.held_out = self.ranks.wait_for_main(read) or ([], [])
         self.stream = Stream(examples, cfg.seed) if self.ranks.main else None
@@ -201,22 +200,27 @@ def epoch_ends(cfg: SFTConfig, examples: int) -> set[int]:
     return {round(e * examples / cfg.batch_examples) for e in range(1, cfg.epochs + 1)}
 
 
-def read_sequences(ctx: Context, cfg: SFTConfig, source: Source, tokenizer: Any) -> list[TokenSequence]:
-    """Conversations as sequences; those over `max_tokens` are dropped, with a note of their number."""
-    end = turn_end(cfg.model, tokenizer, cfg.prompting)
-    rows = list(make_sequences(read_conversations(source), tokenizer, cfg.prompting, end))
-    sequences = [s for row in rows for s in row]
-    fitting = [s for s in sequences if len(s.token_ids) <= cfg.max_tokens]
+def read_sequences(ctx: Context, cfg: SFTConfig, source: Source) -> TokenCache:
+    """Conversations as sequences on disk; those over `max_tokens` are dropped, with a note of their number."""
     files = ", ".join(Path(f).name for f in source.files)
-    if not fitting:
+
+    def report(done: int) -> None:
+        ctx.progress.phase(f"tokens of {files}", done, source.limit)
+
+    recipe = Recipe(cfg.model, cfg.prompting, cfg.max_tokens)
+    sequences = open_cache(source, recipe, ctx.run.path, report, ctx.progress.note)
+    counts = sequences.counts
+    if not sequences:
         raise DataError(f"{files}: no example of at most max_tokens={cfg.max_tokens} tokens")
-    check_positions(cfg.model, max(len(s.token_ids) for s in fitting), "max_tokens")
-    if untrained := sum(not row for row in rows):
-        ctx.progress.note(f"{files}: {untrained} of {len(rows)} conversations have no turn to train on")
-    if split := sum(len(row) > 1 for row in rows):
-        ctx.progress.note(f"{files}: {split} of {len(rows)} conversations are trained on in parts, since the chat "
-                          f"template rewrites earlier turns: {len(sequences)} examples")  # fmt: skip
-    if len(fitting) < len(sequences):
-        ctx.progress.note(f"{files}: {len(sequences) - len(fitting)} of {len(sequences)} examples are longer than "
-                          f"max_tokens={cfg.max_tokens} and left out")  # fmt: skip
-    return fitting
+    check_positions(cfg.model, sequences.longest, "max_tokens")
+    found = counts.sequences + counts.long
+    if counts.untrained:
+        ctx.progress.note(f"{files}: {counts.untrained} of {counts.conversations} conversations have no turn to train "
+                          f"on")  # fmt: skip
+    if counts.split:
+        ctx.progress.note(f"{files}: {counts.split} of {counts.conversations} conversations are trained on in parts, "
+                          f"since the chat template rewrites earlier turns: {found} examples")  # fmt: skip
+    if counts.long:
+        ctx.progress.note(f"{files}: {counts.long} of {found} examples are longer than max_tokens={cfg.max_tokens} and "
+                          f"left out")  # fmt: skip
+    return sequences

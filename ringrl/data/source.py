@@ -10,7 +10,7 @@ schemas.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from ringrl.rewards.references import unusable
 HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)@(?P<revision>refs/convert/parquet|[^/]+)/(?P<file>.+)")
 Convert = Callable[[Row], Row | None]
 T = TypeVar("T")
+HUB_SET = "hub dataset"  # what is known of the contents of one
 
 
 def read_problems(source: Source, domains: Domains, convert: Convert = lambda row: row) -> list[Row]:
@@ -54,16 +55,16 @@ def read_problems(source: Source, domains: Domains, convert: Convert = lambda ro
             raise DataError(f"{fault}; `ringrl data` drops such rows")
         return made
 
-    return _checked(source, problem)
+    return list(_checked(source, problem))
 
 
-def _checked(source: Source, make: Callable[[Row, str], T | None]) -> list[T]:
-    """What `make` makes of each row, which is None for a row to skip.
+def _checked(source: Source, make: Callable[[Row, str], T | None]) -> Iterator[T]:
+    """What `make` makes of each row, which is None for a row to skip; one row in memory at a time.
 
     Raises:
-        DataError: names the first bad rows and how many they are.
+        DataError: at the end, or after many of them: names the first bad rows and how many they are.
     """
-    made, faults = [], Faults()
+    faults = Faults()
     for where, row in raw_rows(source):
         faults.rows += 1
         try:
@@ -76,9 +77,8 @@ def _checked(source: Source, make: Callable[[Row, str], T | None]) -> list[T]:
             faults.add(where, TOO_DEEP)
         else:
             if item is not None:
-                made.append(item)
+                yield item
     faults.check()
-    return made
 
 
 def read_graded(source: Source, domains: Domains) -> list[Row]:
@@ -101,11 +101,12 @@ def messages_of(row: Row, prompting: Prompting, domains: Domains) -> list[dict[s
     return [*system, {"role": "user", "content": f"{row['problem']}\n{suffix}" if suffix else row["problem"]}]
 
 
-def read_conversations(source: Source) -> list[tuple[str, list[Message]]]:
-    """("file:line", messages) of all rows. Each ends with the assistant, whose contents begin with the thoughts.
+def read_conversations(source: Source) -> Iterator[tuple[str, list[Message]]]:
+    """("file:line", messages) of all rows, one in memory at a time. Each ends with the assistant, whose contents begin
+    with the thoughts.
 
     Raises:
-        DataError: names the first bad rows and how many they are.
+        DataError: at the end, or after many of them: names the first bad rows and how many they are.
     """
 
     def conversation(row: Row, where: str) -> tuple[str, list[Message]]:
@@ -134,21 +135,24 @@ def fingerprint(sources: Iterable[Source], fetch: bool = False) -> dict[str, str
             digests[name] = gym.version()
             continue
         path = local_file(name) if fetch else Path(name)
-        digests[name] = sha256(path) if path.is_file() else "hub dataset"
+        digests[name] = sha256(path) if path.is_file() else HUB_SET
     return digests
 
 
-def check_local(sources: Iterable[Source], read: Callable[[Source], Sequence[Any]]) -> set[str]:
+def check_local(sources: Iterable[Source], read: Callable[[Source], Iterable[Any]]) -> set[str]:
     """Read all local files as the run will; returns the domains of their problems. Raises DataError for the first
     fault."""
     domains: set[str] = set()
     for source in sources:
         local = tuple(f for f in source.files if is_path(f))
         if local:
-            rows = read(source.model_copy(update={"files": local}))
+            rows = 0
+            for row in read(source.model_copy(update={"files": local})):
+                rows += 1
+                if isinstance(row, dict):
+                    domains.add(row["domain"])
             if not rows:
                 raise DataError(f"{local[0]}: no rows")
-            domains.update(row["domain"] for row in rows if isinstance(row, dict))
     return domains
 
 

@@ -33,12 +33,15 @@ class Stream(Generic[T]):
         assert curriculum == "none" or len(pass_rates) == len(items), (curriculum, len(pass_rates), len(items))
         self.items, self.seed, self.taken = items, seed, taken
         self.curriculum, self.pass_rates = curriculum, pass_rates
+        self.current, self.order = -1, [0]  # the number of a pass, and the indices of its items
 
     def take(self, n: int) -> list[T]:
         items = []
         while n > 0:
             pass_number, at = divmod(self.taken, len(self.items))
-            picked = self._order(pass_number)[at : at + n]
+            if pass_number != self.current:  # to shuffle a large set takes longer than a step of a small model
+                self.current, self.order = pass_number, self._order(pass_number)
+            picked = self.order[at : at + n]
             items += [self.items[i] for i in picked]
             self.taken += len(picked)
             n -= len(picked)

@@ -111,7 +111,8 @@ class Display:
     def phase(self, name: str, done: int, total: int) -> None:
         if done <= 1:
             self.bars.reset(self.now)  # its clock starts with the phase
-        self.bars.update(self.now, description=f"  {printable(name)}", completed=done, total=total, visible=True)
+        self.bars.update(self.now, description=f"  {printable(name)}", completed=done, total=total or None,
+                         visible=True)  # fmt: skip
         self._refresh()
 
     def step(self, step: int, total: int, numbers: dict[str, Any]) -> None:

@@ -101,8 +101,12 @@ class VerifierChild:
 
     def judge(self, name: str, reward: Reward, text: str, reference: Mapping[str, Any]) -> Verdict:
         """One verdict, whatever happens to the process."""
-        self.revive()
-        if problem := self._problem or self.load(name, reward):
+        for _ in range(2):  # a process that is lost before it has seen the response says nothing of it
+            self.revive()
+            problem = self._problem or self.load(name, reward)
+            if not problem or self._process is not None:
+                break
+        if problem:
             return Verdict("error", problem)
         question, began = {"judge": name, "text": text, "reference": reference}, time.perf_counter()
         answer, problem = self._exchange(question, self._deadline_s, "verifying")

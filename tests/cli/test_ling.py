@@ -74,7 +74,7 @@ def expert_load(folder: Path, ling: Inputs) -> float:
     """The fullest expert over the mean, of the worst layer, on the validation examples."""
     module = PolicyModule(load_lm(str(folder), "float32", "packed"), 1.0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    rows = read_conversations(Source(**ling.source("sft_val")))
+    rows = list(read_conversations(Source(**ling.source("sft_val"))))
     end = turn_end(str(folder), tokenizer, Prompting())
     sequences = [s for row in make_sequences(rows, tokenizer, Prompting(), end) for s in row]
     counts = [expert_counts(module(row).routes, module.lm.config.num_experts) for row in pack(sequences, 1, 512)[0]]

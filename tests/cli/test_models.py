@@ -50,7 +50,7 @@ def plain_loss(folder: Path, cfg: Any) -> float:
     tokenizer = load_tokenizer(str(folder), cfg.prompting)
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     total, n = 0.0, 0
-    end, rows = turn_end(str(folder), tokenizer, cfg.prompting), read_conversations(cfg.validation)
+    end, rows = turn_end(str(folder), tokenizer, cfg.prompting), list(read_conversations(cfg.validation))
     for [sequence] in make_sequences(rows, tokenizer, cfg.prompting, end):
         labels = torch.tensor([sequence.token_ids.tolist()]).where(torch.tensor(sequence.trained.tolist()), -100)
         count = int((labels[0, 1:] >= 0).sum())

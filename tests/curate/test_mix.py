@@ -164,7 +164,7 @@ def test_conversations_ask_as_rl_does(tmp_path: Path):
         "messages": [{"role": "user", "content": f"p a 0?\n{BOXED}"},
                      {"role": "assistant", "content": "<think>0</think>r0"}],
     }  # fmt: skip
-    assert len(read_conversations(Source(files=(str(tmp_path / "data/sft.jsonl"),)))) == 3
+    assert len(list(read_conversations(Source(files=(str(tmp_path / "data/sft.jsonl"),))))) == 3
     wanted = {"outputs": [{"name": "sft", "form": "conversations"}], "prompting": {"suffix": {}}}
     plain = config(tmp_path / "2", mix=wanted)
     run_mix(plain, rows)

@@ -244,7 +244,7 @@ def test_a_long_row_is_not_printed(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": ["x" * 200_000]}]}))
     with pytest.raises(DataError) as error:
-        read_conversations(Source(files=(str(file),)))
+        list(read_conversations(Source(files=(str(file),))))
     assert len(str(error.value)) < len(str(file)) + 220
 
 
@@ -365,4 +365,4 @@ USERS = CASES.parent / "users"
 )  # fmt: skip
 def test_cases_of_users(name: str, said: str) -> None:
     assert said in refusal(USERS / name) if said else answers(USERS / name)
-    assert len(read_conversations(Source(files=(str(USERS / "array.json"),)))) >= 1
+    assert len(list(read_conversations(Source(files=(str(USERS / "array.json"),))))) >= 1

@@ -25,7 +25,7 @@ def written(tmp_path: Path, *rows: dict[str, Any]) -> str:
 
 
 def turns(file: str, form: str, **more: Any) -> list[tuple[str, str]]:
-    [(_, messages)] = read_conversations(Source.model_validate({"files": [file], "format": form, **more}))
+    [(_, messages)] = list(read_conversations(Source.model_validate({"files": [file], "format": form, **more})))
     return [(m["role"], m["content"]) for m in messages]
 
 

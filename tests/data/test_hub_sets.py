@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-import yaml
 
 from ringrl.commands.table import command_of, load_any
 from ringrl.config.commands import EvalConfig, PipelineConfig, SelectConfig, SFTConfig
@@ -23,25 +20,11 @@ from ringrl.curate.shards import Dropped
 from ringrl.data.source import raw_rows, read_conversations, read_problems
 from ringrl.domains import Domains
 from ringrl.errors import DataError
+from scripts.check_configs import publish
 
 Rows = list[dict[str, Any]]
 CONFIGS = Path(__file__).parents[2] / "configs"
 N = 600  # rows, more than any slice begins at
-
-
-def publish(folder: Path, **configs: dict[str, Rows]) -> Path:
-    """A data set as the hub has them: {configuration: {split: rows}}, two files a split."""
-    head = []
-    for config, splits in configs.items():
-        (folder / config).mkdir(parents=True)
-        for split, rows in splits.items():
-            for i, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
-                table = pyarrow.Table.from_pylist(part)
-                pyarrow.parquet.write_table(table, folder / config / f"{split}-0000{i}-of-00002.parquet")
-        files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
-        head.append({"config_name": config, "data_files": files})
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': head})}---\n# A data set\n")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +190,7 @@ def test_the_data_of_every_configuration_that_ships(path: Path) -> None:
                 assert isinstance(source, Pile)
                 assert not any(isinstance(row, Dropped) for row in read([source], Domains()))
             elif isinstance(cfg, SFTConfig):
-                rows = read_conversations(source)
+                rows = list(read_conversations(source))
                 first = int(slices(source.split)[0].first or 0)
                 assert rows[0][1][0]["content"] == ("1?" if source.files[0].endswith(".jsonl") else f"{first}?")
             else:

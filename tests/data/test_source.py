@@ -72,7 +72,7 @@ def test_a_bad_problem_is_named_by_file_and_line(tmp_path: Path, bad: Any, what:
 def test_a_bad_conversation_is_named_by_file_and_line(tmp_path: Path, bad: Any, what: str):
     file = write(tmp_path / "sft.jsonl", TALK, bad)
     with pytest.raises(DataError) as error:
-        read_conversations(source(file))
+        list(read_conversations(source(file)))
     assert str(error.value).startswith(f"{file}:2: ")
     assert what in str(error.value)
 
@@ -185,7 +185,7 @@ def test_a_thought_stands_before_the_answer_however_it_is_written(
 ):
     user = {"role": "user", "content": " a</think>", "name": "x"}
     file = write(tmp_path / "rows.jsonl", {"messages": [user, {"role": "assistant", **message}]})
-    ((_, messages),) = read_conversations(source(file))
+    ((_, messages),) = list(read_conversations(source(file)))
     assert messages == [user, {"role": "assistant", "content": content}]
 
 
@@ -194,7 +194,7 @@ def test_two_thoughts_in_one_turn_are_refused(tmp_path: Path, more: dict[str, An
     turn = {"role": "assistant", "content": "<think>a</think>b" if "reasoning_content" in more else "b", **more}
     file = write(tmp_path / "rows.jsonl", {"messages": [TALK["messages"][0], turn]})
     with pytest.raises(DataError, match=r"rows\.jsonl:1: messages: reasoning_content, .*thinking: expected one text"):
-        read_conversations(source(file))
+        list(read_conversations(source(file)))
 
 
 # ---- a user's domain

@@ -70,7 +70,7 @@ def sequences(
     file.write_text(json.dumps({"messages": messages}))
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = template
-    rows = read_conversations(Source(files=(str(file),)))
+    rows = list(read_conversations(Source(files=(str(file),))))
     [made] = make_sequences(rows, tokenizer, how, turn_end(str(model), tokenizer, how))
     return [runs(s, tokenizer) for s in made]
 
@@ -178,7 +178,7 @@ def test_what_a_row_says_is_never_ignored(tmp_path: Path, row: dict[str, Any], w
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row))
     with pytest.raises(DataError, match=rf"^{file}:1: [^\n]*{why}[^\n]{{,80}}$"):
-        read_conversations(Source(files=(str(file),)))
+        list(read_conversations(Source(files=(str(file),))))
 
 
 @pytest.mark.parametrize("answer", [f"4{END}", f"4{END} and more"])

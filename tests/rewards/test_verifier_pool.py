@@ -154,3 +154,19 @@ def test_a_child_that_cannot_start_is_an_error_and_not_tried_forever(tmp_path):
     assert {verdict.kind for verdict in verdicts} == {"error"}
     assert f"died while starting {file}:chess, exit status 3" in verdicts[-1].reason
     assert (tmp_path / "starts").read_text().count("started") == MAX_FAILED_STARTS
+
+
+def test_a_child_that_was_lost_before_it_saw_the_response_is_started_again(tmp_path):
+    file, marker = tmp_path / "chess.py", tmp_path / "lost"
+    file.write_text(f"""
+import os, signal
+if not os.path.exists({str(marker)!r}):
+    open({str(marker)!r}, "x").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+def chess(text, reference):
+    return 1.0
+""")
+    domain = Domain("chess", (Reward("chess", f"{file}:chess"),), "chess")
+    with VerifierPool(workers=1, deadline_s=20.0, domains={"chess": domain}) as pool:
+        assert pool.submit("chess", "e4", {}).result(timeout=60).score == 1.0
+    assert marker.exists()
