@@ -6,10 +6,11 @@ import importlib.util
 import json
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,11 @@ def from_tensorboard(run: Path, home: Path) -> Points:
 def from_wandb(run: Path, home: Path) -> Points:
     """All offline folders of the newest record, as `wandb sync` would send them."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     found: dict[str, Points] = {}
     for file in sorted(run.glob("wandb/offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
         points = found.setdefault(file.stem, Counter())
-        while (data := store.scan_data()) is not None:
+        for data in log_records(file.read_bytes()):
             record = Record.FromString(data)
             if record.WhichOneof("record_type") == "history":
                 row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
@@ -73,6 +71,22 @@ def from_wandb(run: Path, home: Path) -> Points:
                     (k, row["step"], round(v, 5)) for k, v in row.items() if k.startswith(("train/", "eval/"))
                 )
     return found[max(found, key=lambda stem: (len(stem), stem))]
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """Of a file in LevelDB's log format, in which W&B's begin with 7 bytes of their own: blocks of 32 KiB with parts of
+    records, each after its checksum, length and kind (1: whole, 2: first, 3: middle, 4: last)."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield record
+            record = b""
 
 
 def from_trackio(run: Path, home: Path) -> Points:
