@@ -30,7 +30,7 @@ ALLOWED_PRIVATE = {"_exit", "_fields"}  # os._exit and a namedtuple's fields are
 DUNDERS = {"name", "qualname", "module", "file", "version", "mro", "dict", "class", "init", "post_init", "getitem",
            "setattr", "str", "repr", "traceback", "excepthook", "all", "cause", "context"}  # fmt: skip
 # usable from everywhere but the last three layers; they import leaves and errors
-LEAVES = {"config", "domains", "http", "lines", "run", "safe_text", "processes", "track"}
+LEAVES = {"config", "domains", "http", "lines", "run", "safe_text", "processes", "track", "users"}
 
 
 def modules() -> dict[str, ast.Module]:

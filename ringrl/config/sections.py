@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ringrl.config.load import FIXED, FREE, ON_DEMAND, Knobs, Layout
-from ringrl.config.objects import NAMED
 from ringrl.domains import BOXED, FENCED, Domain, Domains, Reward
 from ringrl.track.trackers import check_name
+from ringrl.users.objects import NAMED
 
 DATE = r"^(\d{4}-\d\d-\d\d)?$"
 NAME = r"^\w[\w.-]*$"

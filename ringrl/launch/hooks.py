@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ringrl.config.objects import Unusable, class_of
 from ringrl.errors import RingError, UserError
+from ringrl.users.objects import Unusable, class_of
 
 METHODS = ("step", "evaluated", "saved", "ended")
 END_S = 30.0  # in which hooks have to be done when the run has ended

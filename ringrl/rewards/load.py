@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ringrl.config.objects import Unusable, module_of
 from ringrl.domains import Reward
+from ringrl.users.objects import Unusable, module_of
 
 VERIFIERS: dict[str, str] = {  # the built-in ones
     "math": "ringrl.rewards.answers:verify_math",

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ringrl.config.objects import NAMED, Unusable, class_of
 from ringrl.errors import UserError
+from ringrl.users.objects import NAMED, Unusable, class_of
 
 Numbers = Mapping[str, float]
 PROJECT = "ringrl"  # of records in trackers that sort them

@@ -1,0 +1,1 @@
+"""What users bring: how their own classes and functions are found."""
