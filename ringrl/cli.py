@@ -197,13 +197,13 @@ def write_pages(run: Path) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", multiple=True, metavar="TRACKER", help="tensorboard, wandb, trackio, mlflow or file.py:Class; by "
               "default what the run's configuration names.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Go on until the run is finished.")
+@click.option("--follow", is_flag=True, help="Go on until the run is finished, or stops.")
 def track(run: Path, to: tuple[str, ...], follow: bool) -> None:
     """Send what RUN holds to trackers, each row once. Needs neither torch nor vLLM: docs/trackers.md."""
-    from ringrl.track.send import named, send, wait_for_more
+    from ringrl.track.send import named, send, until_it_stops
 
-    for name, more in ((name, wait_for_more if follow else bool) for name in named(run, to, follow)):
-        _say(f"{name}: {send(run, name, more)} rows sent")
+    for name in named(run, to, follow):
+        _say(f"{name}: {send(run, name, until_it_stops(run) if follow else bool)} rows sent")
 
 
 @cli.command()

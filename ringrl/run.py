@@ -29,6 +29,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "vllm", "vllm-c
 FORM = 3  # of what a checkpoint keeps for resuming; 2 had no hashes, 1 was pickled, which may run code as it is read
 FILES = "trainer/files.json"  # [bytes, sha256] of every file of a checkpoint; written last
 HASHED_AT_ONCE = 8  # files
+EVENTS = {"metrics": "step", "evals": "evaluated"}  # what hooks are told of lines in these files
 
 
 class Run:
@@ -55,7 +56,8 @@ class Run:
         """Append one line to NAME.jsonl, flushed."""
         with (self.path / f"{name}.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")
-        self.tell("evaluated" if name == "evals" else "step", row)
+        if event := EVENTS.get(name):
+            self.tell(event, row)
 
     def sync(self) -> None:
         """Puts the lines of metrics and evaluations on disk, before a checkpoint that counts on them."""

@@ -34,6 +34,7 @@ from ringrl.safe_text import masked
 LOCK = ".lock"
 # files of a run that has not computed anything
 BEGUN = ("config.yaml", "lineage.json", "report.html", "stopped.json", LOCK)
+ABOUT = {"logs", "track", "tensorboard", "wandb"}  # folders about a run, which hold no result
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that knows none
 ORPHANS_S = 30.0  # longest wait for the children of a killed launcher to end
 UNKNOWN, ABSENT = "hub dataset", "no such file"  # in place of a hash; the first is compared with nothing
@@ -154,7 +155,7 @@ def is_begun(path: Path) -> bool:
 def computed(path: Path) -> bool:
     """Whether a run directory holds more than how it was begun: any result, however small."""
     return any(
-        file.name not in BEGUN and "logs" not in file.relative_to(path).parts and file.suffix != ".part"
+        file.name not in BEGUN and not ABOUT & {*file.relative_to(path).parts} and file.suffix != ".part"
         and file.is_file() and file.stat().st_size
         for file in path.rglob("*")
     )  # fmt: skip

@@ -127,18 +127,21 @@ def start(command: Command[Any], cfg: Any, resume: Resume | None) -> int:
         began, notes = time.time(), command.arithmetic(cfg)
         if need.isolation:
             notes.append(f"programs: {need.isolation}")
+        code = 0
         with tracked(run.path, cfg.track):
             for sampler in need.launches:
-                code = launch(command.name, command.main, run, need.trainer, sampler, notes)
-                if code == UserError.exit_code and fresh and not computed(run.path):
-                    shutil.rmtree(run.path)  # so that the command can be given again
-                elif code:
-                    with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
-                        write_report(run)
-                if code:
-                    return code
+                if code := launch(command.name, command.main, run, need.trainer, sampler, notes):
+                    break
                 notes = []
-            finish(run, began)
+            else:
+                finish(run, began)
+        if code == UserError.exit_code and fresh and not computed(run.path):
+            shutil.rmtree(run.path)  # so that the command can be given again
+        elif code:
+            with contextlib.suppress(OSError):  # a full disk may be why it ended, and has been told
+                write_report(run)
+        if code:
+            return code
     if command.show:
         command.show(run.path)
     return 0

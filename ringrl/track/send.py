@@ -74,9 +74,19 @@ def named(run: Path, to: tuple[str, ...], follow: bool) -> tuple[str, ...]:
     return names
 
 
-def wait_for_more() -> bool:
-    time.sleep(POLL_S)
-    return True
+def until_it_stops(run: Path) -> Callable[[], bool]:
+    """Waits a little, and says whether to look again: once more after the run has stopped, for the rows it left."""
+    over = False
+
+    def more() -> bool:
+        nonlocal over
+        if over:
+            return False
+        time.sleep(POLL_S)
+        over = (run / "stopped.json").is_file()
+        return True
+
+    return more
 
 
 def _send_once(
