@@ -3,9 +3,9 @@ however that ends; then the rest is sent, and the record closed."""
 
 from __future__ import annotations
 
-import select
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from ringrl.errors import UserError
@@ -14,30 +14,33 @@ from ringrl.track.send import POLL_S, send
 CLOSE_S = 60  # after which a tracker that hangs is killed, if the launcher is not there any more to do so
 
 
-def launcher_lives() -> bool:
-    """Waits for a moment. Says no only once, when the launcher has ended."""
-    if select.select([sys.stdin], [], [], POLL_S)[0] and not sys.stdin.buffer.read(1):
-        signal.alarm(CLOSE_S)
-        return False
-    return True
-
-
 class Until:
     """True while the launcher lives, and once more after that, for the rows it left."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.over, self.last = threading.Event(), False
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> bool:
-        if self.over:
+        if self.last:
             return False
-        self.over = not launcher_lives()
+        self.last = self.over.wait(POLL_S)
         return True
+
+    def _watch(self) -> None:
+        """In a thread, since the tracker may hang."""
+        sys.stdin.buffer.read()
+        signal.alarm(CLOSE_S)
+        self.over.set()
+
+
+def main(run: str, name: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's Ctrl-C is the launcher's to answer
+    try:
+        send(Path(run), name, Until())
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's Ctrl-C is the launcher's to answer
-    try:
-        send(Path(sys.argv[1]), sys.argv[2], Until())
-    except UserError as error:
-        sys.exit(str(error))
+    main(*sys.argv[1:])

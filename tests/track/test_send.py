@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -230,3 +231,12 @@ def test_neither_torch_nor_a_tracker_is_imported_to_send() -> None:
             "'trackio'} & {*sys.modules})")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_tracker_that_hangs_does_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
+    run, mine = lay(tmp_path / "run"), tmp_path / "mine.py"
+    mine.write_text("import time\nclass Hangs:\n    def __init__(self, *args):\n        time.sleep(3600)\n")
+    code = "import sys; from ringrl.track import child; child.CLOSE_S = 1; child.main(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(run), f"{mine}:Hangs"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
