@@ -3,6 +3,7 @@ however that ends; then the rest is sent, and the record closed."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -29,7 +30,8 @@ class Until:
 
     def _watch(self) -> None:
         """In a thread, since the tracker may hang."""
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin's read: its lock, held, aborts an interpreter that ends
+            pass
         signal.alarm(CLOSE_S)
         self.over.set()
 
