@@ -37,7 +37,7 @@ import yaml
 
 PROMPTS, SAMPLES, BATCH = 8, 8, 32
 LONG, SHORT = 1024, 64
-PROMPT = 48  # tokens at most
+PROMPT = 26  # tokens of a prompt with its marks, or a few less
 STEPS = {"rl_long": 6, "rl_short": 20, "sft": 40}
 FIRST = {"rl_long": 2, "rl_short": 4, "sft": 5}  # steps that do not count
 TRL = {"rl_long": ("grpo",), "rl_short": ("grpo",), "sft": ("unpacked", "packed")}
