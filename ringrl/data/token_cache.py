@@ -9,6 +9,7 @@ every run; data of the hub, which says nothing of its contents, is kept with the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -44,6 +45,7 @@ INLINE = 32  # batches that this process does alone: to start others takes secon
 TRAINED = np.int32(np.iinfo(np.int32).min)  # the sign bit
 DEADLINE_S = 4 * 3600.0  # of waiting for another run that makes the same cache
 POLL_S = 1.0
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that knows none
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class TokenCache(Sequence[TokenSequence]):
             size = (folder / name).stat().st_size if (folder / name).is_file() else 0
             if size != about.get(name):
                 raise DataError(f"{folder / name}: got {size:,} bytes, expected {about.get(name)} as written")
+            if (digest := sha256(folder / name)) != about["sha256"][name]:
+                raise DataError(f"{folder / name}: got sha256 {digest}, expected {about['sha256'][name]} as written")
         self.counts = Counts(**about["counts"])
         self.file = folder / "tokens"
         self.ends = np.fromfile(folder / "ends", np.int64)
@@ -131,9 +135,12 @@ def open_cache(source: Source, recipe: Recipe, run: Path, report: Report, note: 
     root = run / "tokens" if HUB_SET in digests.values() else home()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (root / f"{name}.lock").touch()
+        with (root / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # another run has it
+        pass
     except OSError as e:
-        note(f"{root}: cannot be written: {e.strerror}; the tokens are kept with the run")
+        note(f"{root}: cannot be written or locked: {e.strerror}; the tokens are kept with the run")
         (root := run / "tokens").mkdir(exist_ok=True)
     folder, part = root / name, root / f"{name}.part"
     with _alone(root / f"{name}.lock", note):
@@ -146,6 +153,8 @@ def open_cache(source: Source, recipe: Recipe, run: Path, report: Report, note: 
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         try:
             _write(part, _encoded(source, recipe, tokenizer), made_of, report)
+            if changed := [file for file, digest in fingerprint((source,)).items() if digest != digests[file]]:
+                raise DataError(f"{changed[0]}: changed while it was read")
         except BaseException as e:
             shutil.rmtree(part, ignore_errors=True)
             if isinstance(e, OSError):  # of a full disk, which does not say what could not be written
@@ -182,6 +191,10 @@ def _alone(file: Path, note: Callable[[str], None]) -> Iterator[None]:
                     note(f"process {who} is tokenising the same data; waiting for it")
                     told = True
                 time.sleep(POLL_S)
+            except OSError as e:  # a file system without locks; the run's own lock, if it has one, keeps others out
+                if e.errno not in NO_LOCKS:
+                    raise
+                break
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -202,7 +215,8 @@ def _write(folder: Path, batches: Iterable[Encoded], made_of: Any, report: Repor
         os.fsync(tokens.fileno())
     (folder / "ends").write_bytes(np.concatenate(ends).tobytes())
     sizes = {name: (folder / name).stat().st_size for name in ("tokens", "ends")}
-    about = {**sizes, "counts": asdict(counts), "made_of": made_of}
+    digests = {name: sha256(folder / name) for name in sizes}
+    about = {**sizes, "sha256": digests, "counts": asdict(counts), "made_of": made_of}
     write_atomic(folder / "about.json", json.dumps(about, indent=1))
 
 

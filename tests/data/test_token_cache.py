@@ -126,7 +126,13 @@ def without_about(folder: Path) -> None:
     (folder / "about.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [cut, without_about])
+def flip(folder: Path) -> None:
+    with (folder / "tokens").open("r+b") as file:
+        file.seek(500)
+        file.write(b"\x07" * 64)
+
+
+@pytest.mark.parametrize("damage", [cut, without_about, flip])
 def test_a_damaged_cache_is_told_and_made_again(opened: Opened, source: Source, damage: Callable[[Path], None]) -> None:
     whole = opened(source)[:]
     damage(opened.caches[0])
@@ -213,8 +219,26 @@ def test_without_a_place_of_its_own_it_stays_with_the_run(
     monkeypatch.setenv("RINGRL_CACHE", str(file / "cache"))
     (tmp_path / "run").mkdir()
     assert len(opened(source)) == 256
-    assert opened.told == [f"{file}/cache: cannot be written: Not a directory; the tokens are kept with the run"]
+    assert opened.told == [
+        f"{file}/cache: cannot be written or locked: Not a directory; the tokens are kept with the run"
+    ]
     assert len(list((tmp_path / "run" / "tokens").glob("*/about.json"))) == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(
+    opened: Opened, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(source.files[0], file := tmp_path / "rows.jsonl")
+    written = token_cache._write
+
+    def and_changed(*args: Any) -> None:
+        written(*args)
+        file.write_text(file.read_text() + "\n")
+
+    monkeypatch.setattr(token_cache, "_write", and_changed)
+    with pytest.raises(DataError, match=f"{file}: changed while it was read"):
+        opened(source.model_copy(update={"files": (str(file),)}))
+    assert not opened.caches
 
 
 def test_the_sign_bit_is_no_part_of_an_id() -> None:
