@@ -39,6 +39,8 @@ from ringrl.errors import ConfigError
 class SFTConfig(RunConfig):
     """`ringrl sft`: long-CoT distillation [P §2.1, §4.1.1]."""
 
+    rows = True
+
     model: str
     seed: int = 0
     data: Source
@@ -126,6 +128,8 @@ class Record(Layout):
 
 class RLConfig(RunConfig):
     """`ringrl rl`: C3PO in stages [P §3]."""
+
+    rows = True
 
     model: str
     seed: int = 0
@@ -329,7 +333,7 @@ class EvalConfig(RunConfig):
 class SectionOf:
     """Marks a raw mapping as the section of a command."""
 
-    config: type[Knobs]
+    config: type[RunConfig]
 
 
 def _section(field: FieldInfo) -> list[SectionOf]:
@@ -340,6 +344,8 @@ def _section(field: FieldInfo) -> list[SectionOf]:
 class PipelineConfig(RunConfig):
     """`ringrl run`: data -> sft -> select-ckpt -> rl stages -> general SFT -> eval. Sections are those commands'
     configurations without `run`, `model` and `seed`, which the pipeline sets for every stage."""
+
+    rows = True
 
     model: str
     seed: int = 0
@@ -368,7 +374,8 @@ class PipelineConfig(RunConfig):
                 raise ConfigError(f"{name}.{key}: set by the pipeline, remove it")
         if isinstance(domains := raw.get("domains", {}), dict):
             own["domains"] = {**self.model_dump()["domains"], **domains}
-        everywhere = {"track": self.track, "hooks": self.hooks, "strict_hooks": self.strict_hooks}
+        everywhere = {"track": self.track if mark.config.rows else (), "strict_hooks": self.strict_hooks,
+                      "hooks": self.hooks if mark.config.hooked else ()}  # fmt: skip
         return check(mark.config, {**everywhere, **raw, **own}, name)
 
     def part(self, name: str) -> Any:

@@ -179,6 +179,8 @@ class Mix(Knobs):
 class DataConfig(RunConfig):
     """`ringrl data`: from raw problems to trainable data [P §2]."""
 
+    hooked = False
+
     seed: int = 0
     sources: Annotated[tuple[Pile, ...], AfterValidator(each_once)] = Field(min_length=1)
     steps: Annotated[tuple[StepName, ...], AfterValidator(each_once)] = (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -95,6 +95,9 @@ class DomainSection(VerifierSection):
 class RunConfig(Knobs):
     """Fields common to every command's configuration."""
 
+    rows: ClassVar[bool] = False  # whether the command writes rows by step, which trackers take
+    hooked: ClassVar[bool] = True  # whether it runs on ranks, of which the first calls hooks
+
     run: str  # run directory
     domains: dict[str, DomainSection] = {}  # user-defined domains by name
     # tensorboard, wandb, trackio, mlflow, or classes of the user's that take the run's rows: docs/trackers.md
@@ -115,6 +118,13 @@ class RunConfig(Knobs):
             if name not in self.known_domains:
                 others = ("row",) if key.endswith("domain") else ()
                 raise ValueError(f"{key}: {self.known_domains.unknown(name, *others)}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_heard(self) -> Self:
+        for key, can in (("track", self.rows), ("hooks", self.hooked)):
+            if (given := getattr(self, key)) and not can:
+                raise ValueError(f"{key}: got {', '.join(given)}, expected none: this command has nothing to tell them")
         return self
 
     def check_continues(self, was: Self, step: int) -> None:

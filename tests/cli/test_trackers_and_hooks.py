@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from ringrl.config.commands import EvalConfig
+from ringrl.config.data import DataConfig
 from ringrl.track.feed import numbers_of
 from tests.cli.test_sft import sft_config
 from tests.conftest import Inputs, lines, ringrl, ringrl_until, timeless, write_yaml
@@ -150,3 +153,15 @@ def test_bad_input(inputs: Inputs, mine: Path, override: str, text: str, monkeyp
     assert result.code == 2, result.text
     assert text in result.text.replace("\n", " ")
     assert not run.exists()
+
+
+def test_a_command_without_rows_refuses_a_tracker() -> None:
+    for config, key, given in ((EvalConfig, "track", "tensorboard"), (DataConfig, "hooks", "mine.py:Hook")):
+        with pytest.raises(ValidationError, match=f"{key}: got {given}, expected none"):
+            config.model_validate(LEAST[config] | {key: [given]})
+
+
+LEAST: dict[Any, dict[str, Any]] = {
+    EvalConfig: {"run": "r", "model": "m", "benchmarks": [{"name": "aime24"}]},
+    DataConfig: {"run": "r", "sources": [{"name": "a", "files": ["a.jsonl"]}]},
+}
